@@ -1,0 +1,1 @@
+"""The order of the work and what is logged: one file per entry point."""

@@ -1,0 +1,1 @@
+"""Which version is trusted: register, gate, promote."""

@@ -1,0 +1,1 @@
+"""What does this image show: onnxruntime, numpy and Pillow, nothing else."""

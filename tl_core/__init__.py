@@ -1,0 +1,1 @@
+"""How transfer learning works: data, episodes, backbones, training, fine-tuning, scoring, search and export."""

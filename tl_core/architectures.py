@@ -1,0 +1,59 @@
+"""Backbones that timm does not have, registered with it so that one code path builds them all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from timm.models import register_model
+from timm.models.resnet import BasicBlock, ResNet
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+PIXEL_GRID = 8
+
+
+@register_model
+def resnet10(pretrained: bool = False, **kwargs: Any) -> nn.Module:  # noqa: ARG001 - timm's interface
+    """ResNet-10: one basic block per stage (Simon et al., 2016), the few-shot literature's usual backbone."""
+    network: nn.Module = ResNet(BasicBlock, layers=(1, 1, 1, 1), **_architecture_options(kwargs))
+    return network
+
+
+@register_model
+def resnet10_small(pretrained: bool = False, **kwargs: Any) -> nn.Module:  # noqa: ARG001 - timm's interface
+    """ResNet-10 for small pictures: half the channels, a 3 x 3 stem and no pooling after it.
+
+    The usual stem shrinks 64 pixels to a 2 x 2 map, where convolutions see mostly padding.
+    """
+    channels = (32, 64, 128, 256)
+    network = ResNet(BasicBlock, layers=(1, 1, 1, 1), channels=channels, **_architecture_options(kwargs))
+    network.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=2, padding=1, bias=False)
+    nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+    network.maxpool = nn.Identity()
+    small: nn.Module = network
+    return small
+
+
+class Pixels(nn.Module):
+    """No network: the picture averaged to an 8 x 8 grid is the feature vector, the honest floor of every table."""
+
+    num_features = head_hidden_size = 3 * PIXEL_GRID**2
+
+    def forward(self, images: Tensor) -> Tensor:
+        """float (n, 3, h, w) to (n, 192)."""
+        return F.adaptive_avg_pool2d(images, PIXEL_GRID).flatten(1)
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:  # noqa: ARG002 - timm's interface
+        """No parameters, hence no groups (timm's interface)."""
+        return {}
+
+
+@register_model
+def pixels(pretrained: bool = False, **kwargs: Any) -> nn.Module:  # noqa: ARG001 - timm's interface
+    """`Pixels` under timm's registry."""
+    return Pixels()
+
+
+def _architecture_options(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Drop what `timm.create_model` hands to builders and a plain constructor does not take."""
+    return {k: v for k, v in kwargs.items() if k not in ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")}

@@ -1,0 +1,111 @@
+"""Random views of a batch, drawn per image and computed for the whole batch on its own device."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tl_core.recipes import parse_augment
+
+CROP_AREA = (0.35, 1.0)
+CROP_ASPECT = (3 / 4, 4 / 3)
+COLOUR_STRENGTH = 0.3
+
+N_DIHEDRAL = 8
+
+
+def to_float(images: Tensor) -> Tensor:
+    """uint8 (n, h, w, 3) to float32 (n, 3, h, w) in [0, 1], channels last in memory."""
+    return images.permute(0, 3, 1, 2).to(torch.float32) / 255
+
+
+def dihedral_view(images: Tensor, view: int) -> Tensor:
+    """One of the eight flips and quarter turns of (n, c, h, w); view 0 is the identity, view 1 the mirror image."""
+    mirrored = images.flip(3) if view % 2 else images
+    return torch.rot90(mirrored, view // 2, dims=(2, 3))
+
+
+def fixed_views(augment: str) -> list[int] | None:
+    """The `dihedral_view` numbers that an augmentation consists of, or None where its views are random."""
+    ops = parse_augment(augment)
+    if {"crop", "colour"} & set(ops):
+        return None
+    if "dihedral" in ops:
+        return list(range(N_DIHEDRAL))
+    return [0, 1] if "flip" in ops else [0]
+
+
+def augment_batch(images: Tensor, augment: str, generator: torch.Generator) -> Tensor:
+    """A random view of every image.
+
+    Args:
+        images: float32, (n, 3, h, w), values in [0, 1].
+        augment: operations joined by `+`, see `AUGMENT_OPS`; they are applied in a fixed order.
+        generator: on the CPU, whatever the images' device: the same seed gives the same views everywhere.
+
+    Returns:
+        float32, (n, 3, h, w), values in [0, 1].
+    """
+    ops = parse_augment(augment)
+    for name, operation in _OPERATIONS.items():
+        if name in ops:
+            images = operation(images, generator)
+    return images
+
+
+def _uniform(n: int, low: float, high: float, generator: torch.Generator, device: torch.device) -> Tensor:
+    return (torch.rand(n, generator=generator) * (high - low) + low).to(device)
+
+
+def _random_resized_crop(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Crop of random area and aspect ratio, scaled back to full size (Szegedy et al., 2015)."""
+    n, device = len(images), images.device
+    area = _uniform(n, *CROP_AREA, generator, device)
+    ratio = _uniform(n, math.log(CROP_ASPECT[0]), math.log(CROP_ASPECT[1]), generator, device).exp()
+    width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
+    # In the [-1, 1] coordinates of affine_grid a crop of relative width w may be centred within 1 - w.
+    centre_x = _uniform(n, -1, 1, generator, device) * (1 - width)
+    centre_y = _uniform(n, -1, 1, generator, device) * (1 - height)
+    zero = torch.zeros_like(width)
+    theta = torch.stack([width, zero, centre_x, zero, height, centre_y], dim=1).view(n, 2, 3)
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+
+
+def _random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
+    mirror = (torch.rand(len(images), generator=generator) < 0.5).to(images.device)
+    return torch.where(mirror[:, None, None, None], images.flip(3), images)
+
+
+def _random_dihedral(images: Tensor, generator: torch.Generator) -> Tensor:
+    views = torch.randint(N_DIHEDRAL, (len(images),), generator=generator)
+    turned = torch.empty_like(images)
+    for view in range(N_DIHEDRAL):
+        chosen = (views == view).nonzero().squeeze(1).to(images.device)
+        turned[chosen] = dihedral_view(images[chosen], view)
+    return turned
+
+
+def _random_colour(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Brightness, contrast and saturation, each scaled by a factor within 1 +- `COLOUR_STRENGTH`."""
+    brightness, contrast, saturation = (
+        _uniform(len(images), 1 - COLOUR_STRENGTH, 1 + COLOUR_STRENGTH, generator, images.device)[:, None, None, None]
+        for _ in range(3)
+    )
+    images = images * brightness
+    mean = images.mean(dim=(1, 2, 3), keepdim=True)
+    images = mean + (images - mean) * contrast
+    grey = images.mean(dim=1, keepdim=True)
+    return (grey + (images - grey) * saturation).clamp(0, 1)
+
+
+_OPERATIONS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
+    "crop": _random_resized_crop,
+    "flip": _random_flip,
+    "dihedral": _random_dihedral,
+    "colour": _random_colour,
+}

@@ -1,0 +1,73 @@
+"""Backbones: any timm architecture that turns normalised images into one feature vector each."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+
+import timm
+import torch
+from torch import nn
+
+from tl_core import architectures  # noqa: F401 - registers our own with timm
+from tl_core.errors import InputError
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """What must be known to rebuild a backbone and to feed it: travels with its weights."""
+
+    architecture: str
+    """Name in timm's registry."""
+    image_size: int
+    """Side of the square input in pixels."""
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    """Channel means that the backbone was trained with."""
+    std: tuple[float, float, float] = IMAGENET_STD
+    """Channel deviations that the backbone was trained with."""
+
+
+def build_backbone(spec: BackboneSpec, seed: int) -> nn.Module:
+    """A randomly initialised backbone without classifier: float (n, 3, s, s) to features (n, n_features).
+
+    Raises:
+        InputError: timm does not know the architecture, or it cannot work at this image size.
+    """
+    if not timm.is_model(spec.architecture):
+        near = difflib.get_close_matches(spec.architecture, timm.list_models(), n=3)
+        hint = f"; near are {', '.join(near)}" if near else ""
+        raise InputError(f"no backbone {spec.architecture!r}; allowed is any name that timm.list_models() gives{hint}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        backbone: nn.Module = timm.create_model(spec.architecture, num_classes=0, **_size_option(spec))
+    if hasattr(backbone, "pre_logits"):
+        # VGG: the convolutional part with global pooling; its 120 M dense weights suit neither small
+        # images nor small data.
+        backbone.pre_logits = nn.Identity()
+    _check_size(backbone, spec)
+    return backbone
+
+
+def n_features(backbone: nn.Module, spec: BackboneSpec) -> int:
+    """Width of the feature vector, by asking the network itself."""
+    with torch.no_grad():
+        size = spec.image_size
+        return int(backbone.eval()(torch.zeros(2, 3, size, size)).shape[1])
+
+
+def _size_option(spec: BackboneSpec) -> dict[str, int]:
+    # Transformers fix their positions at construction; convolutional networks do not take the option.
+    fixed_size = ("vit", "deit", "swin", "beit", "eva", "cait")
+    return {"img_size": spec.image_size} if spec.architecture.startswith(fixed_size) else {}
+
+
+def _check_size(backbone: nn.Module, spec: BackboneSpec) -> None:
+    try:
+        n_features(backbone, spec)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise InputError(
+            f"{spec.architecture} cannot work on {spec.image_size} x {spec.image_size} images ({error}); "
+            "give a larger image_size"
+        ) from error

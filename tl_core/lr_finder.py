@@ -1,0 +1,101 @@
+"""The learning-rate range test (Smith, 2017): train with a rate that grows until the loss explodes, then look back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tl_core.errors import InputError
+
+SMOOTHING = 0.9
+DIVERGENCE = 4.0
+_MIN_POINTS = 10
+
+
+@dataclass(frozen=True)
+class LrCurve:
+    """What the range test saw.
+
+    Attributes:
+        rates: learning rates, growing geometrically.
+        losses: exponentially smoothed and bias-corrected loss at each rate.
+        suggestion: the rate where the loss falls most steeply per decade.
+    """
+
+    rates: tuple[float, ...]
+    losses: tuple[float, ...]
+    suggestion: float
+
+
+def lr_range_test(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    build_optimizer: type[torch.optim.Optimizer] = torch.optim.AdamW,
+    rates: tuple[float, float] = (1e-6, 1.0),
+    n_steps: int = 100,
+) -> LrCurve:
+    """Run the test and leave the model, its mode and every statistic as they were.
+
+    Args:
+        model: inputs to logits.
+        batches: at least `_MIN_POINTS` batches of (inputs, labels); one is used per step.
+        build_optimizer: optimiser class, built with its defaults.
+        rates: first and last learning rate.
+        n_steps: steps between them.
+
+    Raises:
+        InputError: the loss explodes, or the batches end, before there is a curve to read.
+    """
+    before = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    was_training = model.training
+    try:
+        curve = _walk(model, batches, build_optimizer, rates, n_steps)
+    finally:
+        model.load_state_dict(before)
+        model.train(was_training)
+        model.zero_grad(set_to_none=True)
+    if len(curve) < _MIN_POINTS:
+        raise InputError(f"the range test saw {len(curve)} steps before it ended; it needs at least {_MIN_POINTS}")
+    tried, losses = zip(*curve, strict=True)
+    return LrCurve(tried, losses, _steepest(tried, losses))
+
+
+def _walk(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    build_optimizer: type[torch.optim.Optimizer],
+    rates: tuple[float, float],
+    n_steps: int,
+) -> list[tuple[float, float]]:
+    optimizer = build_optimizer([p for p in model.parameters() if p.requires_grad], lr=rates[0])  # type: ignore[call-arg]
+    growth = (rates[1] / rates[0]) ** (1 / max(1, n_steps - 1))
+    curve: list[tuple[float, float]] = []
+    average, lowest = 0.0, math.inf
+    model.train()
+    for step, (inputs, labels) in zip(range(n_steps), batches, strict=False):
+        rate = rates[0] * growth**step
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        loss = F.cross_entropy(model(inputs).float(), labels)
+        average = SMOOTHING * average + (1 - SMOOTHING) * float(loss.detach())
+        smoothed = average / (1 - SMOOTHING ** (step + 1))
+        lowest = min(lowest, smoothed)
+        if not math.isfinite(smoothed) or (step >= _MIN_POINTS and smoothed > DIVERGENCE * lowest):
+            break
+        curve.append((rate, smoothed))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    return curve
+
+
+def _steepest(rates: tuple[float, ...], losses: tuple[float, ...]) -> float:
+    # The first points carry the smoothing's start and the last ones the explosion: neither is a slope to follow.
+    inner = range(1, len(rates) - 1)
+    slopes = {i: losses[i + 1] - losses[i - 1] for i in inner}
+    return rates[min(slopes, key=lambda i: slopes[i])]

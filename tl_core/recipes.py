@@ -1,0 +1,118 @@
+"""Every knob of the work, as frozen dataclasses: the command line, the logged params and what a trial suggests.
+
+Nothing heavy is imported here, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from tl_core.errors import InputError
+
+Optimizer = Literal["sgd", "adam", "adamw"]
+Precision = Literal["auto", "float32", "bfloat16"]
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Head = Literal["linear", "cosine"]
+
+AUGMENT_OPS = ("flip", "dihedral", "crop", "colour")
+
+
+def check_range(name: str, value: float, low: float, high: float) -> None:
+    """Raise `InputError` unless low <= value <= high; NaN lies in no range."""
+    if not (math.isfinite(value) and low <= value <= high):
+        raise InputError(f"{name} is {value}; allowed is a number from {low:g} to {high:g}")
+
+
+def parse_augment(augment: str) -> tuple[str, ...]:
+    """Split `"crop+flip"` into its operations; `"none"` is the empty tuple.
+
+    Raises:
+        InputError: an operation that is not in `AUGMENT_OPS`.
+    """
+    ops = () if augment == "none" else tuple(augment.split("+"))
+    for op in ops:
+        if op not in AUGMENT_OPS:
+            raise InputError(f"augment is {augment!r}; allowed is none, or {', '.join(AUGMENT_OPS)} joined by +")
+    return ops
+
+
+@dataclass(frozen=True)
+class EpisodeShape:
+    """How large one episode is."""
+
+    n_way: int = 5
+    """Classes in an episode."""
+    n_shot: int = 5
+    """Support (training) images per class."""
+    n_query: int = 15
+    """Query (test) images per class."""
+
+    def __post_init__(self) -> None:
+        check_range("n_way", self.n_way, 2, 10_000)
+        check_range("n_shot", self.n_shot, 1, 100_000)
+        check_range("n_query", self.n_query, 1, 100_000)
+
+
+@dataclass(frozen=True)
+class FinetuneRecipe:
+    """How a pretrained backbone is fitted to a few labelled images."""
+
+    freeze_depth: float = 1.0
+    """Fraction of the backbone's depth that stays frozen: 0 is full fine-tuning, 1 is linear probing."""
+    max_lr: float = 1e-2
+    """Peak of the one-cycle learning rate."""
+    steps: int = 40
+    """Optimiser steps; each sees every support image once, in one of its views."""
+    augment: str = "none"
+    """Views of the support images: none, or flip, dihedral, crop, colour joined by +."""
+    n_views: int = 8
+    """Views drawn per support image when crop or colour make them random."""
+    head: Head = "cosine"
+    """Classifier on the features, started from the class prototypes."""
+    optimizer: Optimizer = "adamw"
+    """Optimiser of the unfrozen part and the head."""
+    weight_decay: float = 1e-2
+    """Weight decay."""
+    label_smoothing: float = 0.0
+    """Label smoothing of the cross-entropy."""
+
+    def __post_init__(self) -> None:
+        check_range("freeze_depth", self.freeze_depth, 0, 1)
+        check_range("max_lr", self.max_lr, 1e-9, 100)
+        check_range("steps", self.steps, 0, 1_000_000)
+        check_range("n_views", self.n_views, 1, 1_000)
+        check_range("weight_decay", self.weight_decay, 0, 10)
+        check_range("label_smoothing", self.label_smoothing, 0, 0.99)
+        parse_augment(self.augment)
+
+
+@dataclass(frozen=True)
+class PretrainRecipe:
+    """How a backbone is trained on the source classes."""
+
+    epochs: int = 10
+    """Passes over the training part."""
+    batch_size: int = 128
+    """Images per step."""
+    max_lr: float = 0.1
+    """Peak of the one-cycle learning rate."""
+    optimizer: Optimizer = "sgd"
+    """Optimiser; sgd uses Nesterov momentum 0.9."""
+    weight_decay: float = 5e-4
+    """Weight decay, on weights with two or more dimensions only."""
+    label_smoothing: float = 0.1
+    """Label smoothing of the cross-entropy."""
+    augment: str = "crop+flip"
+    """Random views: none, or flip, dihedral, crop, colour joined by +."""
+    precision: Precision = "auto"
+    """bfloat16 autocast, float32, or auto: bfloat16 where the device is fast at it."""
+
+    def __post_init__(self) -> None:
+        check_range("epochs", self.epochs, 1, 100_000)
+        check_range("batch_size", self.batch_size, 2, 1_000_000)
+        check_range("max_lr", self.max_lr, 1e-9, 100)
+        check_range("weight_decay", self.weight_decay, 0, 10)
+        check_range("label_smoothing", self.label_smoothing, 0, 0.99)
+        parse_augment(self.augment)

@@ -1,0 +1,138 @@
+"""The search for a fine-tuning recipe: Optuna proposes, paired episodes judge.
+
+Every trial is scored on the same episodes in the same order, so that a trial which is clearly behind the best
+one can be stopped early (Wilcoxon signed-rank test on the paired scores). A stopped trial is never the winner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+
+from tl_core.errors import InputError
+from tl_core.recipes import FinetuneRecipe, parse_augment
+from tl_core.training import TrainingDivergedError
+
+ScoreRecipe = Callable[[FinetuneRecipe], Iterable[float]]
+"""From a recipe to its accuracy on each search episode, lazily: what is not asked for is not computed."""
+
+RECIPE_ATTRIBUTE = "recipe"
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """What a trial may choose; everything else comes from the base recipe."""
+
+    max_lr: tuple[float, float] = (1e-5, 1e-1)
+    freeze_depth: tuple[float, float] = (0.0, 1.0)
+    augments: tuple[str, ...] = ("none", "flip", "dihedral", "crop")
+
+    def __post_init__(self) -> None:
+        if not self.augments:
+            raise InputError("the search space has no augmentation; give at least one, such as none")
+        for augment in self.augments:
+            parse_augment(augment)
+        for low, high in (self.max_lr, self.freeze_depth):
+            if not low <= high:
+                raise InputError(f"a search range from {low:g} to {high:g} is empty; give the lower end first")
+
+    def suggest_recipe(self, trial: optuna.Trial, base: FinetuneRecipe) -> FinetuneRecipe:
+        """The base recipe with this trial's choices."""
+        return replace(
+            base,
+            max_lr=trial.suggest_float("max_lr", *self.max_lr, log=True),
+            freeze_depth=trial.suggest_float("freeze_depth", *self.freeze_depth),
+            augment=trial.suggest_categorical("augment", tuple(dict.fromkeys((base.augment, *self.augments)))),
+        )
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """One finished trial.
+
+    Attributes:
+        scores: accuracy of each episode that was spent on it.
+        state: "complete", "pruned" (stopped early) or "failed" (diverged; `reason` says how).
+    """
+
+    number: int
+    recipe: FinetuneRecipe
+    scores: tuple[float, ...]
+    state: str
+    reason: str = ""
+
+
+def build_study(name: str, storage: str | None, seed: int) -> optuna.Study:
+    """Create a study, or open the one of this name, with the sampler and pruner of this search.
+
+    Resuming with the same sampler seed would propose the first points again: the seed moves with the trials done.
+    """
+    study = optuna.create_study(
+        study_name=name,
+        storage=storage,
+        direction="maximize",
+        load_if_exists=True,
+        pruner=optuna.pruners.WilcoxonPruner(p_threshold=0.1, n_startup_steps=4),
+    )
+    study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.trials), n_startup_trials=8)
+    return study
+
+
+def run_trials(
+    study: optuna.Study, space: SearchSpace, base: FinetuneRecipe, score_recipe: ScoreRecipe, n_trials: int
+) -> Iterator[TrialResult]:
+    """Run trials until the study holds `n_trials`; the base recipe is the first one, so nothing worse can win."""
+    if n_trials < 1:
+        raise InputError(f"n_trials is {n_trials}; allowed is 1 or more")
+    if not study.trials:
+        study.enqueue_trial({name: asdict(base)[name] for name in ("max_lr", "freeze_depth", "augment")})
+    while len([t for t in study.trials if t.state.is_finished()]) < n_trials:
+        yield _run_trial(study, study.ask(), space, base, score_recipe)
+
+
+def best_recipe(study: optuna.Study) -> tuple[FinetuneRecipe, float]:
+    """The recipe and mean search accuracy of the best trial that was scored on every episode.
+
+    Raises:
+        InputError: no trial was.
+    """
+    try:
+        best = study.best_trial  # of the complete trials: pruned ones do not count
+    except ValueError as error:
+        raise InputError(f"study {study.study_name} has no complete trial; raise n_trials") from error
+    return FinetuneRecipe(**best.user_attrs[RECIPE_ATTRIBUTE]), float(best.value or 0.0)
+
+
+def _run_trial(
+    study: optuna.Study, trial: optuna.Trial, space: SearchSpace, base: FinetuneRecipe, score_recipe: ScoreRecipe
+) -> TrialResult:
+    recipe = space.suggest_recipe(trial, base)
+    trial.set_user_attr(RECIPE_ATTRIBUTE, asdict(recipe))
+    scores: list[float] = []
+    try:
+        for step, score in enumerate(score_recipe(recipe)):
+            scores.append(score)
+            trial.report(score, step)
+            if trial.should_prune():
+                return _finish(study, trial, recipe, scores, TrialState.PRUNED)
+    except TrainingDivergedError as error:
+        return _finish(study, trial, recipe, scores, TrialState.FAIL, str(error))
+    return _finish(study, trial, recipe, scores, TrialState.COMPLETE)
+
+
+def _finish(
+    study: optuna.Study,
+    trial: optuna.Trial,
+    recipe: FinetuneRecipe,
+    scores: list[float],
+    state: TrialState,
+    reason: str = "",
+) -> TrialResult:
+    value: dict[str, Any] = {} if state == TrialState.FAIL else {"values": sum(scores) / len(scores)}
+    study.tell(trial, state=state, **value)
+    name = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}[state]
+    return TrialResult(trial.number, recipe, tuple(scores), name, reason)

@@ -1,0 +1,64 @@
+"""Which images may be used for what: splits inside each class, fixed by seed or by content."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tl_core.datasets import ImageDataset
+from tl_core.errors import InputError
+
+Part = Literal["report", "search", "all"]
+
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ClassSplit:
+    """Row numbers of the three parts; every class is in each, and no row is in two."""
+
+    train: Indices
+    val: Indices
+    test: Indices
+
+
+def split_within_classes(dataset: ImageDataset, val: float, test: float, seed: int) -> ClassSplit:
+    """Split every class at random into train, validation and test rows.
+
+    Args:
+        val, test: fractions of each class; at least one image of a class goes to each part.
+
+    Raises:
+        InputError: a class has fewer than three images.
+    """
+    rng = np.random.default_rng(seed)
+    parts: dict[str, list[Indices]] = {"train": [], "val": [], "test": []}
+    for label, name in enumerate(dataset.class_names):
+        rows = rng.permutation(np.flatnonzero(dataset.labels == label))
+        if len(rows) < 3:
+            raise InputError(f"class {name} of {dataset.name} has {len(rows)} image(s); pretraining needs at least 3")
+        n_val, n_test = (min(max(1, round(share * len(rows))), (len(rows) - 1) // 2) for share in (val, test))
+        for part, chunk in zip(parts, np.split(rows, [-(n_val + n_test), -n_test]), strict=True):
+            parts[part].append(chunk)
+    return ClassSplit(**{part: np.sort(np.concatenate(chunks)) for part, chunks in parts.items()})
+
+
+def part_rows(dataset: ImageDataset, part: Part) -> Indices:
+    """Rows of one part of the target: `search` and `report` halve each class by content hash.
+
+    The halves depend on nothing but the files' content: no seed can move an image across, and two identical
+    files are always in the same half.
+    """
+    if part == "all":
+        return np.arange(len(dataset.labels))
+    hashes = np.array(dataset.content_hashes)
+    rows: list[Indices] = []
+    for label in range(len(dataset.class_names)):
+        members = np.flatnonzero(dataset.labels == label)
+        unique = np.unique(hashes[members])  # sorted: the order is as good as random, and fixed
+        chosen = unique[: len(unique) // 2] if part == "search" else unique[len(unique) // 2 :]
+        rows.append(members[np.isin(hashes[members], chosen)])
+    return np.sort(np.concatenate(rows))
