@@ -28,36 +28,64 @@ class Normalise(nn.Module):
 
     def __init__(self, spec: BackboneSpec) -> None:
         super().__init__()
+        self.mean: Tensor
+        self.std: Tensor
         self.register_buffer("mean", torch.tensor(spec.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(spec.std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """float (n, 3, h, w) in [0, 1] to normalised float of the same shape."""
-        return (images - self.mean) / self.std  # type: ignore[operator]
+        return (images - self.mean) / self.std
 
 
-class CosineHead(nn.Module):
-    """Logits from the cosine between centred features and one learned direction per class.
+class FewShotHead(nn.Module):
+    """Logits from features that are first centred and scaled by what the support images say of them.
 
-    Cosine heads are Gidaris and Komodakis (2018), centring is Wang et al. (2019); here the centre is the mean of
-    the support features, which is all an inductive method may know of the target.
+    `linear` is multinomial logistic regression. `cosine` compares directions, one learned direction per class
+    (Gidaris and Komodakis, 2018). Centring is Wang et al. (2019), here by the support's mean, which is all that an
+    inductive method may know of the target; without it the features of a backbone all point the same way.
     """
 
-    def __init__(self, n_inputs: int, n_classes: int) -> None:
+    def __init__(self, kind: Head, n_inputs: int, n_classes: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(n_classes, n_inputs))
-        nn.init.normal_(self.weight, std=n_inputs**-0.5)
-        self.scale = nn.Parameter(torch.tensor(COSINE_SCALE))
+        self.kind = kind
+        self.weight = nn.Parameter(torch.zeros(n_classes, n_inputs))
+        self.bias = nn.Parameter(torch.zeros(n_classes))
+        self.centre: Tensor
+        self.scale: Tensor
         self.register_buffer("centre", torch.zeros(n_inputs))
+        self.register_buffer("scale", torch.ones(()))
 
     def forward(self, features: Tensor) -> Tensor:
         """(n, n_inputs) to logits (n, n_classes)."""
-        return self.scale * F.normalize(features - self.centre, dim=1) @ F.normalize(self.weight, dim=1).T
+        points = self.points(features)
+        if self.kind == "cosine":
+            return COSINE_SCALE * points @ F.normalize(self.weight, dim=1).T + self.bias
+        return points @ self.weight.T + self.bias
 
+    def points(self, features: Tensor) -> Tensor:
+        """Centred features, scaled to root mean square length 1 over the support, or each to length 1."""
+        centred = features - self.centre
+        return F.normalize(centred, dim=1) if self.kind == "cosine" else centred / self.scale
 
-def build_head(kind: Head, n_inputs: int, n_classes: int) -> nn.Module:
-    """A fresh head of one kind: features (n, n_inputs) to logits (n, n_classes)."""
-    return CosineHead(n_inputs, n_classes) if kind == "cosine" else nn.Linear(n_inputs, n_classes)
+    @torch.no_grad()
+    def start_from_prototypes(self, features: Tensor, labels: Tensor) -> None:
+        """Set the head so that it classifies by the nearest class mean (Snell et al., 2017).
+
+        Args:
+            features: (n, n_inputs) of the support images; labels: int64 (n,).
+        """
+        self.centre.copy_(features.mean(0))
+        self.scale.copy_((features - self.centre).square().sum(1).mean().sqrt().clamp(min=1e-12))
+        points = self.points(features)
+        members = F.one_hot(labels, len(self.bias)).to(points.dtype)
+        prototypes = (members.T @ points) / members.sum(0)[:, None]
+        if self.kind == "cosine":
+            self.weight.copy_(F.normalize(prototypes, dim=1))
+            return
+        # -|x - p|^2 / 2 up to a term that all classes share, sharpened as the cosine head is.
+        self.weight.copy_(COSINE_SCALE * prototypes)
+        self.bias.copy_(-0.5 * COSINE_SCALE * prototypes.square().sum(1))
 
 
 class Classifier(nn.Module):
@@ -116,7 +144,7 @@ def load_classifier(folder: Path) -> tuple[Classifier, ClassifierDescription]:
     spec = _backbone_spec(fields["backbone"])
     description = ClassifierDescription(spec, tuple(fields["class_names"]), fields["head"])
     backbone = build_backbone(spec, seed=0)
-    head = build_head(description.head, n_features(backbone, spec), len(description.class_names))
+    head = FewShotHead(description.head, n_features(backbone, spec), len(description.class_names))
     classifier = Classifier(spec, backbone, head)
     _load_weights(classifier, folder)
     return classifier.eval(), description

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,7 @@ from tl_core.data_specs import list_images
 from tl_core.errors import InputError
 from tl_core.image_cache import UnreadableFile, load_images
 from tl_core.preprocess import ResizeRule
-from tl_core.recipes import check_range
-
-Unreadable = Literal["refuse", "skip"]
+from tl_core.recipes import Unreadable, check_range
 
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 8, 1024
 
@@ -79,8 +77,8 @@ def load_dataset(
     cache_dir = cache_dir or default_cache_dir()
     listing = list_images(spec, cache_dir / "data")
     cached = load_images(listing, image_size, resize_rule, cache_dir / "images")
-    if cached.index.unreadable and unreadable == "refuse":
-        raise InputError(unreadable_sentence(spec, cached.index.unreadable, len(listing.entries)))
+    if unreadable == "refuse":
+        refuse_unreadable(spec, cached.index.unreadable, len(listing.entries))
     class_names, labels = np.unique(np.array(cached.index.class_names, dtype=object), return_inverse=True)
     if len(class_names) < 2:
         raise InputError(f"{spec} has {len(class_names)} class(es) with readable images; at least 2 are needed")
@@ -97,10 +95,10 @@ def load_dataset(
     )
 
 
-def unreadable_sentence(spec: str, files: list[UnreadableFile] | tuple[UnreadableFile, ...], n_files: int) -> str:
-    """One sentence about unreadable files: how many, the first one's reason, the way out."""
-    first = files[0]
-    return (
-        f"{len(files)} of {n_files} images in {spec} cannot be read, the first is {first.name} ({first.reason}); "
-        "remove them or give unreadable=skip"
-    )
+def refuse_unreadable(spec: str, files: Sequence[UnreadableFile], n_files: int) -> None:
+    """Raise `InputError` if there are unreadable files: how many, the first one's reason, the way out."""
+    if files:
+        raise InputError(
+            f"{len(files)} of {n_files} images in {spec} cannot be read, the first is {files[0].name} "
+            f"({files[0].reason}); remove them or give unreadable=skip"
+        )

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from tl_core.datasets import ImageDataset
 from tl_core.errors import InputError
-from tl_core.recipes import EpisodeShape
-from tl_core.splits import Indices, Part, part_rows
+from tl_core.recipes import EpisodeShape, Part
+from tl_core.splits import Indices, part_rows
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,10 @@ then trained together with the unfrozen part of the backbone.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from torch.nn import functional as F
 from tl_core.activations import FrozenActivations
 from tl_core.augment import fixed_views
 from tl_core.backbones import BackboneSpec, n_features
-from tl_core.classifier import COSINE_SCALE, Classifier, CosineHead, Normalise, build_head
+from tl_core.classifier import Classifier, FewShotHead, Normalise
 from tl_core.datasets import ImageDataset
 from tl_core.episodes import Episode
 from tl_core.freezing import SplitBackbone, split_backbone
@@ -78,7 +79,9 @@ class Finetuner:
         """Fine-tune on all given rows of the dataset, whose labels are the classes. Ends this object's use."""
         labels = self._dataset.labels[rows]
         cut = self._cut(recipe)
-        network = self._train(cut, rows, labels, recipe, seed)
+        # As many passes over the images as in an episode.
+        steps = recipe.steps * math.ceil(len(rows) / MAX_BATCH)
+        network = self._train(cut, rows, labels, replace(recipe, steps=steps), seed)
         return Classifier(self._spec, self._backbone, network[1]).cpu().eval()
 
     def _run_episode(self, episode: Episode, recipe: FinetuneRecipe) -> EpisodeResult:
@@ -117,11 +120,9 @@ class Finetuner:
         generator = torch.Generator().manual_seed(seed)
         views = _support_views(cut.activations, rows, recipe, generator)
         targets = torch.from_numpy(labels).to(self._device)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            head = build_head(recipe.head, self._n_features, int(labels.max()) + 1).to(self._device)
+        head = FewShotHead(recipe.head, self._n_features, int(labels.max()) + 1).to(self._device)
+        head.start_from_prototypes(_suffix_features(cut.split.suffix, views), targets.repeat_interleave(views.shape[1]))
         network = nn.Sequential(cut.split.suffix, head)
-        _start_from_prototypes(cut.split.suffix, head, views, targets)
         options = FitOptions(
             epochs=1,
             steps_per_epoch=recipe.steps,
@@ -164,26 +165,7 @@ def _draw_batches(
 
 
 @torch.no_grad()
-def _start_from_prototypes(suffix: nn.Module, head: nn.Module, views: Tensor, labels: Tensor) -> None:
-    """Set the head so that it classifies by the nearest class prototype."""
+def _suffix_features(suffix: nn.Module, views: Tensor) -> Tensor:
+    """Features of every view: (n_images, n_views, ...) to (n_images * n_views, n_features)."""
     suffix.eval()
-    features = torch.cat([suffix(chunk) for chunk in torch.split(views.flatten(0, 1), _QUERY_CHUNK)])
-    if isinstance(head, CosineHead):
-        centre = features.mean(0)
-        prototypes = _class_means(F.normalize(features - centre, dim=1), views, labels)
-        state = {"weight": F.normalize(prototypes, dim=1), "scale": torch.tensor(COSINE_SCALE), "centre": centre}
-    else:
-        # -|x - p|^2 / 2 up to a term that all classes share, scaled to the range of the cosine head's logits.
-        prototypes = _class_means(features, views, labels)
-        squared = prototypes.square().sum(1)
-        temperature = COSINE_SCALE / squared.mean().clamp(min=1e-12)
-        state = {"weight": temperature * prototypes, "bias": -0.5 * temperature * squared}
-    head.load_state_dict(state)
-
-
-def _class_means(points: Tensor, views: Tensor, labels: Tensor) -> Tensor:
-    """Mean of each class over its images and their views: (n_images * n_views, d) to (n_classes, d)."""
-    per_image = points.view(*views.shape[:2], -1).mean(1)
-    members = F.one_hot(labels).to(per_image.dtype)
-    means: Tensor = (members.T @ per_image) / members.sum(0)[:, None]
-    return means
+    return torch.cat([suffix(chunk) for chunk in torch.split(views.flatten(0, 1), _QUERY_CHUNK)])

@@ -35,16 +35,16 @@ class LrCurve:
 def lr_range_test(
     model: nn.Module,
     batches: Iterable[tuple[Tensor, Tensor]],
-    build_optimizer: type[torch.optim.Optimizer] = torch.optim.AdamW,
-    rates: tuple[float, float] = (1e-6, 1.0),
-    n_steps: int = 100,
+    optimizer: torch.optim.Optimizer,
+    rates: tuple[float, float],
+    n_steps: int,
 ) -> LrCurve:
     """Run the test and leave the model, its mode and every statistic as they were.
 
     Args:
         model: inputs to logits.
         batches: at least `_MIN_POINTS` batches of (inputs, labels); one is used per step.
-        build_optimizer: optimiser class, built with its defaults.
+        optimizer: over the model's parameters; spent afterwards.
         rates: first and last learning rate.
         n_steps: steps between them.
 
@@ -54,7 +54,7 @@ def lr_range_test(
     before = {name: value.detach().clone() for name, value in model.state_dict().items()}
     was_training = model.training
     try:
-        curve = _walk(model, batches, build_optimizer, rates, n_steps)
+        curve = _walk(model, batches, optimizer, rates, n_steps)
     finally:
         model.load_state_dict(before)
         model.train(was_training)
@@ -68,11 +68,10 @@ def lr_range_test(
 def _walk(
     model: nn.Module,
     batches: Iterable[tuple[Tensor, Tensor]],
-    build_optimizer: type[torch.optim.Optimizer],
+    optimizer: torch.optim.Optimizer,
     rates: tuple[float, float],
     n_steps: int,
 ) -> list[tuple[float, float]]:
-    optimizer = build_optimizer([p for p in model.parameters() if p.requires_grad], lr=rates[0])  # type: ignore[call-arg]
     growth = (rates[1] / rates[0]) ** (1 / max(1, n_steps - 1))
     curve: list[tuple[float, float]] = []
     average, lowest = 0.0, math.inf

@@ -5,6 +5,7 @@ Nothing heavy is imported here, so that `--help` answers at once.
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -15,6 +16,8 @@ Optimizer = Literal["sgd", "adam", "adamw"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Head = Literal["linear", "cosine"]
+Unreadable = Literal["refuse", "skip"]
+Part = Literal["report", "search", "all"]
 
 AUGMENT_OPS = ("flip", "dihedral", "crop", "colour")
 
@@ -23,6 +26,18 @@ def check_range(name: str, value: float, low: float, high: float) -> None:
     """Raise `InputError` unless low <= value <= high; NaN lies in no range."""
     if not (math.isfinite(value) and low <= value <= high):
         raise InputError(f"{name} is {value}; allowed is a number from {low:g} to {high:g}")
+
+
+def parse_recipe(text: str) -> FinetuneRecipe:
+    """Read back a recipe from JSON, checking every field.
+
+    Raises:
+        InputError: not JSON, or not a recipe.
+    """
+    try:
+        return FinetuneRecipe(**json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"the recipe cannot be read ({error})") from error
 
 
 def parse_augment(augment: str) -> tuple[str, ...]:
@@ -69,7 +84,7 @@ class FinetuneRecipe:
     """Views of the support images: none, or flip, dihedral, crop, colour joined by +."""
     n_views: int = 8
     """Views drawn per support image when crop or colour make them random."""
-    head: Head = "cosine"
+    head: Head = "linear"
     """Classifier on the features, started from the class prototypes."""
     optimizer: Optimizer = "adamw"
     """Optimiser of the unfrozen part and the head."""

@@ -6,9 +6,9 @@ one can be stopped early (Wilcoxon signed-rank test on the paired scores). A sto
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import optuna
 from optuna.trial import TrialState
@@ -71,12 +71,11 @@ def build_study(name: str, storage: str | None, seed: int) -> optuna.Study:
 
     Resuming with the same sampler seed would propose the first points again: the seed moves with the trials done.
     """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        pruner = optuna.pruners.WilcoxonPruner(p_threshold=0.1, n_startup_steps=4)
     study = optuna.create_study(
-        study_name=name,
-        storage=storage,
-        direction="maximize",
-        load_if_exists=True,
-        pruner=optuna.pruners.WilcoxonPruner(p_threshold=0.1, n_startup_steps=4),
+        study_name=name, storage=storage, direction="maximize", load_if_exists=True, pruner=pruner
     )
     study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.trials), n_startup_trials=8)
     return study
@@ -132,7 +131,7 @@ def _finish(
     state: TrialState,
     reason: str = "",
 ) -> TrialResult:
-    value: dict[str, Any] = {} if state == TrialState.FAIL else {"values": sum(scores) / len(scores)}
-    study.tell(trial, state=state, **value)
+    # Optuna takes a value of complete trials only; a pruned one keeps the scores that it reported.
+    study.tell(trial, sum(scores) / len(scores) if state == TrialState.COMPLETE else None, state)
     name = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}[state]
     return TrialResult(trial.number, recipe, tuple(scores), name, reason)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tl_core.datasets import ImageDataset
 from tl_core.errors import InputError
-
-Part = Literal["report", "search", "all"]
+from tl_core.recipes import Part
 
 Indices = NDArray[np.int64]
 

@@ -96,7 +96,7 @@ class TrainingState:
 
 def start_training(model: nn.Module, options: FitOptions) -> TrainingState:
     """Optimiser and one-cycle schedule (Smith and Topin, 2018) over the trainable parameters of a model."""
-    optimizer = _build_optimizer(model, options)
+    optimizer = build_optimizer(model, options)
     total_steps = max(1, options.epochs * options.steps_per_epoch)
     scheduler = OneCycleLR(optimizer, options.max_lr, total_steps=total_steps, cycle_momentum=False)
     return TrainingState(model, optimizer, scheduler)
@@ -161,7 +161,8 @@ def _train_mode(model: nn.Module, batch_statistics: bool) -> None:
                 module.eval()
 
 
-def _build_optimizer(model: nn.Module, options: FitOptions) -> torch.optim.Optimizer:
+def build_optimizer(model: nn.Module, options: FitOptions) -> torch.optim.Optimizer:
+    """The optimiser over a model's trainable parameters."""
     trained = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": options.weight_decay},

@@ -1,0 +1,66 @@
+"""From the command line to a config, and from an `InputError` to one sentence and exit code 2."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from types import FrameType
+from typing import Any, NoReturn, TypeVar
+
+from tl_core.errors import InputError
+
+Config = TypeVar("Config")
+
+BAD_INPUT = 2
+
+
+def run_command_line(config_type: type[Config], run: Callable[[Config], object]) -> None:
+    """Parse the command line into the config, run the entry point, and turn bad input into exit code 2."""
+    import tyro
+
+    signal.signal(signal.SIGTERM, _stop)
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    try:
+        config = tyro.cli(config_type, config=_cli_style(), use_underscores=True)
+        _quiet_libraries()
+        run(config)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(BAD_INPUT)
+
+
+def flat_params(config: Any) -> dict[str, Any]:
+    """A config's fields with those of nested configs beside them, as on the command line."""
+    params: dict[str, Any] = {}
+    for field in fields(config):
+        value = getattr(config, field.name)
+        params |= flat_params(value) if is_dataclass(value) else {field.name: value}
+    return params
+
+
+def _cli_style() -> tuple[Any, ...]:
+    from tyro.conf import FlagConversionOff, OmitArgPrefixes
+
+    return FlagConversionOff, OmitArgPrefixes
+
+
+def _stop(signum: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - the signal module's interface
+    # As an exception, so that the open runs are closed on the way out.
+    sys.exit(128 + signum)
+
+
+def _quiet_libraries() -> None:
+    import logging
+
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    for name in ("mlflow", "alembic", "optuna", "torch.onnx", "onnxscript", "onnx_ir"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)

@@ -1,0 +1,78 @@
+"""The pictures that runs carry."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from tl_core.lr_finder import LrCurve
+from tl_core.scoring import Estimate
+
+mpl.use("agg")
+
+_BLUE, _ORANGE = "#0072b2", "#d55e00"  # Okabe and Ito: distinct for colour-blind readers
+_MAX_ANNOTATED = 20
+
+
+def draw_confusion(counts: NDArray[np.int64], class_names: Sequence[str]) -> Figure:
+    """Confusion matrix in shares of each true class; counts is (n_classes, n_classes), true classes in rows."""
+    shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
+    n = len(class_names)
+    side = 3.5 + 0.42 * min(n, 40)
+    figure = Figure(figsize=(side, side), layout="constrained")
+    axes = figure.add_subplot()
+    picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(n), class_names, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(n), class_names)
+    axes.set(xlabel="predicted class", ylabel="true class", title="Share of each true class, all episodes")
+    if n <= _MAX_ANNOTATED:
+        for row, column in np.ndindex(shares.shape):
+            share = shares[row, column]
+            if share >= 0.005:
+                colour = "white" if share > 0.5 else "black"
+                axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=colour, fontsize=9)
+    figure.colorbar(picture, ax=axes, shrink=0.7, format=lambda share, _: f"{100 * share:.0f} %")
+    return figure
+
+
+def draw_distribution(accuracies: Sequence[float], result: Estimate) -> Figure:
+    """Histogram of the episodes' accuracies with the mean and its interval."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.add_subplot()
+    percent = 100 * np.asarray(accuracies)
+    axes.hist(percent, bins=min(30, max(5, len(percent) // 4)), color=_BLUE, alpha=0.7)
+    axes.axvline(100 * result.mean, color=_ORANGE, label=f"mean {result.percent()}")
+    if np.isfinite(result.ci95):
+        axes.axvspan(100 * result.low, 100 * result.high, color=_ORANGE, alpha=0.2, label="95 % interval of the mean")
+    axes.set(xlabel="accuracy of an episode in %", ylabel="episodes", title="Accuracy over episodes")
+    axes.legend()
+    return figure
+
+
+def draw_training_curves(losses: Sequence[float], train: Sequence[float], val: Sequence[float]) -> Figure:
+    """Loss and accuracies by epoch."""
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    epochs = range(1, len(losses) + 1)
+    left.plot(epochs, losses, color=_BLUE, marker=".")
+    left.set(xlabel="epoch", ylabel="training loss", title="Loss (label smoothing included)")
+    right.plot(epochs, 100 * np.asarray(train), color=_BLUE, marker=".", label="training (augmented views)")
+    right.plot(epochs, 100 * np.asarray(val), color=_ORANGE, marker=".", label="validation")
+    right.set(xlabel="epoch", ylabel="accuracy in %", title="Accuracy")
+    right.legend()
+    return figure
+
+
+def draw_lr_curve(curve: LrCurve) -> Figure:
+    """Smoothed loss over the learning rate, with the suggestion."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.add_subplot()
+    axes.semilogx(curve.rates, curve.losses, color=_BLUE)
+    axes.axvline(curve.suggestion, color=_ORANGE, label=f"suggestion {curve.suggestion:.2e}")
+    axes.set(xlabel="learning rate", ylabel="smoothed loss", title="Learning-rate range test")
+    axes.legend()
+    return figure

@@ -1,0 +1,86 @@
+"""How well is a few-image target learned, and how sure is that?
+
+    mlflow run . -e finetune -P target=EuroSAT.zip -P backbone_run=<id of a pretrain run> -P n_episodes=100
+
+Draws episodes, fine-tunes the backbone afresh on each one's support images and scores its query images. Every
+episode is a nested run; the parent has the mean accuracy with its 95 % interval.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pipelines.cli import run_command_line
+from tl_core.recipes import Device, EpisodeShape, FinetuneRecipe, Part, Unreadable, check_range
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig:
+    """How well is a few-image target learned, and how sure is that? Fine-tuning on many episodes."""
+
+    target: str = "digits:target"
+    """Data spec of the target."""
+    backbone_run: str
+    """Id of a pretrain run; or random (untrained control), or pixels (no network at all)."""
+    backbone: str = "resnet10_small"
+    """Architecture of the untrained control; unused with a pretrain run."""
+    image_size: int = 32
+    """Input side of the two controls; unused with a pretrain run."""
+    shape: EpisodeShape = field(default_factory=EpisodeShape)
+    n_episodes: int = 20
+    """Episodes to average over: the interval shrinks with their square root."""
+    part: Part = "report"
+    """Images that episodes draw from: the half that search never sees, the half it sees, or all."""
+    seed: int = 0
+    """Seed of the episodes."""
+    search_run: str = ""
+    """Id of a search run whose recipe replaces the one below."""
+    device: Device = "auto"
+    """Where to compute."""
+    unreadable: Unreadable = "refuse"
+    """What to do about unreadable files: refuse the target, or skip them."""
+    recipe: FinetuneRecipe = field(default_factory=FinetuneRecipe)
+
+    def __post_init__(self) -> None:
+        check_range("n_episodes", self.n_episodes, 1, 10_000_000)
+        check_range("seed", self.seed, 0, 2**62)
+
+
+def run(config: FinetuneConfig) -> str:
+    """Score the recipe on episodes; returns the run's id."""
+    from tqdm import tqdm
+
+    from pipelines.episode_log import EpisodeLog
+    from pipelines.networks import find_recipe, load_network
+    from pipelines.tracking import log_dataset, tracked_run
+    from tl_core.datasets import load_dataset
+    from tl_core.devices import pick_device
+    from tl_core.episodes import build_pool, check_pool, sample_episode
+    from tl_core.errors import InputError
+    from tl_core.finetune import Finetuner
+
+    with tracked_run("finetune", config) as run_id:
+        if config.search_run and config.part != "report":
+            raise InputError(f"part is {config.part}; a searched recipe is scored on part=report, which it never saw")
+        recipe = find_recipe(config.search_run, config.recipe)
+        network, spec = load_network(config.backbone_run, config.backbone, config.image_size, config.seed)
+        dataset = load_dataset(config.target, spec.image_size, unreadable=config.unreadable)
+        log_dataset(dataset, "target")
+        pool = build_pool(dataset, config.part)
+        check_pool(pool, config.shape)
+        log = EpisodeLog(dataset, pool, config.shape, config.seed, recipe)
+        episodes = (sample_episode(pool, config.shape, config.seed, i) for i in range(config.n_episodes))
+        finetuner = Finetuner(network, spec, dataset, pick_device(config.device))
+        progress = tqdm(total=config.n_episodes, desc=f"finetune {config.backbone_run}", unit="episode", disable=None)
+        for result in finetuner.run_episodes(episodes, recipe):
+            log.add(result)
+            progress.set_postfix(accuracy=f"{100 * log.accuracy().mean:.1f}%")
+            progress.update()
+        progress.close()
+        accuracy = log.close()
+        print(f"finetune {run_id}: accuracy {accuracy.percent()} on {config.target}")
+    return run_id
+
+
+if __name__ == "__main__":
+    run_command_line(FinetuneConfig, run)

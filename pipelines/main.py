@@ -1,0 +1,139 @@
+"""The whole line: is this target learned better by transfer, and which file carries it away?
+
+    mlflow run .                                      (the embedded digits, about three minutes)
+    mlflow run . -P source=mini-imagenet/train.tar -P target=EuroSAT.zip -P backbone=resnet10 -P image_size=64
+
+Pretrains on the source, scores three floors and the found recipe on the same episodes, fits, exports and registers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from pipelines import export, finetune, fit, pretrain, register, search
+from pipelines.cli import run_command_line
+from tl_core.recipes import Device, EpisodeShape, PretrainRecipe, Unreadable, check_range
+
+
+@dataclass(frozen=True, kw_only=True)
+class MainConfig:
+    """The whole line, from images to a registered ONNX file, as one run with nested steps."""
+
+    source: str = "digits:source"
+    """Data spec of the source."""
+    target: str = "digits:target"
+    """Data spec of the target."""
+    backbone: str = "resnet10_small"
+    """Any architecture name of timm, or resnet10, resnet10_small."""
+    image_size: int = 32
+    """Side of the square input in pixels."""
+    shape: EpisodeShape = field(default_factory=EpisodeShape)
+    n_episodes: int = 100
+    """Episodes that every method is scored on, the same ones for all."""
+    n_trials: int = 12
+    """Trials of the search."""
+    search_episodes: int = 20
+    """Episodes per trial, from the other half of the target."""
+    name: str = "transfer-lab"
+    """Name of the registered model."""
+    seed: int = 0
+    """Seed of everything that is drawn."""
+    device: Device = "auto"
+    """Where to compute."""
+    unreadable: Unreadable = "refuse"
+    """What to do about unreadable files: refuse the data, or skip them."""
+    recipe: PretrainRecipe = field(default_factory=lambda: PretrainRecipe(epochs=12, batch_size=64, augment="crop"))
+
+    def __post_init__(self) -> None:
+        check_range("n_episodes", self.n_episodes, 2, 10_000_000)
+        check_range("n_trials", self.n_trials, 1, 1_000_000)
+        check_range("search_episodes", self.search_episodes, 1, 1_000_000)
+        check_range("seed", self.seed, 0, 2**31 - 1)
+
+
+def run(config: MainConfig) -> str:
+    """Run every step as a nested run; returns the parent's id."""
+    from pipelines.summary import log_summary
+    from pipelines.tracking import tracked_run
+
+    with tracked_run("main", config) as run_id:
+        _check_target(config)
+        backbone_run = pretrain.run(_pretrain_config(config))
+        score = _finetune_config(config)
+        runs = {
+            "raw pixels": finetune.run(replace(score, backbone_run="pixels")),
+            "untrained": finetune.run(replace(score, backbone_run="random")),
+            "pretrained": finetune.run(replace(score, backbone_run=backbone_run)),
+        }
+        search_run = search.run(_search_config(config, backbone_run))
+        searched = finetune.run(replace(score, backbone_run=backbone_run, search_run=search_run))
+        runs["pretrained + searched"] = searched
+        fit_run = fit.run(_fit_config(config, backbone_run, search_run))
+        export_run = export.run(export.ExportConfig(fit_run=fit_run))
+        register.run(register.RegisterConfig(export_run=export_run, finetune_run=searched, name=config.name))
+        log_summary(runs, export_run, config.name)
+    return run_id
+
+
+def _check_target(config: MainConfig) -> None:
+    """Refuse a target that is too small before the source is trained on, not after it."""
+    from tl_core.datasets import load_dataset
+    from tl_core.episodes import build_pool, check_pool
+
+    dataset = load_dataset(config.target, config.image_size, unreadable=config.unreadable)
+    check_pool(build_pool(dataset, "report"), config.shape)
+    check_pool(build_pool(dataset, "search"), config.shape)
+
+
+def _pretrain_config(config: MainConfig) -> pretrain.PretrainConfig:
+    return pretrain.PretrainConfig(
+        source=config.source,
+        backbone=config.backbone,
+        image_size=config.image_size,
+        seed=config.seed,
+        device=config.device,
+        unreadable=config.unreadable,
+        recipe=config.recipe,
+    )
+
+
+def _finetune_config(config: MainConfig) -> finetune.FinetuneConfig:
+    return finetune.FinetuneConfig(
+        target=config.target,
+        backbone_run="random",
+        backbone=config.backbone,
+        image_size=config.image_size,
+        shape=config.shape,
+        n_episodes=config.n_episodes,
+        seed=config.seed,
+        device=config.device,
+        unreadable=config.unreadable,
+    )
+
+
+def _search_config(config: MainConfig, backbone_run: str) -> search.SearchConfig:
+    return search.SearchConfig(
+        target=config.target,
+        backbone_run=backbone_run,
+        n_trials=config.n_trials,
+        shape=config.shape,
+        n_episodes=config.search_episodes,
+        seed=config.seed,
+        device=config.device,
+        unreadable=config.unreadable,
+    )
+
+
+def _fit_config(config: MainConfig, backbone_run: str, search_run: str) -> fit.FitConfig:
+    return fit.FitConfig(
+        target=config.target,
+        backbone_run=backbone_run,
+        search_run=search_run,
+        seed=config.seed,
+        device=config.device,
+        unreadable=config.unreadable,
+    )
+
+
+if __name__ == "__main__":
+    run_command_line(MainConfig, run)

@@ -1,0 +1,69 @@
+"""What is in this data?
+
+    mlflow run . -e prepare -P data=my_folder
+
+Reads any data spec, decodes every image once into the cache, and reports classes, counts, unreadable files and the
+fingerprint.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from pipelines.cli import run_command_line
+from tl_core.recipes import Unreadable
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareConfig:
+    """What is in this data? Classes, counts, unreadable files, fingerprint."""
+
+    data: str = "digits:target"
+    """A folder of class folders, a .zip or .tar of one, digits:source, digits:target or eurosat."""
+    image_size: int = 64
+    """Side of the square, in pixels, that images are decoded to."""
+    unreadable: Unreadable = "refuse"
+    """What to do about unreadable files: refuse the data, or skip them."""
+
+
+def run(config: PrepareConfig) -> str:
+    """Decode, report and log; returns the run's id."""
+    import mlflow
+    import pandas as pd
+
+    from pipelines.tracking import log_dataset, tracked_run
+    from tl_core.datasets import load_dataset, refuse_unreadable
+
+    with tracked_run("prepare", config) as run_id:
+        started = time.perf_counter()
+        dataset = load_dataset(config.data, config.image_size, unreadable="skip")
+        seconds = time.perf_counter() - started
+        counts = dataset.class_counts()
+        log_dataset(dataset, "data")
+        mlflow.log_metrics(
+            {
+                "n_images": len(dataset.labels),
+                "n_classes": len(counts),
+                "n_unreadable": len(dataset.unreadable),
+                "n_decoded": dataset.decoded,
+                "images_per_second": len(dataset.labels) / seconds,
+            }
+        )
+        mlflow.log_table(pd.DataFrame({"class": list(counts), "images": list(counts.values())}), "classes.json")
+        mlflow.log_dict({file.name: file.reason for file in dataset.unreadable}, "unreadable.json")
+        print(
+            f"{config.data}: {len(dataset.labels):,} images in {len(counts)} classes, {dataset.decoded:,} decoded now"
+        )
+        print(f"fingerprint {dataset.fingerprint[:16]}, {len(dataset.labels) / seconds:,.0f} images/s")
+        for name, count in counts.items():
+            print(f"  {name:<40} {count:>8,}")
+        for file in dataset.unreadable:
+            print(f"  unreadable: {file.name}: {file.reason}")
+        if config.unreadable == "refuse":
+            refuse_unreadable(dataset.name, dataset.unreadable, len(dataset.labels) + len(dataset.unreadable))
+    return run_id
+
+
+if __name__ == "__main__":
+    run_command_line(PrepareConfig, run)

@@ -1,0 +1,101 @@
+"""How well does a backbone learn the source classes?
+
+    mlflow run . -e pretrain -P source=mini-imagenet/train.tar -P backbone=resnet10 -P image_size=64 -P epochs=30
+
+Every class of the source is split into training, validation and test images; the weights that are best on
+validation are kept, and the test images are asked once, at the end.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipelines.cli import run_command_line
+from tl_core.recipes import Device, PretrainRecipe, Unreadable, check_range
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """How well does a backbone learn the source classes? Supervised pretraining."""
+
+    source: str = "digits:source"
+    """Data spec of the source."""
+    backbone: str = "resnet10_small"
+    """Any architecture name of timm, or resnet10, resnet10_small."""
+    image_size: int = 32
+    """Side of the square input in pixels."""
+    val_fraction: float = 0.1
+    """Share of each class that chooses the epoch."""
+    test_fraction: float = 0.1
+    """Share of each class that is scored once, at the end."""
+    seed: int = 0
+    """Seed of the split, the initial weights, the batches and the views."""
+    device: Device = "auto"
+    """Where to compute."""
+    unreadable: Unreadable = "refuse"
+    """What to do about unreadable files: refuse the source, or skip them."""
+    recipe: PretrainRecipe = field(default_factory=PretrainRecipe)
+
+    def __post_init__(self) -> None:
+        check_range("val_fraction", self.val_fraction, 0.001, 0.5)
+        check_range("test_fraction", self.test_fraction, 0.001, 0.5)
+        check_range("seed", self.seed, 0, 2**62)
+
+
+def run(config: PretrainConfig) -> str:
+    """Pretrain and log; returns the run's id, whose artifact `backbone` is what `finetune` loads."""
+    import mlflow
+    from tqdm import tqdm
+
+    from pipelines.figures import draw_training_curves
+    from pipelines.networks import BACKBONE_ARTIFACT
+    from pipelines.tracking import log_dataset, tracked_run
+    from tl_core.backbones import BackboneSpec, build_backbone
+    from tl_core.classifier import save_backbone
+    from tl_core.datasets import load_dataset
+    from tl_core.devices import pick_device
+    from tl_core.pretrain import PretrainEpoch, Pretraining
+    from tl_core.splits import split_within_classes
+
+    with tracked_run("pretrain", config) as run_id:
+        spec = BackboneSpec(config.backbone, config.image_size)
+        backbone = build_backbone(spec, config.seed)
+        device = pick_device(config.device)
+        dataset = load_dataset(config.source, config.image_size, unreadable=config.unreadable)
+        log_dataset(dataset, "source")
+        split = split_within_classes(dataset, config.val_fraction, config.test_fraction, config.seed)
+        training = Pretraining(backbone, spec, dataset, split, config.recipe, config.seed)
+        history: list[PretrainEpoch] = []
+        progress = tqdm(total=config.recipe.epochs, desc=f"pretrain {config.backbone}", unit="epoch", disable=None)
+        for epoch in training.epochs(device):
+            history.append(epoch)
+            speed = epoch.training.images / epoch.training.seconds
+            mlflow.log_metrics(
+                {
+                    "train/loss": epoch.training.loss,
+                    "train/accuracy": epoch.training.accuracy,
+                    "train/lr": epoch.training.lr,
+                    "train/images_per_second": speed,
+                    "val/accuracy": epoch.val_accuracy,
+                },
+                step=epoch.training.epoch,
+            )
+            progress.set_postfix(val=f"{100 * epoch.val_accuracy:.1f}%", speed=f"{speed:.0f} images/s")
+            progress.update()
+        progress.close()
+        test_accuracy = training.test_accuracy(device)
+        mlflow.log_metrics({"test/accuracy": test_accuracy, "val/best_accuracy": max(e.val_accuracy for e in history)})
+        losses = [e.training.loss for e in history]
+        curves = draw_training_curves(losses, [e.training.accuracy for e in history], [e.val_accuracy for e in history])
+        mlflow.log_figure(curves, "curves.png")
+        with tempfile.TemporaryDirectory() as folder:
+            save_backbone(training.backbone, spec, Path(folder, BACKBONE_ARTIFACT))
+            mlflow.log_artifacts(folder)
+        print(f"pretrain {run_id}: test accuracy {100 * test_accuracy:.2f} % on {len(split.test):,} images")
+    return run_id
+
+
+if __name__ == "__main__":
+    run_command_line(PretrainConfig, run)

@@ -1,0 +1,164 @@
+"""MLflow: where the records are, runs that are always closed, and the artifacts that travel between entry points."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from filelock import FileLock
+from mlflow.entities import Param, Run
+from mlflow.exceptions import MlflowException
+from mlflow.utils.file_utils import local_file_uri_to_path
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_USER
+
+from pipelines.cli import flat_params
+from tl_core.datasets import ImageDataset, default_cache_dir
+from tl_core.errors import InputError
+
+ROOT = Path(__file__).resolve().parents[1]
+STORE = ROOT / "mlruns"
+EXPERIMENT = "transfer-lab"
+
+KIND = "kind"
+"""Tag that says which entry point a run belongs to."""
+
+_DIGEST_LENGTH, _PROFILE_LENGTH = 36, 16_777_215  # what the store takes
+
+
+def default_tracking_uri() -> str:
+    """The checkout's own store: SQLite beside its artifacts."""
+    return f"sqlite:///{STORE / 'mlflow.db'}"
+
+
+def prepare_store() -> None:
+    """Point MLflow at the store and create it once.
+
+    Two processes that create the tables of one SQLite file at the same time ruin it, hence the lock. The
+    experiment is made here so that its artifacts lie inside `mlruns/`; `MLFLOW_TRACKING_URI` wins where set.
+    """
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        mlflow.set_tracking_uri(default_tracking_uri())
+    STORE.mkdir(exist_ok=True)
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
+    with FileLock(STORE / ".lock"):
+        client = mlflow.MlflowClient()
+        if client.get_experiment_by_name(name) is None:
+            local = mlflow.get_tracking_uri().startswith("sqlite")
+            client.create_experiment(name, artifact_location=(STORE / "artifacts").as_uri() if local else None)
+    if not os.environ.get("MLFLOW_RUN_ID"):  # under `mlflow run` the experiment is already chosen
+        mlflow.set_experiment(name)
+
+
+@contextmanager
+def tracked_run(kind: str, config: Any, tags: Mapping[str, str] | None = None) -> Iterator[str]:
+    """Open a run of one kind, nested under the active one, and close it whatever happens; yields its id.
+
+    A run ends FINISHED, FAILED with the message in its `error` tag, or KILLED when it was interrupted.
+    """
+    nested = mlflow.active_run() is not None
+    if not nested:
+        prepare_store()
+    run = _start_run(kind, nested)
+    run_id: str = run.info.run_id
+    status = "FINISHED"
+    try:
+        mlflow.set_tags({KIND: kind, MLFLOW_RUN_NAME: kind, **(tags or {})})
+        log_params(flat_params(config))
+        yield run_id
+    except BaseException as error:
+        status = "FAILED" if isinstance(error, Exception) else "KILLED"
+        mlflow.set_tag("error", str(error)[:1000] or type(error).__name__)
+        raise
+    finally:
+        mlflow.end_run(status)
+
+
+def _start_run(kind: str, nested: bool) -> Run:
+    try:
+        return mlflow.start_run(run_name=kind, nested=nested)
+    except MlflowException as error:
+        raise InputError(
+            f"the run that `mlflow run` opened is not in {mlflow.get_tracking_uri()} ({error.message}); "
+            "start it from the project's folder, or give an absolute MLFLOW_TRACKING_URI"
+        ) from error
+
+
+def log_params(params: Mapping[str, Any]) -> None:
+    """Log the params that the run does not have yet: `mlflow run` has logged some, in its own spelling."""
+    run = mlflow.active_run()
+    assert run is not None
+    client = mlflow.MlflowClient()
+    known = client.get_run(run.info.run_id).data.params
+    new = [Param(key, str(value)) for key, value in params.items() if key not in known]
+    client.log_batch(run.info.run_id, params=new)
+
+
+def log_dataset(dataset: ImageDataset, context: str) -> None:
+    """Record the data as an input of the active run, and its fingerprint as a tag."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    run = mlflow.active_run()
+    assert run is not None
+    entity = Dataset(
+        name=Path(dataset.name).name,
+        digest=dataset.fingerprint[:_DIGEST_LENGTH],
+        source_type="local",
+        source=json.dumps({"spec": dataset.name}),
+        profile=json.dumps({"n_images": len(dataset.labels), "class_counts": dataset.class_counts()})[:_PROFILE_LENGTH],
+    )
+    tags = [InputTag("mlflow.data.context", context)]
+    mlflow.MlflowClient().log_inputs(run.info.run_id, [DatasetInput(entity, tags)])
+    mlflow.set_tag(f"{context}_fingerprint", dataset.fingerprint)
+
+
+def child_tags(name: str, kind: str) -> dict[str, str]:
+    """Tags that make a run made with `MlflowClient.create_run` a child of the active one."""
+    parent = mlflow.active_run()
+    assert parent is not None
+    user = parent.data.tags.get(MLFLOW_USER) or getpass.getuser()
+    return {MLFLOW_PARENT_RUN_ID: parent.info.run_id, MLFLOW_RUN_NAME: name, MLFLOW_USER: user, KIND: kind}
+
+
+def find_run(run_id: str, kind: str) -> Run:
+    """The finished run of this id.
+
+    Raises:
+        InputError: there is none, it is of another kind, or it did not finish.
+    """
+    try:
+        run = mlflow.MlflowClient().get_run(run_id)
+    except MlflowException as error:
+        raise InputError(f"no {kind} run {run_id!r} in {mlflow.get_tracking_uri()}") from error
+    found = run.data.tags.get(KIND, "unknown")
+    if found != kind:
+        raise InputError(f"run {run_id} is a {found} run; a {kind} run is needed here")
+    if run.info.status != "FINISHED":
+        raise InputError(f"{kind} run {run_id} is {run.info.status}; only a FINISHED one can be used")
+    return run
+
+
+def fetch_artifact(run_id: str, name: str) -> Path:
+    """Local path of an artifact of a run; one that lies on another machine is downloaded into the cache.
+
+    Raises:
+        InputError: the run has no such artifact.
+    """
+    uri = mlflow.MlflowClient().get_run(run_id).info.artifact_uri
+    assert uri is not None
+    try:
+        if uri.startswith("file:") or "://" not in uri:
+            path = Path(local_file_uri_to_path(uri), name)
+        else:
+            folder = default_cache_dir() / "artifacts" / run_id
+            path = Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=name, dst_path=str(folder)))
+    except (MlflowException, OSError) as error:
+        raise InputError(f"artifact {name!r} of run {run_id} cannot be fetched ({error})") from error
+    if not path.exists():
+        raise InputError(f"run {run_id} has no artifact {name!r}")
+    return path

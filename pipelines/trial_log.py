@@ -1,0 +1,84 @@
+"""Trials in MLflow: one nested run each, and on the parent what the study found."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+
+import mlflow
+import optuna
+from mlflow.entities import Metric, Param
+
+from pipelines.networks import RECIPE_ARTIFACT
+from pipelines.tracking import STORE, child_tags
+from tl_core.recipes import FinetuneRecipe
+from tl_core.scoring import estimate
+from tl_core.search import TrialResult, best_recipe
+
+
+def study_storage() -> str:
+    """Where studies live: $OPTUNA_STORAGE, else a SQLite file of their own beside the tracking store."""
+    return os.environ.get("OPTUNA_STORAGE") or f"sqlite:///{STORE / 'studies.db'}"
+
+
+class TrialLog:
+    """Records the trials of a study under the active run."""
+
+    def __init__(self, study: optuna.Study, n_episodes: int) -> None:
+        run = mlflow.active_run()
+        assert run is not None
+        self._run = run
+        self._client = mlflow.MlflowClient()
+        self._study = study
+        self._n_episodes = n_episodes
+        self._spent = 0
+        self._n_trials = 0
+
+    def add(self, trial: TrialResult) -> None:
+        """Record one trial as a nested run."""
+        self._spent += len(trial.scores)
+        self._n_trials += 1
+        stored = self._study.trials[trial.number]
+        assert stored.datetime_start is not None
+        assert stored.datetime_complete is not None
+        start, end = (int(1000 * t.timestamp()) for t in (stored.datetime_start, stored.datetime_complete))
+        tags = {**child_tags(f"trial-{trial.number:04d}", "trial"), "state": trial.state, "error": trial.reason}
+        child = self._client.create_run(self._run.info.experiment_id, start_time=start, tags=tags)
+        self._client.log_batch(
+            child.info.run_id,
+            params=[Param(name, str(value)) for name, value in asdict(trial.recipe).items()],
+            metrics=[Metric(name, value, end, 0) for name, value in _trial_metrics(trial).items()],
+        )
+        # A stopped or diverged trial is an orderly end: FAILED is kept for what nobody expected.
+        self._client.set_terminated(child.info.run_id, end_time=end)
+
+    def close(self) -> tuple[FinetuneRecipe, float]:
+        """Log the winner, the cost and the plots; returns the winner's recipe and its mean search accuracy."""
+        recipe, accuracy = best_recipe(self._study)
+        mlflow.log_dict(asdict(recipe), RECIPE_ARTIFACT)
+        mlflow.log_metrics(
+            {
+                "best_accuracy": accuracy,
+                "n_trials": self._n_trials,
+                "episodes_spent": self._spent,
+                "episodes_saved": self._n_trials * self._n_episodes - self._spent,
+            }
+        )
+        self._log_plots()
+        return recipe, accuracy
+
+    def _log_plots(self) -> None:
+        plots = optuna.visualization
+        mlflow.log_figure(plots.plot_optimization_history(self._study), "plots/history.html")
+        mlflow.log_figure(plots.plot_slice(self._study), "plots/slice.html")
+        mlflow.log_figure(plots.plot_parallel_coordinate(self._study), "plots/parallel_coordinates.html")
+
+
+def _trial_metrics(trial: TrialResult) -> dict[str, float]:
+    metrics: dict[str, float] = {"n_episodes": len(trial.scores)}
+    if trial.scores:
+        result = estimate(trial.scores)
+        metrics["accuracy"] = result.mean
+        if result.n > 1:
+            metrics["accuracy_ci95"] = result.ci95
+    return metrics

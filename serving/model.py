@@ -1,0 +1,84 @@
+"""An exported classifier, run by onnxruntime. Knows only what the file says of itself."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from tl_core.errors import InputError
+from tl_core.preprocess import RESIZE_RULES, ResizeRule
+
+_METADATA = ("class_names", "image_size", "resize_rule")
+
+
+@dataclass(frozen=True)
+class OnnxClassifier:
+    """A loaded file: call `predict` with decoded images."""
+
+    session: Any
+    class_names: tuple[str, ...]
+    image_size: int
+    resize_rule: ResizeRule
+
+    @classmethod
+    def load(cls, path: Path, n_threads: int = 0) -> OnnxClassifier:
+        """Load a file that `export` wrote; `n_threads` 0 uses every core.
+
+        Raises:
+            InputError: missing, damaged, or without the metadata that `export` writes.
+        """
+        if not path.is_file():
+            raise InputError(f"no model file at {path}")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = n_threads
+        try:
+            session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's errors share no base class of their own
+            raise InputError(f"{path} is not a readable ONNX model ({_first_line(error)})") from error
+        metadata = session.get_modelmeta().custom_metadata_map
+        missing = [key for key in _METADATA if key not in metadata]
+        if missing:
+            raise InputError(f"{path} was not written by this project: its metadata lacks {', '.join(missing)}")
+        return cls(session, *_parse(path, metadata))
+
+    def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Probabilities of decoded images.
+
+        Args:
+            images: uint8, shape (n, image_size, image_size, 3).
+
+        Returns:
+            float32, shape (n, n_classes); rows sum to 1.
+
+        Raises:
+            InputError: another dtype or shape.
+        """
+        expected = (self.image_size, self.image_size, 3)
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != expected:
+            raise InputError(f"images are {images.dtype} {images.shape}; needed is uint8 (n, {str(expected)[1:]}")
+        if len(images) == 0:
+            return np.zeros((0, len(self.class_names)), dtype=np.float32)
+        (probabilities,) = self.session.run(None, {"images": images})
+        return np.asarray(probabilities, dtype=np.float32)
+
+
+def _parse(path: Path, metadata: dict[str, str]) -> tuple[tuple[str, ...], int, ResizeRule]:
+    try:
+        class_names = tuple(str(name) for name in json.loads(metadata["class_names"]))
+        image_size = int(metadata["image_size"])
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path} has damaged metadata ({error})") from error
+    rule = metadata["resize_rule"]
+    if rule not in RESIZE_RULES:
+        raise InputError(f"{path} was exported with resize rule {rule!r}; known are {', '.join(RESIZE_RULES)}")
+    return class_names, image_size, rule
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0][:200]
