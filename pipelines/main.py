@@ -15,6 +15,11 @@ from pipelines.cli import run_command_line
 from tl_core.recipes import Device, EpisodeShape, PretrainRecipe, Unreadable, check_range
 
 
+def _demo_recipe() -> PretrainRecipe:
+    """A recipe for a few thousand small pictures in which up and down have a meaning."""
+    return PretrainRecipe(epochs=10, batch_size=64, max_lr=3e-3, optimizer="adamw", weight_decay=0.05, augment="crop")
+
+
 @dataclass(frozen=True, kw_only=True)
 class MainConfig:
     """The whole line, from images to a registered ONNX file, as one run with nested steps."""
@@ -30,9 +35,9 @@ class MainConfig:
     shape: EpisodeShape = field(default_factory=EpisodeShape)
     n_episodes: int = 100
     """Episodes that every method is scored on, the same ones for all."""
-    n_trials: int = 12
+    n_trials: int = 10
     """Trials of the search."""
-    search_episodes: int = 20
+    search_episodes: int = 10
     """Episodes per trial, from the other half of the target."""
     name: str = "transfer-lab"
     """Name of the registered model."""
@@ -42,7 +47,7 @@ class MainConfig:
     """Where to compute."""
     unreadable: Unreadable = "refuse"
     """What to do about unreadable files: refuse the data, or skip them."""
-    recipe: PretrainRecipe = field(default_factory=lambda: PretrainRecipe(epochs=12, batch_size=64, augment="crop"))
+    recipe: PretrainRecipe = field(default_factory=_demo_recipe)
 
     def __post_init__(self) -> None:
         check_range("n_episodes", self.n_episodes, 2, 10_000_000)

@@ -1,11 +1,20 @@
-"""MLproject is generated from the configs, so that the two cannot disagree: `make mlproject`."""
+"""The two files that `mlflow run` reads, generated so that they cannot disagree with the rest: `make mlproject`.
+
+MLproject comes from the config dataclasses, conda.yaml from pyproject.toml's dependencies at the lock's versions.
+"""
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import MISSING, Field, fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+
+PYTHON = "3.11.7"
+"""MLflow builds environments from an exact patch version only."""
 
 ENTRY_POINTS = (
     "main",
@@ -28,6 +37,9 @@ conda_env: conda.yaml
 entry_points:
 """
 
+_CONDA_HEADER = """# Generated from pyproject.toml and requirements.lock by `make mlproject`; a test keeps them equal.
+# For people who have only uv (or conda) and mlflow; inside our own .venv, --env-manager local is the fast way."""
+
 _KINDS = {"int": "float", "float": "float"}  # MLflow knows float, string, path and uri
 
 
@@ -39,9 +51,39 @@ def config_type(entry_point: str) -> type:
     return config
 
 
-def render() -> str:
+def render_mlproject() -> str:
     """The text of MLproject."""
     return _HEADER + "\n".join(_render_entry_point(name) for name in ENTRY_POINTS)
+
+
+def render_conda() -> str:
+    """The text of conda.yaml: the direct dependencies, everything under pip."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    versions = locked_versions()
+    pins = [f"      - {name}=={versions[name]}" for name in project["dependencies"]]
+    lines = [
+        "name: transfer-lab",
+        "channels: [conda-forge]",
+        "dependencies:",
+        f"  - python={PYTHON}",
+        "  - pip",
+        "  - pip:",
+    ]
+    return "\n".join([_CONDA_HEADER, *lines, *pins, ""])
+
+
+def locked_versions() -> dict[str, str]:
+    """Version of every package in requirements.lock, as it applies to `PYTHON` on Linux."""
+    from packaging.requirements import Requirement
+
+    environment = {"python_version": "3.11", "python_full_version": PYTHON, "sys_platform": "linux"}
+    versions = {}
+    for line in (ROOT / "requirements.lock").read_text().splitlines():
+        if line[:1].isalnum():
+            requirement = Requirement(line.removesuffix(" \\"))
+            if requirement.marker is None or requirement.marker.evaluate(environment):
+                versions[requirement.name] = str(requirement.specifier).removeprefix("==")
+    return versions
 
 
 def _render_entry_point(name: str) -> str:
@@ -75,4 +117,5 @@ def _yaml(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    Path(__file__).parents[1].joinpath("MLproject").write_text(render())
+    (ROOT / "MLproject").write_text(render_mlproject())
+    (ROOT / "conda.yaml").write_text(render_conda())

@@ -88,7 +88,7 @@ def _walk(
             break
         curve.append((rate, smoothed))
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
     return curve
 

@@ -36,7 +36,7 @@ def parse_recipe(text: str) -> FinetuneRecipe:
     """
     try:
         return FinetuneRecipe(**json.loads(text))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, InputError) as error:
         raise InputError(f"the recipe cannot be read ({error})") from error
 
 

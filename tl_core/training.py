@@ -146,7 +146,7 @@ def _step(state: TrainingState, inputs: Tensor, labels: Tensor, options: FitOpti
         logits = state.model(inputs).float()
     loss = F.cross_entropy(logits, labels, label_smoothing=options.label_smoothing)
     state.optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     state.optimizer.step()
     state.scheduler.step()
     # Kept as tensors: reading a number here would make an accelerator wait at every step.

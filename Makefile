@@ -1,0 +1,58 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Everything is installed inside the checkout.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+UV_VERSION := 0.13.9
+
+export MLFLOW_DISABLE_TELEMETRY := true
+
+.PHONY: help setup demo test test-slow check format ui lock mlproject hooks clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
+
+setup: $(STAMP) ## install the pinned environment into .venv
+
+$(STAMP): requirements.lock
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"error: Python 3.11 or newer is needed, $(PYTHON) is {v.major}.{v.minor}; try: make PYTHON=python3.12")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "error: $(PYTHON) cannot make a virtual environment; install its venv module (Debian: python3-venv)" >&2; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes --compile-bytecode -r requirements.lock
+	@touch $(STAMP)
+
+demo: setup ## run the whole line on the embedded digits
+	$(BIN)/python -m pipelines.main
+
+test: setup ## run the tests (a few minutes)
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: setup ## run the tests that take longer
+	$(BIN)/python -m pytest -m slow
+
+check: setup ## lint, types and import contracts: what the hook and CI run
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup ## format and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+ui: setup ## browse the runs on http://127.0.0.1:5000 (PORT=... for another port)
+	@$(BIN)/python -m pipelines.ui --port $(or $(PORT),5000)
+
+mlproject: setup ## write MLproject and conda.yaml from the configs and the lock
+	$(BIN)/python -m pipelines.mlproject
+
+lock: setup ## pin the newest allowed versions in requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
+		--no-header --no-annotate --extra dev --python-version 3.11 pyproject.toml -o requirements.lock
+	$(MAKE) mlproject
+
+hooks: setup ## run `make check` before every commit
+	$(BIN)/pre-commit install
+
+clean: ## remove the environment and the caches, keep the records
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,0 +1,135 @@
+"""Bad input at every entry point: one sentence, exit code 2, no traceback, no run left RUNNING."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import zipfile
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pipelines.cli import run_command_line
+from pipelines.mlproject import config_type
+from tests.conftest import write_colour_images
+from tl_core.errors import InputError
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+
+FEW = ["--n_way", "3", "--n_shot", "3", "--n_query", "5"]
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: str) -> None:
+    """Work where relative paths of the cases mean made data."""
+    monkeypatch.chdir(tmp_path)
+    write_colour_images(Path("good"))
+    Path("empty").mkdir()
+    write_colour_images(Path("one_class"))
+    for name in ("red", "green"):
+        for file in Path("one_class", name).iterdir():
+            file.unlink()
+    write_colour_images(Path("text"))
+    Path("text/red/note.jpg").write_text("this is no picture")
+    write_colour_images(Path("truncated"))
+    Image.new("RGB", (64, 64), "red").save("whole.jpg")
+    Path("truncated/red/cut.jpg").write_bytes(Path("whole.jpg").read_bytes()[:300])
+    with zipfile.ZipFile("escaping.zip", "w") as archive:
+        archive.writestr("../outside/red/a.png", b"")
+
+
+def fails(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str) -> str:
+    """Run a command line and return its one sentence."""
+    import mlflow
+
+    name, *arguments = command.split()
+    monkeypatch.setattr(sys, "argv", [name, *arguments])
+    with pytest.raises(SystemExit) as stop:
+        run_command_line(config_type(name), import_module(f"pipelines.{name}").run)
+    assert stop.value.code == 2
+    text = capsys.readouterr().err
+    assert "Traceback" not in text
+    client = mlflow.MlflowClient()
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    assert not [run for run in client.search_runs(experiments) if run.info.status == "RUNNING"]
+    return text
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        ("prepare --data nowhere", "no data at 'nowhere'"),
+        ("prepare --data empty", "no images found in empty"),
+        ("prepare --data one_class", "1 class"),
+        ("prepare --data text", "not a png, jpg, webp or bmp image"),
+        ("prepare --data truncated", "cut.jpg"),
+        ("prepare --data escaping.zip", "points outside the archive"),
+        ("prepare --data whole.jpg", "allowed is a folder, a .zip or a .tar"),
+        ("prepare --data good --image_size 0", "image_size is 0"),
+        ("pretrain --source good --backbone resnet999", "no backbone 'resnet999'"),
+        ("pretrain --source good --backbone inception_v3 --image_size 32", "cannot work on 32 x 32"),
+        ("pretrain --source good --max_lr nan", "max_lr is nan"),
+        ("pretrain --source good --epochs 0", "epochs is 0"),
+        ("pretrain --source good --augment flipp", "augment is 'flipp'"),
+        ("lr_find --source good --max_lr nan", "max_lr is nan"),
+        ("finetune --target good --backbone_run random", "n_way is 5, but the target has 3 classes"),
+        ("finetune --target good --backbone_run random --n_way 3", "has 10 images"),
+        ("finetune --target good --backbone_run random --freeze_depth 1.5", "freeze_depth is 1.5"),
+        ("finetune --target good --backbone_run random --max_lr nan", "max_lr is nan"),
+        ("finetune --target good --backbone_run 0123", "no pretrain run '0123'"),
+        ("search --target good --backbone_run random --n_trials 0", "n_trials is 0"),
+        ("search --target good --backbone_run random --n_way 3", "has 10 images"),
+        ("fit --target good --backbone_run random --search_run 0123", "no search run '0123'"),
+        ("export --fit_run 0123", "no fit run '0123'"),
+        ("register --export_run 0123 --finetune_run 0123", "no export run '0123'"),
+        ("predict --model none.onnx --images good", "no model file at none.onnx"),
+        ("predict --model models:/none@champion --images good", "no registered model models:/none@champion"),
+        ("predict --model whole.jpg --images good", "not a readable ONNX model"),
+        ("predict --model none.onnx --images good --output whole.jpg/out.csv", "cannot be written"),
+        ("predict --model none.onnx --images good --output out.txt", "must end in .csv or .parquet"),
+        ("main --source good --target nowhere", "no data at 'nowhere'"),
+    ],
+)
+def test_bad_input_is_one_sentence(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str, sentence: str
+) -> None:
+    text = fails(capsys, monkeypatch, command)
+    assert sentence in text
+    assert text.startswith("error: ")
+    assert text.count("\n") == 1
+
+
+def test_a_run_of_another_kind_is_named(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipelines import prepare
+
+    run_id = prepare.run(prepare.PrepareConfig(data="good", image_size=16))
+    text = fails(capsys, monkeypatch, f"finetune --target good --backbone_run {run_id}")
+    assert "is a prepare run; a pretrain run is needed" in text
+
+
+def test_an_unreadable_file_may_be_skipped() -> None:
+    import mlflow
+
+    from pipelines import prepare
+
+    run_id = prepare.run(prepare.PrepareConfig(data="text", image_size=16, unreadable="skip"))
+    metrics = mlflow.MlflowClient().get_run(run_id).data.metrics
+    assert (metrics["n_images"], metrics["n_unreadable"]) == (60, 1)
+
+
+def test_a_port_in_use_is_one_sentence() -> None:
+    from pipelines import ui
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(InputError, match="cannot be used"):
+            ui.run(ui.UiConfig(port=taken.getsockname()[1]))
+
+
+def test_an_unknown_option_is_refused_with_the_near_one(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "--n_way" in fails(capsys, monkeypatch, "finetune --target good --backbone_run random --nway 3")

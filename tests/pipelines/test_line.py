@@ -1,0 +1,154 @@
+"""The whole line on made pictures, once, and what must be true of its records."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mlflow.entities import Run
+
+from pipelines import main, predict
+from pipelines.finetune import FinetuneConfig
+from pipelines.main import MainConfig
+from tests.conftest import COLOURS, write_colour_images
+from tl_core.errors import InputError
+from tl_core.recipes import EpisodeShape, PretrainRecipe
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+
+SHAPE = EpisodeShape(n_way=3, n_shot=3, n_query=5)
+NAME = "colours"
+
+
+@pytest.fixture(scope="module")
+def line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """Run `main` on made colours; yields its run id and the folder of pictures."""
+    import mlflow
+
+    folder = tmp_path_factory.mktemp("line")
+    with pytest.MonkeyPatch.context() as patch:
+        uri = f"sqlite:///{folder / 'mlflow.db'}"
+        patch.setenv("MLFLOW_TRACKING_URI", uri)
+        patch.setenv("OPTUNA_STORAGE", f"sqlite:///{folder / 'studies.db'}")
+        patch.setenv("TRANSFER_LAB_CACHE", str(folder / "cache"))
+        mlflow.set_tracking_uri(uri)
+        mlflow.set_registry_uri(uri)
+        data = write_colour_images(folder / "data")
+        config = MainConfig(
+            source=str(data),
+            target=str(data),
+            image_size=16,
+            shape=SHAPE,
+            n_episodes=4,
+            n_trials=3,
+            search_episodes=3,
+            name=NAME,
+            recipe=PretrainRecipe(epochs=2, batch_size=16, augment="flip"),
+        )
+        yield main.run(config), data
+
+
+def children(parent: str) -> list[Run]:
+    import mlflow
+
+    runs = mlflow.MlflowClient().search_runs([experiment_of(parent)], f"tags.`mlflow.parentRunId` = '{parent}'")
+    return sorted(runs, key=lambda run: run.info.start_time)
+
+
+def experiment_of(run_id: str) -> str:
+    import mlflow
+
+    return str(mlflow.MlflowClient().get_run(run_id).info.experiment_id)
+
+
+def child_of_kind(parent: str, kind: str, position: int = 0) -> Run:
+    return [run for run in children(parent) if run.data.tags["kind"] == kind][position]
+
+
+def test_the_steps_are_nested_in_their_order(line: tuple[str, Path]) -> None:
+    kinds = [run.data.tags["kind"] for run in children(line[0])]
+    searched = ["search", "finetune", "fit", "export", "register"]
+    assert kinds == ["pretrain", "finetune", "finetune", "finetune", *searched]
+
+
+def test_every_run_is_finished(line: tuple[str, Path]) -> None:
+    import mlflow
+
+    runs = mlflow.MlflowClient().search_runs([experiment_of(line[0])], max_results=1000)
+    assert Counter(run.info.status for run in runs) == {"FINISHED": len(runs)}
+
+
+def test_a_finetune_run_holds_one_nested_run_per_episode(line: tuple[str, Path]) -> None:
+    finetune = child_of_kind(line[0], "finetune", -1)
+    episodes = children(finetune.info.run_id)
+    assert [run.info.run_name for run in episodes] == [f"episode-{i:04d}" for i in range(4)]
+    accuracies = [run.data.metrics["query/accuracy"] for run in episodes]
+    assert finetune.data.metrics["accuracy"] == pytest.approx(np.mean(accuracies))
+    assert finetune.data.metrics["n_episodes"] == 4
+    assert {"accuracy_ci95", "macro_precision", "macro_recall", "macro_f1"} <= finetune.data.metrics.keys()
+
+
+def test_the_searched_run_uses_the_recipe_that_the_search_found(line: tuple[str, Path]) -> None:
+    from pipelines.networks import find_recipe
+
+    search = child_of_kind(line[0], "search")
+    found = find_recipe(search.info.run_id, FinetuneConfig(backbone_run="random").recipe)
+    params = child_of_kind(line[0], "finetune", -1).data.params
+    assert float(params["recipe.max_lr"]) == found.max_lr
+    assert params["recipe.augment"] == found.augment
+    assert len(children(search.info.run_id)) == 3
+
+
+def test_methods_are_scored_on_the_same_episodes_and_searched_on_others(line: tuple[str, Path]) -> None:
+    finetunes = [run for run in children(line[0]) if run.data.tags["kind"] == "finetune"]
+    seeds = [[e.data.params["seed"] for e in children(run.info.run_id)] for run in finetunes]
+    assert all(s == seeds[0] for s in seeds)
+    assert len({run.data.tags["episodes"] for run in finetunes}) == 1
+
+
+def test_the_champion_loads_in_mlflow_and_agrees_with_predict(line: tuple[str, Path], tmp_path: Path) -> None:
+    import mlflow
+    import onnxruntime
+
+    from tl_core.preprocess import decode_image
+
+    output = tmp_path / "predictions.csv"
+    predict.run(predict.PredictConfig(model=f"models:/{NAME}@champion", images=str(line[1]), output=str(output)))
+    with output.open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 60
+    model = mlflow.onnx.load_model(f"models:/{NAME}@champion")
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    images = np.stack([decode_image(Path(row["file"]), 16) for row in rows])
+    (probabilities,) = session.run(None, {"images": images})
+    assert [sorted(COLOURS)[i] for i in probabilities.argmax(1)] == [row["label"] for row in rows]
+    assert [float(row["probability"]) for row in rows] == pytest.approx(probabilities.max(1).tolist(), abs=1e-5)
+    assert np.mean([row["label"] == Path(row["file"]).parent.name for row in rows]) > 0.9
+
+
+def test_a_second_registration_is_decided_by_the_gate(line: tuple[str, Path]) -> None:
+    from pipelines import register
+
+    export_run = child_of_kind(line[0], "export").info.run_id
+    worse = child_of_kind(line[0], "finetune", 1).info.run_id
+    run_id = register.run(register.RegisterConfig(export_run=export_run, finetune_run=worse, name=NAME, tolerance=0.0))
+    import mlflow
+
+    tags = mlflow.MlflowClient().get_run(run_id).data.tags
+    assert tags["promoted"] == "False"
+    assert "paired difference" in tags["gate"]
+    assert mlflow.MlflowClient().get_model_version_by_alias(NAME, "champion").version == 1
+
+
+def test_a_searched_recipe_may_not_be_reported_on_what_the_search_saw(line: tuple[str, Path]) -> None:
+    from pipelines import finetune
+
+    search = child_of_kind(line[0], "search").info.run_id
+    config = FinetuneConfig(target=str(line[1]), backbone_run="random", shape=SHAPE, search_run=search)
+    with pytest.raises(InputError, match="part=report"):
+        finetune.run(replace(config, part="all"))

@@ -1,0 +1,109 @@
+"""The gate: who may take the champion's place, and what it says."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from registry.gate import Evidence, decide
+
+EPISODES = "pool abc, seed 0, 5-way 5-shot"
+
+
+def evidence(*accuracies: float, episodes: str = EPISODES) -> Evidence:
+    return Evidence(episodes, dict(enumerate(accuracies)))
+
+
+CHAMPION = evidence(0.70, 0.75, 0.80, 0.72)
+
+
+def test_a_better_challenger_is_promoted() -> None:
+    decision = decide(evidence(0.80, 0.86, 0.90, 0.83), CHAMPION, tolerance=0.0)
+    assert decision.promote
+    # differences 0.10, 0.11, 0.10, 0.11: mean 0.105, sd 0.0057735, t(0.975, 3) = 3.182446
+    # half-width 3.182446 * 0.0057735 / 2 = 0.0091869, lower end 0.0958131
+    assert decision.reason == (
+        "paired difference 10.50 +- 0.92 % (n=4), lower end 9.58 % is above -0.00 %"  # one line of a log
+    )
+
+
+def test_a_worse_challenger_is_refused() -> None:
+    decision = decide(evidence(0.60, 0.66, 0.70, 0.61), CHAMPION, tolerance=0.02)
+    assert not decision.promote
+    assert "is not above -2.00 %" in decision.reason
+
+
+def test_an_equal_challenger_passes_if_something_may_be_lost() -> None:
+    decision = decide(CHAMPION, CHAMPION, tolerance=0.01)
+    assert decision.promote
+    assert decision.reason == "paired difference 0.00 +- 0.00 % (n=4), lower end 0.00 % is above -1.00 %"
+
+
+def test_an_equal_challenger_is_refused_if_nothing_may_be_lost() -> None:
+    assert not decide(CHAMPION, CHAMPION, tolerance=0.0).promote
+
+
+def test_a_better_mean_with_a_wide_interval_is_refused() -> None:
+    decision = decide(evidence(1.0, 0.5, 1.0, 0.6), CHAMPION, tolerance=0.01)
+    assert not decision.promote
+
+
+def test_episodes_are_compared_in_pairs_not_as_two_means() -> None:
+    hard_and_easy = evidence(0.2, 0.9, 0.3, 0.8)
+    slightly_better = evidence(0.22, 0.92, 0.32, 0.82)
+    assert decide(slightly_better, hard_and_easy, tolerance=0.0).promote
+
+
+@pytest.mark.parametrize(("tolerance", "promote"), [(0.25, False), (0.2500001, True)])
+def test_a_lower_end_at_the_tolerance_is_not_above_it(tolerance: float, promote: bool) -> None:
+    # Quarters are exact in binary: every difference is -0.25, and so is the lower end.
+    assert decide(evidence(0.5, 0.25, 0.5), evidence(0.75, 0.5, 0.75), tolerance).promote is promote
+
+
+def test_a_challenger_without_scores_is_refused() -> None:
+    decision = decide(None, CHAMPION, tolerance=1.0)
+    assert (decision.promote, decision.reason) == (False, "the challenger has no readable scores")
+
+
+def test_a_champion_whose_scores_cannot_be_read_is_not_taken_for_absent() -> None:
+    decision = decide(evidence(1.0, 1.0, 1.0, 1.0), None, tolerance=1.0)
+    assert (decision.promote, decision.reason) == (False, "the champion's scores cannot be read")
+
+
+def test_neither_having_scores_is_refused() -> None:
+    assert not decide(None, None, tolerance=1.0).promote
+
+
+def test_scores_on_other_episodes_are_not_compared() -> None:
+    decision = decide(evidence(1.0, 1.0, 1.0, episodes="pool abc, seed 1"), CHAMPION, tolerance=1.0)
+    assert (decision.promote, decision.reason) == (
+        False,
+        "challenger and champion were scored on different episodes",
+    )
+
+
+@pytest.mark.parametrize(
+    ("challenger", "shared"), [({}, 0), ({7: 1.0, 8: 1.0}, 0), ({0: 1.0, 7: 1.0}, 1)], ids=["none", "others", "one"]
+)
+def test_fewer_than_two_shared_episodes_are_no_comparison(challenger: dict[int, float], shared: int) -> None:
+    decision = decide(Evidence(EPISODES, challenger), CHAMPION, tolerance=1.0)
+    assert (decision.promote, decision.reason) == (
+        False,
+        f"challenger and champion share {shared} episode(s); at least 2 are needed",
+    )
+
+
+def test_only_shared_episodes_count_and_each_with_its_own_number() -> None:
+    # In another order, and with a hopeless episode that the champion never played.
+    challenger = Evidence(EPISODES, {9: 0.0, 3: 0.82, 2: 0.90, 1: 0.85, 0: 0.80})
+    decision = decide(challenger, CHAMPION, tolerance=0.0)
+    assert decision.promote
+    assert "10.00 +- 0.00 % (n=4)" in decision.reason
+
+
+@pytest.mark.parametrize("who", ["challenger", "champion"])
+def test_a_score_that_is_no_number_never_promotes(who: str) -> None:
+    broken, good = evidence(0.9, math.nan, 0.9), evidence(0.5, 0.5, 0.5)
+    challenger, champion = (broken, good) if who == "challenger" else (good, broken)
+    assert not decide(challenger, champion, tolerance=1.0).promote

@@ -1,0 +1,44 @@
+"""A model file that knows its answer: the class is the colour channel that is brightest on average."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+IMAGE_SIZE = 16
+CLASS_NAMES = ("red", "green", "blue")
+METADATA = {"class_names": json.dumps(CLASS_NAMES), "image_size": str(IMAGE_SIZE), "resize_rule": "crop"}
+
+
+def write_model(path: Path, metadata: dict[str, str]) -> Path:
+    """An ONNX file of the form that `export` writes: uint8 pictures in, the softmax of their mean colour out."""
+    nodes = [
+        helper.make_node("Cast", ["images"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["float", "axes"], ["mean"], keepdims=0),
+        helper.make_node("Div", ["mean", "scale"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+    ]
+    constants = {"axes": np.array([1, 2], dtype=np.int64), "scale": np.array(50, dtype=np.float32)}
+    graph = helper.make_graph(
+        nodes,
+        "mean_colour",
+        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["n", IMAGE_SIZE, IMAGE_SIZE, 3])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", 3])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    helper.set_model_props(model, metadata)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save_model(model, path)
+    return path
+
+
+@pytest.fixture
+def model_file(tmp_path: Path) -> Path:
+    """The model with all of its metadata."""
+    return write_model(tmp_path / "model.onnx", METADATA)
