@@ -39,7 +39,9 @@ class Prediction:
     def row(self, top_k: int) -> dict[str, str | float]:
         """As a row of a table: file, label, probability, error, then the further ranks."""
         ranks = [*self.top, *[("", float("nan"))] * (top_k - len(self.top))]
-        row: dict[str, str | float] = {"file": self.file, "label": ranks[0][0], "probability": ranks[0][1]}
+        # A name that is no UTF-8 has no place in a table: its strange bytes become question marks.
+        file = self.file.encode("utf-8", "replace").decode()
+        row: dict[str, str | float] = {"file": file, "label": ranks[0][0], "probability": ranks[0][1]}
         row["error"] = self.error
         for rank, (label, probability) in enumerate(ranks[1:top_k], start=2):
             row |= {f"label_{rank}": label, f"probability_{rank}": probability}
@@ -52,7 +54,7 @@ def find_images(folder: Path) -> list[Path]:
     Raises:
         InputError: no such folder, or no image in it.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # noqa: PTH112 - unlike Path.is_dir, false for a name that is too long
         raise InputError(f"no folder of images at {folder}")
     found = sorted(Path(root, name) for root, _, names in os.walk(folder) for name in names if is_image_name(name))
     if not found:
@@ -80,17 +82,18 @@ def predict_files(
 def write_csv(predictions: Iterable[Prediction], output: Path, top_k: int) -> int:
     """Write predictions as they come, under a temporary name until the last; returns how many were unreadable."""
     unreadable = 0
-    with tempfile.NamedTemporaryFile("w", dir=output.parent, newline="", delete=False, errors="replace") as scratch:
-        try:
-            writer = csv.DictWriter(scratch, list(Prediction("", ()).row(top_k)))
+    scratch = _scratch(output)
+    try:
+        with scratch.open("w", encoding="utf-8", errors="replace", newline="") as file:
+            writer = csv.DictWriter(file, list(Prediction("", ()).row(top_k)))
             writer.writeheader()
             for prediction in predictions:
                 writer.writerow(prediction.row(top_k))
                 unreadable += bool(prediction.error)
-        except BaseException:
-            Path(scratch.name).unlink(missing_ok=True)
-            raise
-    Path(scratch.name).replace(output)
+    except BaseException:
+        scratch.unlink(missing_ok=True)
+        raise
+    scratch.replace(output)
     return unreadable
 
 
@@ -100,7 +103,7 @@ def write_parquet(predictions: Iterable[Prediction], output: Path, top_k: int) -
     import pyarrow.parquet as pq
 
     unreadable = 0
-    scratch = output.with_name(f".{output.name}.{os.getpid()}.part")
+    scratch = _scratch(output)
     names = list(Prediction("", ()).row(top_k))
     kinds = [pa.float64() if name.startswith("probability") else pa.string() for name in names]
     schema = pa.schema(list(zip(names, kinds, strict=True)))
@@ -120,14 +123,18 @@ def check_output(output: Path, suffixes: Sequence[str]) -> None:
     """Raise `InputError` unless a file of one of these kinds can be written there: before the work, not after it."""
     if output.suffix.lower() not in suffixes:
         raise InputError(f"output is {output}; it must end in {' or '.join(suffixes)}")
-    if output.is_dir():
+    if os.path.isdir(output):  # noqa: PTH112
         raise InputError(f"output {output} is a folder; give a file name")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=output.parent):
+        with tempfile.NamedTemporaryFile(dir=output.parent, suffix=output.name):
             pass
     except OSError as error:
         raise InputError(f"output {output} cannot be written ({error.strerror})") from error
+
+
+def _scratch(output: Path) -> Path:
+    return output.with_name(f".{output.name}.{os.getpid()}.part")
 
 
 def _chunks(predictions: Iterable[Prediction]) -> Iterator[list[Prediction]]:

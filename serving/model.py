@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ class OnnxClassifier:
         Raises:
             InputError: missing, damaged, or without the metadata that `export` writes.
         """
-        if not path.is_file():
+        if not os.path.isfile(path):  # noqa: PTH113 - unlike Path.is_file, false for a name that is too long
             raise InputError(f"no model file at {path}")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = n_threads
@@ -45,7 +46,12 @@ class OnnxClassifier:
         missing = [key for key in _METADATA if key not in metadata]
         if missing:
             raise InputError(f"{path} was not written by this project: its metadata lacks {', '.join(missing)}")
-        return cls(session, *_parse(path, metadata))
+        class_names, image_size, rule = _parse(path, metadata)
+        expected = [[image_size, image_size, 3], len(class_names)]
+        graph = [session.get_inputs()[0].shape[1:], session.get_outputs()[0].shape[-1]]
+        if graph != expected:
+            raise InputError(f"{path} has damaged metadata (they say {expected}, the graph says {graph})")
+        return cls(session, class_names, image_size, rule)
 
     def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Probabilities of decoded images.
@@ -70,14 +76,16 @@ class OnnxClassifier:
 
 def _parse(path: Path, metadata: dict[str, str]) -> tuple[tuple[str, ...], int, ResizeRule]:
     try:
-        class_names = tuple(str(name) for name in json.loads(metadata["class_names"]))
+        names = json.loads(metadata["class_names"])
         image_size = int(metadata["image_size"])
     except (ValueError, TypeError) as error:
         raise InputError(f"{path} has damaged metadata ({error})") from error
+    if not isinstance(names, list):
+        raise InputError(f"{path} has damaged metadata (its class_names are no list)")
     rule = metadata["resize_rule"]
     if rule not in RESIZE_RULES:
         raise InputError(f"{path} was exported with resize rule {rule!r}; known are {', '.join(RESIZE_RULES)}")
-    return class_names, image_size, rule
+    return tuple(str(name) for name in names), image_size, rule
 
 
 def _first_line(error: Exception) -> str:

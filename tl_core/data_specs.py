@@ -97,8 +97,8 @@ def _resolve(spec: str, data_dir: Path) -> Path:
         return write_digits(spec, data_dir)
     if spec == "eurosat":
         return _download_eurosat(data_dir)
-    path = Path(spec).expanduser()
-    if not path.exists():
+    path = Path(os.path.expanduser(spec))  # noqa: PTH111 - unlike Path's, these two never raise
+    if not os.path.exists(path):  # noqa: PTH110
         raise InputError(f"no data at {spec!r}; allowed is a folder, a .zip or .tar, or one of {', '.join(BUILT_IN)}")
     if path.is_dir() or path.suffix.lower() in (".zip", ".tar"):
         return path
@@ -143,8 +143,10 @@ def _file_stamp(path: Path) -> str:
 def _zip_names(path: Path) -> list[str]:
     try:
         with zipfile.ZipFile(path) as archive:
-            members = [(info.filename, info.file_size) for info in archive.infolist() if not info.is_dir()]
-    except (zipfile.BadZipFile, OSError) as error:
+            members = [
+                (info.filename, info.file_size) for info in archive.infolist() if not info.filename.endswith("/")
+            ]
+    except (zipfile.BadZipFile, OSError, NotImplementedError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not a readable zip archive ({error})") from error
     return _checked_names(path, members)
 
@@ -166,9 +168,10 @@ def _checked_names(path: Path, members: Sequence[tuple[str, int]]) -> list[str]:
             raise InputError(f"{path} has a member named {name!r}, which points outside the archive; refused")
         if size > MAX_MEMBER_BYTES:
             raise InputError(f"{path}: {name} claims {size:,} bytes; allowed are {MAX_MEMBER_BYTES:,} for one image")
-        if is_image_name(name) and not name.startswith("__MACOSX"):
+        hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts.parts)
+        if is_image_name(name) and not hidden:
             names.append(name)
-    return names
+    return list(dict.fromkeys(names))  # of a member that was added twice the last one counts
 
 
 def _zip_reader(archive: zipfile.ZipFile) -> Reader:
@@ -176,7 +179,14 @@ def _zip_reader(archive: zipfile.ZipFile) -> Reader:
         try:
             return archive.read(name)
         # A damaged, encrypted or unknown member is one unreadable image, not the end of the archive.
-        except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
+        except (
+            zipfile.BadZipFile,
+            zlib.error,
+            RuntimeError,
+            NotImplementedError,
+            EOFError,
+            UnicodeDecodeError,
+        ) as error:
             raise OSError(str(error)) from error
 
     return read

@@ -13,7 +13,7 @@ from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 ResizeRule = Literal["crop", "stretch"]
 RESIZE_RULES: tuple[ResizeRule, ...] = get_args(ResizeRule)
@@ -52,8 +52,7 @@ def decode_image(source: Path | bytes, image_size: int, resize_rule: ResizeRule 
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_PILLOW_FORMATS) as image:
             _check_pixels(image.size)
             image.draft("RGB", (image_size, image_size))
-            upright = ImageOps.exif_transpose(image)
-            square = _to_square(_to_rgb(upright), image_size, resize_rule)
+            square = _to_square(_to_rgb(_upright(image)), image_size, resize_rule)
     except UnreadableImageError:
         raise
     except Image.DecompressionBombError as error:
@@ -72,6 +71,25 @@ def _check_pixels(size: tuple[int, int]) -> None:
         raise UnreadableImageError(f"{width:,} x {height:,} pixels, allowed are {MAX_PIXELS:,} in all")
     if width == 0 or height == 0:
         raise UnreadableImageError("no pixels")
+
+
+_ORIENTATION_TAG = 0x0112
+_TRANSPOSES = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    # Not ImageOps.exif_transpose: it writes all tags anew, and a strange one would cost the picture.
+    image.load()
+    transpose = _TRANSPOSES.get(image.getexif().get(_ORIENTATION_TAG, 1))
+    return image if transpose is None else image.transpose(transpose)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -97,5 +115,5 @@ def _to_square(image: Image.Image, size: int, rule: ResizeRule) -> Image.Image:
 
 
 def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
+    text = " ".join(str(getattr(error, "strerror", None) or error).split())
     return text or type(error).__name__

@@ -53,10 +53,12 @@ def part_rows(dataset: ImageDataset, part: Part) -> Indices:
     if part == "all":
         return np.arange(len(dataset.labels))
     hashes = np.array(dataset.content_hashes)
-    rows: list[Indices] = []
+    part_of: dict[str, str] = {}
     for label in range(len(dataset.class_names)):
         members = np.flatnonzero(dataset.labels == label)
-        unique = np.unique(hashes[members])  # sorted: the order is as good as random, and fixed
-        chosen = unique[: len(unique) // 2] if part == "search" else unique[len(unique) // 2 :]
-        rows.append(members[np.isin(hashes[members], chosen)])
-    return np.sort(np.concatenate(rows))
+        unique = np.unique(hashes[members]).tolist()  # sorted: the order is as good as random, and fixed
+        # A copy of a file in an earlier class has its part already.
+        free = [content for content in unique if content not in part_of]
+        n_search = max(0, len(unique) // 2 - sum(part_of.get(content) == "search" for content in unique))
+        part_of |= dict.fromkeys(free[:n_search], "search") | dict.fromkeys(free[n_search:], "report")
+    return np.flatnonzero([part_of[content] == part for content in dataset.content_hashes])

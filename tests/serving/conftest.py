@@ -23,7 +23,10 @@ def write_model(path: Path, metadata: dict[str, str]) -> Path:
         helper.make_node("Div", ["mean", "scale"], ["logits"]),
         helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
     ]
-    constants = {"axes": np.array([1, 2], dtype=np.int64), "scale": np.array(50, dtype=np.float32)}
+    constants: dict[str, np.ndarray] = {
+        "axes": np.array([1, 2], dtype=np.int64),
+        "scale": np.array(50, dtype=np.float32),
+    }
     graph = helper.make_graph(
         nodes,
         "mean_colour",

@@ -74,7 +74,7 @@ def test_a_missing_folder_is_refused(name: str, tmp_path: Path) -> None:
 
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(InputError, match="no images found in .*; expected png, jpg, webp or bmp files"):
+    with pytest.raises(InputError, match=r"no images found in .*; expected png, jpg, webp or bmp files"):
         find_images(tmp_path)
 
 
@@ -189,6 +189,13 @@ def test_every_name_that_a_file_can_have_is_written(name: str, write: Write, tmp
     write(iter([Prediction(name, (("red", 0.5),))]), output, 1)
     (row,) = read_csv(output) if write is write_csv else pq.read_table(output).to_pylist()
     assert row["file"] == name.encode("utf-8", "replace").decode()
+
+
+def test_a_csv_file_is_utf8_in_every_locale(tmp_path: Path) -> None:
+    code = f"from serving.batch import *; write_csv([Prediction({'größe/図.png'!a}, ())], Path('a.csv'), 1)"
+    locale = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=os.environ | locale, check=True, timeout=60)
+    assert read_csv(tmp_path / "a.csv")[0]["file"] == "größe/図.png"
 
 
 def test_a_table_larger_than_a_group_is_complete(tmp_path: Path) -> None:

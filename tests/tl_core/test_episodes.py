@@ -23,13 +23,16 @@ def plain(episode: Episode) -> dict[str, object]:
     return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in asdict(episode).items()}
 
 
+PARTS: st.SearchStrategy[Part] = st.sampled_from(["search", "report", "all"])
+
+
 @st.composite
 def draws(draw: st.DrawFn) -> tuple[ImageDataset, Part, EpisodeShape, int, int]:
     """A dataset, a part of it, a shape that fits, a seed and an index."""
     shape = EpisodeShape(draw(st.integers(2, 5)), draw(st.integers(1, 6)), draw(st.integers(1, 6)))
     needed = 2 * (shape.n_shot + shape.n_query)
     counts = draw(st.lists(st.integers(needed, needed + 15), min_size=shape.n_way, max_size=shape.n_way + 3))
-    part = draw(st.sampled_from(["search", "report", "all"]))
+    part = draw(PARTS)
     return dataset_of_counts(counts), part, shape, draw(st.integers(0, 2**32)), draw(st.integers(0, 10_000))
 
 

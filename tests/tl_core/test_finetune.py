@@ -75,9 +75,7 @@ def answers(result: EpisodeResult) -> tuple[float, float, list[int]]:
 
 
 def ask_the_support(episode: Episode, support_labels: NDArray[np.int64]) -> Episode:
-    return replace(
-        episode, support_labels=support_labels, query_rows=episode.support_rows, query_labels=support_labels
-    )
+    return replace(episode, support_labels=support_labels, query_rows=episode.support_rows, query_labels=support_labels)
 
 
 @pytest.mark.parametrize(
@@ -106,9 +104,7 @@ def test_the_same_labels_are_not_memorised_without_training() -> None:
 
 @pytest.mark.parametrize("augment", ["none", "flip", "dihedral", "crop", "crop+flip+colour"])
 @pytest.mark.parametrize("head", ["linear", "cosine"])
-def test_pixels_tell_colours_apart_under_every_augmentation(
-    pictures: ImageDataset, augment: str, head: str
-) -> None:
+def test_pixels_tell_colours_apart_under_every_augmentation(pictures: ImageDataset, augment: str, head: str) -> None:
     recipe = replace(LINEAR_PROBE, augment=augment, head=head, n_views=3)
     results = run(tuner(PIXELS, pictures), draw(pictures, 2), recipe)
     assert min(result.accuracy for result in results) > 0.95

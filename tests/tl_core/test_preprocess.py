@@ -190,7 +190,7 @@ def test_every_mode_becomes_the_colour_that_is_seen(mode: str, colour: Any, expe
 def test_a_palette_may_have_a_transparent_colour(transparent: int | None, expected: tuple[int, ...]) -> None:
     picture = Image.new("P", (8, 8), 0)
     picture.putpalette([*RED, *BLUE])
-    options = {} if transparent is None else {"transparency": transparent}
+    options: dict[str, Any] = {} if transparent is None else {"transparency": transparent}
     assert pixel(encoded(picture, **options)) == expected
 
 
