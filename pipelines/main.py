@@ -17,7 +17,7 @@ from tl_core.recipes import Device, EpisodeShape, PretrainRecipe, Unreadable, ch
 
 def _demo_recipe() -> PretrainRecipe:
     """A recipe for a few thousand small pictures in which up and down have a meaning."""
-    return PretrainRecipe(epochs=10, batch_size=64, max_lr=3e-3, optimizer="adamw", weight_decay=0.05, augment="crop")
+    return PretrainRecipe(epochs=8, batch_size=64, max_lr=3e-3, optimizer="adamw", weight_decay=0.05, augment="crop")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,11 +33,11 @@ class MainConfig:
     image_size: int = 32
     """Side of the square input in pixels."""
     shape: EpisodeShape = field(default_factory=EpisodeShape)
-    n_episodes: int = 100
+    n_episodes: int = 40
     """Episodes that every method is scored on, the same ones for all."""
-    n_trials: int = 10
+    n_trials: int = 8
     """Trials of the search."""
-    search_episodes: int = 10
+    search_episodes: int = 8
     """Episodes per trial, from the other half of the target."""
     name: str = "transfer-lab"
     """Name of the registered model."""

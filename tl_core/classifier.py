@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -123,7 +124,7 @@ def load_backbone(folder: Path) -> tuple[nn.Module, BackboneSpec]:
     Raises:
         InputError: a file is missing, damaged or of another architecture.
     """
-    spec = _backbone_spec(_load_description(folder))
+    spec = _parse(_load_description(folder), _backbone_spec)
     backbone = build_backbone(spec, seed=0)
     _load_weights(backbone, folder)
     return backbone, spec
@@ -140,14 +141,27 @@ def load_classifier(folder: Path) -> tuple[Classifier, ClassifierDescription]:
     Raises:
         InputError: a file is missing, damaged or of another architecture.
     """
-    fields = _load_description(folder)
-    spec = _backbone_spec(fields["backbone"])
-    description = ClassifierDescription(spec, tuple(fields["class_names"]), fields["head"])
+    description = _parse(_load_description(folder), _classifier_description)
+    spec = description.backbone
     backbone = build_backbone(spec, seed=0)
     head = FewShotHead(description.head, n_features(backbone, spec), len(description.class_names))
     classifier = Classifier(spec, backbone, head)
     _load_weights(classifier, folder)
     return classifier.eval(), description
+
+
+Parsed = TypeVar("Parsed")
+
+
+def _parse(fields: dict[str, Any], build: Callable[[dict[str, Any]], Parsed]) -> Parsed:
+    try:
+        return build(fields)
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{_DESCRIPTION} beside the weights does not describe them ({error!r})") from error
+
+
+def _classifier_description(fields: dict[str, Any]) -> ClassifierDescription:
+    return ClassifierDescription(_backbone_spec(fields["backbone"]), tuple(fields["class_names"]), fields["head"])
 
 
 def _backbone_spec(fields: dict[str, Any]) -> BackboneSpec:

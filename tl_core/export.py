@@ -109,4 +109,4 @@ def check_parity(
             (actual,) = session.run(None, {"images": batch})
             differences.append(float(np.abs(expected - actual).max()))
             equal.extend((expected.argmax(1) == actual.argmax(1)).tolist())
-    return Parity(max(differences), float(np.mean(equal)), len(images))
+    return Parity(float(np.max(differences)), float(np.mean(equal)), len(images))

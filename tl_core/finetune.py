@@ -87,9 +87,13 @@ class Finetuner:
     def _run_episode(self, episode: Episode, recipe: FinetuneRecipe) -> EpisodeResult:
         started = time.perf_counter()
         cut = self._cut(recipe)
-        network = self._train(cut, episode.support_rows, episode.support_labels, recipe, episode.seed)
-        queries = cut.activations.fixed(episode.query_rows, view=0)
-        logits = predict_logits(network, torch.split(queries, _QUERY_CHUNK))
+        try:
+            network = self._train(cut, episode.support_rows, episode.support_labels, recipe, episode.seed)
+            queries = cut.activations.fixed(episode.query_rows, view=0)
+            logits = predict_logits(network, torch.split(queries, _QUERY_CHUNK))
+        finally:
+            # Afterwards, not before the next episode: that one may cut elsewhere, and its frozen part must be whole.
+            cut.split.suffix.load_state_dict(cut.suffix_state)
         labels = torch.from_numpy(episode.query_labels)
         predictions = logits.argmax(1)
         class_ids = np.array(episode.class_ids, dtype=np.int64)
@@ -116,7 +120,6 @@ class Finetuner:
         self, cut: _Cut, rows: Indices, labels: NDArray[np.int64], recipe: FinetuneRecipe, seed: int
     ) -> nn.Sequential:
         """Suffix and head, trained from the backbone's own weights on the given rows."""
-        cut.split.suffix.load_state_dict(cut.suffix_state)
         generator = torch.Generator().manual_seed(seed)
         views = _support_views(cut.activations, rows, recipe, generator)
         targets = torch.from_numpy(labels).to(self._device)

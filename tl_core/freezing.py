@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from timm.layers import get_notrace_functions, get_notrace_modules
 from timm.models import group_parameters
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def split_backbone(backbone: nn.Module, freeze_depth: float) -> SplitBackbone:
         return SplitBackbone(backbone, nn.Identity(), n_frozen, len(groups))
     if n_frozen == 0:
         return SplitBackbone(nn.Identity(), backbone, n_frozen, len(groups))
-    trained = {name for group in groups[n_frozen:] for name in group}
+    trained = {f"backbone.{name}" for group in groups[n_frozen:] for name in group}
     prefix, suffix = _cut_before(_trace(backbone), trained)
     return SplitBackbone(prefix, suffix, n_frozen, len(groups))
 
@@ -65,9 +65,21 @@ class _Tracer(fx.Tracer):
         return opaque or super().is_leaf_module(module, module_qualified_name)
 
 
+class _ImagesOnly(nn.Module):
+    """The backbone as a function of its images: whatever else it could be given stays at its default."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = self.backbone(images)
+        return features
+
+
 def _trace(backbone: nn.Module) -> fx.GraphModule:
     tracer = _Tracer()
-    graph = tracer.trace(backbone)
+    graph = tracer.trace(_ImagesOnly(backbone))
     return fx.GraphModule(tracer.root, graph)
 
 

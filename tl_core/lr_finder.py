@@ -52,12 +52,13 @@ def lr_range_test(
         InputError: the loss explodes, or the batches end, before there is a curve to read.
     """
     before = {name: value.detach().clone() for name, value in model.state_dict().items()}
-    was_training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     try:
         curve = _walk(model, batches, optimizer, rates, n_steps)
     finally:
         model.load_state_dict(before)
-        model.train(was_training)
+        for module, training in modes:
+            module.training = training
         model.zero_grad(set_to_none=True)
     if len(curve) < _MIN_POINTS:
         raise InputError(f"the range test saw {len(curve)} steps before it ended; it needs at least {_MIN_POINTS}")

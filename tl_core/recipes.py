@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from tl_core.errors import InputError
 
@@ -26,6 +26,19 @@ def check_range(name: str, value: float, low: float, high: float) -> None:
     """Raise `InputError` unless low <= value <= high; NaN lies in no range."""
     if not (math.isfinite(value) and low <= value <= high):
         raise InputError(f"{name} is {value}; allowed is a number from {low:g} to {high:g}")
+
+
+def check_count(name: str, value: int, low: int, high: int) -> None:
+    """Raise `InputError` unless value is a whole number from low to high."""
+    check_range(name, value, low, high)
+    if not isinstance(value, int):
+        raise InputError(f"{name} is {value!r}; allowed is a whole number from {low} to {high}")
+
+
+def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    """Raise `InputError` unless value is one of the choices."""
+    if value not in choices:
+        raise InputError(f"{name} is {value!r}; allowed is {', '.join(choices)}")
 
 
 def parse_recipe(text: str) -> FinetuneRecipe:
@@ -46,7 +59,7 @@ def parse_augment(augment: str) -> tuple[str, ...]:
     Raises:
         InputError: an operation that is not in `AUGMENT_OPS`.
     """
-    ops = () if augment == "none" else tuple(augment.split("+"))
+    ops = () if augment == "none" else tuple(str(augment).split("+"))
     for op in ops:
         if op not in AUGMENT_OPS:
             raise InputError(f"augment is {augment!r}; allowed is none, or {', '.join(AUGMENT_OPS)} joined by +")
@@ -96,8 +109,10 @@ class FinetuneRecipe:
     def __post_init__(self) -> None:
         check_range("freeze_depth", self.freeze_depth, 0, 1)
         check_range("max_lr", self.max_lr, 1e-9, 100)
-        check_range("steps", self.steps, 0, 1_000_000)
-        check_range("n_views", self.n_views, 1, 1_000)
+        check_count("steps", self.steps, 0, 1_000_000)
+        check_count("n_views", self.n_views, 1, 1_000)
+        check_choice("head", self.head, get_args(Head))
+        check_choice("optimizer", self.optimizer, get_args(Optimizer))
         check_range("weight_decay", self.weight_decay, 0, 10)
         check_range("label_smoothing", self.label_smoothing, 0, 0.99)
         parse_augment(self.augment)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,8 +30,8 @@ RESNET = BackboneSpec("resnet10_small", SIZE)
 SHAPE = EpisodeShape(n_way=3, n_shot=4, n_query=6)
 
 LINEAR_PROBE = FinetuneRecipe(freeze_depth=1.0, steps=20)
-HALF = FinetuneRecipe(freeze_depth=0.5, steps=5)
-FULL = FinetuneRecipe(freeze_depth=0.0, steps=5)
+HALF = FinetuneRecipe(freeze_depth=0.5, steps=3)
+FULL = FinetuneRecipe(freeze_depth=0.0, steps=3)
 
 
 @pytest.fixture
@@ -61,8 +63,17 @@ def draw(dataset: ImageDataset, n: int, shape: EpisodeShape = SHAPE) -> list[Epi
     return [sample_episode(pool, shape, seed=0, index=index) for index in range(n)]
 
 
+@functools.cache
+def _built(spec: BackboneSpec) -> nn.Module:
+    return build_backbone(spec, seed=0)
+
+
+def fresh_backbone(spec: BackboneSpec) -> nn.Module:
+    return copy.deepcopy(_built(spec))
+
+
 def tuner(spec: BackboneSpec, dataset: ImageDataset = NOISE) -> Finetuner:
-    return Finetuner(build_backbone(spec, seed=0), spec, dataset, torch.device("cpu"))
+    return Finetuner(fresh_backbone(spec), spec, dataset, torch.device("cpu"))
 
 
 def run(finetuner: Finetuner, episodes: Sequence[Episode], recipe: FinetuneRecipe) -> list[EpisodeResult]:
@@ -234,7 +245,7 @@ class RowRecorder:
 
 
 def recorded_tuner(spec: BackboneSpec, layer: str = "") -> tuple[Finetuner, RowRecorder]:
-    backbone = build_backbone(spec, seed=0)
+    backbone = fresh_backbone(spec)
     finetuner = Finetuner(backbone, spec, NOISE, torch.device("cpu"))
     return finetuner, RowRecorder(backbone.get_submodule(layer))
 
@@ -250,7 +261,7 @@ def test_the_frozen_part_sees_each_image_and_view_at_most_once(
 ) -> None:
     finetuner, recorder = recorded_tuner(spec, layer)
     for _ in range(2):
-        run(finetuner, draw(NOISE, 4), replace(recipe, augment=augment, steps=1))
+        run(finetuner, draw(NOISE, 3), replace(recipe, augment=augment, steps=1))
     assert 0 < len(recorder.rows) <= len(NOISE.images) * n_views
     assert recorder.unique() == len(recorder.rows)
 
@@ -274,7 +285,7 @@ def test_query_images_are_never_augmented_and_support_images_are() -> None:
 
 def recorded_training(dataset: ImageDataset) -> tuple[Finetuner, list[Tensor]]:
     """A finetuner, and what enters the last depth group while it is trained: a tensor for each step."""
-    backbone = build_backbone(RESNET, seed=0)
+    backbone = fresh_backbone(RESNET)
     steps: list[Tensor] = []
 
     def record(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:

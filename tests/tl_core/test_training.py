@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -332,10 +334,15 @@ def dataset(tmp_path: Path) -> ImageDataset:
     return load_dataset(str(write_colour_images(tmp_path / "colours", n_per_class=10, size=16)), 16)
 
 
+@functools.cache
+def _built() -> nn.Module:
+    return build_backbone(SPEC, seed=0)
+
+
 def pretraining(dataset: ImageDataset, epochs: int = 3) -> Pretraining:
     recipe = PretrainRecipe(epochs=epochs, batch_size=8, max_lr=0.05, precision="float32")
     split = split_within_classes(dataset, val=0.3, test=0.2, seed=0)
-    return Pretraining(build_backbone(SPEC, seed=0), SPEC, dataset, split, recipe, seed=0)
+    return Pretraining(copy.deepcopy(_built()), SPEC, dataset, split, recipe, seed=0)
 
 
 def test_pretraining_ends_with_the_weights_that_were_best_on_validation(dataset: ImageDataset) -> None:
