@@ -24,9 +24,9 @@ def run_command_line(config_type: type[Config], run: Callable[[Config], object])
 
     signal.signal(signal.SIGTERM, _stop)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    # Spinning threads make a step 9 times slower as soon as another process wants a core (docs/experiments.md);
-    # OpenMP reads this when torch is first imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Threads that wait by spinning make a step many times slower as soon as another process wants a core; a short
+    # spin costs nothing (docs/experiments.md). OpenMP reads this when torch is first imported.
+    os.environ.setdefault("GOMP_SPINCOUNT", "100000")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     try:
         config = tyro.cli(config_type, config=_cli_style(), use_underscores=True)
