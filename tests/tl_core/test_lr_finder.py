@@ -26,10 +26,14 @@ def separable_batches(n: int, size: int = 16) -> Iterator[tuple[Tensor, Tensor]]
         yield torch.eye(6)[labels] * 2 + 0.1 * torch.randn(size, 6, generator=generator), labels
 
 
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Linear layers and dropout draw from the global generator."""
+    torch.manual_seed(0)
+
+
 def small_model() -> nn.Sequential:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.1), nn.Linear(8, 3))
+    return nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.1), nn.Linear(8, 3))
 
 
 def options(max_lr: float, steps: int = 1, optimizer: Optimizer = "sgd") -> FitOptions:
