@@ -1,6 +1,6 @@
 """The whole line: is this target learned better by transfer, and which file carries it away?
 
-    mlflow run .                                      (the embedded digits, about three minutes)
+    mlflow run .                                      (the embedded digits, a few minutes)
     mlflow run . -P source=mini-imagenet/train.tar -P target=EuroSAT.zip -P backbone=resnet10 -P image_size=64
 
 Pretrains on the source, scores three floors and the found recipe on the same episodes, fits, exports and registers.
