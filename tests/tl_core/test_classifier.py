@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tl_core.backbones import BackboneSpec, build_backbone, n_features
@@ -119,7 +121,7 @@ def test_the_logits_are_those_of_images_scaled_and_normalised_once() -> None:
 
 
 FEATURES = torch.tensor([[1.0, 0.0], [3.0, 0.0], [0.0, 5.0], [0.0, 7.0]])
-LABELS = torch.tensor([0, 0, 1, 1])
+LABELS = torch.tensor([0, 0, 0, 1])  # classes of different size, hence at different distances from the centre
 
 
 def started_head(kind: Head) -> FewShotHead:
@@ -142,9 +144,9 @@ def test_a_linear_head_scales_the_support_to_root_mean_square_length_one() -> No
 
 @torch.no_grad()
 def test_a_linear_head_starts_as_the_nearest_class_mean() -> None:
-    # Logits are -10 / 2 * |x - p|^2 / 11 up to what both classes share; means are (2, 0) and (0, 6).
+    # Logits are -10 / 2 * |x - p|^2 / 11 up to what both classes share; means are (4/3, 5/3) and (0, 7).
     queries = torch.tensor([[2.0, 1.0], [0.0, 4.0], [-1.0, 2.0]])
-    distances = torch.cdist(queries, torch.tensor([[2.0, 0.0], [0.0, 6.0]])).square()
+    distances = torch.cdist(queries, torch.tensor([[4 / 3, 5 / 3], [0.0, 7.0]])).square()
     logits = started_head("linear")(queries)
     by_hand = -0.5 * COSINE_SCALE * (distances[:, 0] - distances[:, 1]) / 11
     torch.testing.assert_close(logits[:, 0] - logits[:, 1], by_hand)
@@ -154,7 +156,7 @@ def test_a_linear_head_starts_as_the_nearest_class_mean() -> None:
 def test_a_cosine_head_starts_with_the_directions_of_the_class_means() -> None:
     head = started_head("cosine")
     points = nn.functional.normalize(FEATURES - FEATURES.mean(0), dim=1)
-    directions = nn.functional.normalize(torch.stack([points[:2].mean(0), points[2:].mean(0)]), dim=1)
+    directions = nn.functional.normalize(torch.stack([points[:3].mean(0), points[3]]), dim=1)
     torch.testing.assert_close(head(FEATURES), COSINE_SCALE * points @ directions.T)
 
 
@@ -183,6 +185,25 @@ def test_weights_for_another_number_of_classes_are_refused(saved: Path) -> None:
         load_classifier(saved)
 
 
+def drop_a_tensor(weights: dict[str, Tensor]) -> None:
+    del weights["head.centre"]
+
+
+def add_a_tensor(weights: dict[str, Tensor]) -> None:
+    weights["backbone.surplus"] = torch.zeros(1)
+
+
+@pytest.mark.parametrize("change", [drop_a_tensor, add_a_tensor])
+def test_weights_with_a_tensor_too_few_or_too_many_are_refused(
+    saved: Path, change: Callable[[dict[str, Tensor]], None]
+) -> None:
+    weights = load_file(saved / "weights.safetensors")
+    change(weights)
+    save_file(weights, saved / "weights.safetensors")
+    with pytest.raises(InputError, match="the weights are of another architecture"):
+        load_classifier(saved)
+
+
 @pytest.mark.parametrize("length", [0, 4, 100, -1])
 def test_truncated_weights_are_refused(saved: Path, length: int) -> None:
     weights = saved / "weights.safetensors"
@@ -199,9 +220,9 @@ def test_missing_weights_are_refused(saved: Path) -> None:
 
 
 @pytest.mark.parametrize("load", [load_classifier, load_backbone])
-def test_a_missing_description_is_refused(tmp_path: Path, load: object) -> None:
+def test_a_missing_description_is_refused(tmp_path: Path, load: Callable[[Path], object]) -> None:
     with pytest.raises(InputError, match=r"no readable description\.json beside the weights") as error:
-        load(tmp_path)  # type: ignore[operator]
+        load(tmp_path)
     one_sentence(error)
 
 

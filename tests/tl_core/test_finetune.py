@@ -196,6 +196,13 @@ def test_the_global_random_state_is_neither_read_nor_moved() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_another_seed_of_the_episode_draws_other_views() -> None:
+    (episode,) = draw(NOISE, 1)
+    recipe = replace(LINEAR_PROBE, augment="crop", n_views=2)
+    first, other = run(tuner(PIXELS), [episode, replace(episode, seed=episode.seed ^ 1)], recipe)
+    assert first.loss != other.loss
+
+
 def test_labels_and_predictions_are_those_of_the_dataset() -> None:
     for result in run(tuner(PIXELS), draw(NOISE, 4), LINEAR_PROBE):
         assert np.array_equal(result.labels, NOISE.labels[result.episode.query_rows])
