@@ -46,6 +46,7 @@ def build_backbone(spec: BackboneSpec, seed: int) -> nn.Module:
         # VGG: the convolutional part with global pooling; its 120 M dense weights suit neither small
         # images nor small data.
         backbone.pre_logits = nn.Identity()
+    _open_residual_branches(backbone)
     _check_size(backbone, spec)
     return backbone
 
@@ -55,6 +56,14 @@ def n_features(backbone: nn.Module, spec: BackboneSpec) -> int:
     with torch.no_grad():
         size = spec.image_size
         return int(backbone.eval()(torch.zeros(2, 3, size, size)).shape[1])
+
+
+def _open_residual_branches(backbone: nn.Module) -> None:
+    # timm starts the last normalisation of every residual branch at zero. An untrained network would then be little
+    # more than its stem, and as a control it would flatter whatever is compared with it (docs/experiments.md).
+    for module in backbone.modules():
+        if isinstance(module, nn.BatchNorm2d) and module.affine and not module.weight.any():
+            nn.init.ones_(module.weight)
 
 
 def _size_option(spec: BackboneSpec) -> dict[str, int]:

@@ -90,3 +90,17 @@ def test_asking_for_the_width_leaves_the_batch_norm_statistics_alone() -> None:
     before = {name: buffer.clone() for name, buffer in backbone.named_buffers()}
     n_features(backbone, SMALL)
     assert all(torch.equal(buffer, before[name]) for name, buffer in backbone.named_buffers())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["resnet10_small", "resnet18", "resnet50", "regnety_002"])
+def test_every_convolution_of_an_untrained_network_takes_part_in_its_features(name: str) -> None:
+    backbone = build_backbone(BackboneSpec(name, 32), seed=0).eval()
+    images = torch.rand(2, 3, 32, 32)
+    features = backbone(images)
+    convolutions = {n: m for n, m in backbone.named_modules() if isinstance(m, torch.nn.Conv2d)}
+    for weight in (module.weight for module in convolutions.values()):
+        kept = weight.clone()
+        weight.zero_()
+        assert not torch.equal(backbone(images), features)
+        weight.copy_(kept)
