@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from tl_core.lr_finder import LrCurve
+from tl_core.pretrain import PretrainEpoch
 from tl_core.scoring import Estimate
 
 mpl.use("agg")
@@ -53,8 +54,11 @@ def draw_distribution(accuracies: Sequence[float], result: Estimate) -> Figure:
     return figure
 
 
-def draw_training_curves(losses: Sequence[float], train: Sequence[float], val: Sequence[float]) -> Figure:
+def draw_training_curves(history: Sequence[PretrainEpoch]) -> Figure:
     """Loss and accuracies by epoch."""
+    losses = [epoch.training.loss for epoch in history]
+    train = [epoch.training.accuracy for epoch in history]
+    val = [epoch.val_accuracy for epoch in history]
     figure = Figure(figsize=(9, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     epochs = range(1, len(losses) + 1)

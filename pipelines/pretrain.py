@@ -3,7 +3,8 @@
     mlflow run . -e pretrain -P source=mini-imagenet/train.tar -P backbone=resnet10 -P image_size=64 -P epochs=30
 
 Every class of the source is split into training, validation and test images; the weights that are best on
-validation are kept, and the test images are asked once, at the end.
+validation are kept, and the test images are asked once, at the end. After each epoch a checkpoint is written: the same
+command, given again after an interruption, continues there, and its run has the whole curve.
 """
 
 from __future__ import annotations
@@ -11,9 +12,15 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipelines.cli import run_command_line
 from tl_core.recipes import Device, PretrainRecipe, Unreadable, check_range
+
+if TYPE_CHECKING:
+    import torch
+
+    from tl_core.pretrain import PretrainEpoch, Pretraining
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +54,8 @@ class PretrainConfig:
 def run(config: PretrainConfig) -> str:
     """Pretrain and log; returns the run's id, whose artifact `backbone` is what `finetune` loads."""
     import mlflow
-    from tqdm import tqdm
 
+    from pipelines.checkpoints import kept_checkpoint
     from pipelines.figures import draw_training_curves
     from pipelines.networks import BACKBONE_ARTIFACT
     from pipelines.tracking import log_dataset, tracked_run
@@ -56,7 +63,7 @@ def run(config: PretrainConfig) -> str:
     from tl_core.classifier import save_backbone
     from tl_core.datasets import load_dataset
     from tl_core.devices import pick_device
-    from tl_core.pretrain import PretrainEpoch, Pretraining
+    from tl_core.pretrain import Pretraining
     from tl_core.splits import split_within_classes
 
     with tracked_run("pretrain", config) as run_id:
@@ -67,34 +74,50 @@ def run(config: PretrainConfig) -> str:
         log_dataset(dataset, "source")
         split = split_within_classes(dataset, config.val_fraction, config.test_fraction, config.seed)
         training = Pretraining(backbone, spec, dataset, split, config.recipe, config.seed)
-        history: list[PretrainEpoch] = []
-        progress = tqdm(total=config.recipe.epochs, desc=f"pretrain {config.backbone}", unit="epoch", disable=None)
-        for epoch in training.epochs(device):
+        with kept_checkpoint("pretrain", config, dataset.fingerprint) as checkpoint:
+            history = _train(training, config, len(split.train), device, checkpoint)
+            test_accuracy = training.test_accuracy(device)
+            best = max(epoch.val_accuracy for epoch in history)
+            mlflow.log_metrics({"test/accuracy": test_accuracy, "val/best_accuracy": best})
+            mlflow.log_figure(draw_training_curves(history), "curves.png")
+            with tempfile.TemporaryDirectory() as folder:
+                save_backbone(training.backbone, spec, Path(folder, BACKBONE_ARTIFACT))
+                mlflow.log_artifacts(folder)
+        print(f"pretrain {run_id}: test accuracy {100 * test_accuracy:.2f} % on {len(split.test):,} images")
+    return run_id
+
+
+def _train(
+    training: Pretraining, config: PretrainConfig, n_images: int, device: torch.device, checkpoint: Path
+) -> list[PretrainEpoch]:
+    """All epochs, those of an earlier, interrupted process included, each logged once."""
+    import mlflow
+    from tqdm import tqdm
+
+    history: list[PretrainEpoch] = []
+    resumed = checkpoint.is_file()
+    with tqdm(
+        total=config.recipe.epochs * n_images,
+        desc=f"pretrain {config.backbone}",
+        unit=" images",
+        unit_scale=True,
+        disable=None,
+    ) as progress:
+        for epoch in training.epochs(device, checkpoint, on_batch=progress.update):
             history.append(epoch)
-            speed = epoch.training.images / epoch.training.seconds
             mlflow.log_metrics(
                 {
                     "train/loss": epoch.training.loss,
                     "train/accuracy": epoch.training.accuracy,
                     "train/lr": epoch.training.lr,
-                    "train/images_per_second": speed,
+                    "train/images_per_second": epoch.training.images / epoch.training.seconds,
                     "val/accuracy": epoch.val_accuracy,
                 },
                 step=epoch.training.epoch,
             )
-            progress.set_postfix(val=f"{100 * epoch.val_accuracy:.1f}%", speed=f"{speed:.0f} images/s")
-            progress.update()
-        progress.close()
-        test_accuracy = training.test_accuracy(device)
-        mlflow.log_metrics({"test/accuracy": test_accuracy, "val/best_accuracy": max(e.val_accuracy for e in history)})
-        losses = [e.training.loss for e in history]
-        curves = draw_training_curves(losses, [e.training.accuracy for e in history], [e.val_accuracy for e in history])
-        mlflow.log_figure(curves, "curves.png")
-        with tempfile.TemporaryDirectory() as folder:
-            save_backbone(training.backbone, spec, Path(folder, BACKBONE_ARTIFACT))
-            mlflow.log_artifacts(folder)
-        print(f"pretrain {run_id}: test accuracy {100 * test_accuracy:.2f} % on {len(split.test):,} images")
-    return run_id
+            progress.set_postfix(epoch=epoch.training.epoch, val=f"{100 * epoch.val_accuracy:.1f}%")
+    mlflow.set_tag("resumed", str(resumed).lower())
+    return history
 
 
 if __name__ == "__main__":

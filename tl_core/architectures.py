@@ -20,18 +20,27 @@ def resnet10(pretrained: bool = False, **kwargs: Any) -> nn.Module:  # noqa: ARG
 
 
 @register_model
-def resnet10_small(pretrained: bool = False, **kwargs: Any) -> nn.Module:  # noqa: ARG001 - timm's interface
-    """ResNet-10 for small pictures: half the channels, a 3 x 3 stem and no pooling after it.
+def resnet10_fine(pretrained: bool = False, **kwargs: Any) -> nn.Module:  # noqa: ARG001 - timm's interface
+    """ResNet-10 for small pictures: a 3 x 3 stem and no pooling after it, so that every map has twice the side.
 
     The usual stem shrinks 64 pixels to a 2 x 2 map, where convolutions see mostly padding.
     """
-    channels = (32, 64, 128, 256)
+    return _resnet10_fine((64, 128, 256, 512), kwargs)
+
+
+@register_model
+def resnet10_small(pretrained: bool = False, **kwargs: Any) -> nn.Module:  # noqa: ARG001 - timm's interface
+    """`resnet10_fine` with half the channels."""
+    return _resnet10_fine((32, 64, 128, 256), kwargs)
+
+
+def _resnet10_fine(channels: tuple[int, int, int, int], kwargs: dict[str, Any]) -> nn.Module:
     network = ResNet(BasicBlock, layers=(1, 1, 1, 1), channels=channels, **_architecture_options(kwargs))
     network.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=2, padding=1, bias=False)
     nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
     network.maxpool = nn.Identity()
-    small: nn.Module = network
-    return small
+    fine: nn.Module = network
+    return fine
 
 
 class Pixels(nn.Module):

@@ -39,18 +39,24 @@ def fixed_views(augment: str) -> list[int] | None:
     return [0, 1] if "flip" in ops else [0]
 
 
-def augment_batch(images: Tensor, augment: str, generator: torch.Generator) -> Tensor:
+def augment_batch(images: Tensor, augment: str, generator: torch.Generator, size: int | None = None) -> Tensor:
     """A random view of every image.
 
     Args:
         images: float32, (n, 3, h, w), values in [0, 1].
         augment: operations joined by `+`, see `AUGMENT_OPS`; they are applied in a fixed order.
         generator: on the CPU, whatever the images' device: the same seed gives the same views everywhere.
+        size: side of the square views; by default that of the images.
 
     Returns:
-        float32, (n, 3, h, w), values in [0, 1].
+        float32, (n, 3, size, size), values in [0, 1].
     """
     ops = parse_augment(augment)
+    size = size or images.shape[2]
+    if "crop" in ops:
+        images = _random_resized_crop(images, generator, size)
+    elif size != images.shape[2]:
+        images = F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
     for name, operation in _OPERATIONS.items():
         if name in ops:
             images = operation(images, generator)
@@ -61,8 +67,8 @@ def _uniform(n: int, low: float, high: float, generator: torch.Generator, device
     return (torch.rand(n, generator=generator) * (high - low) + low).to(device)
 
 
-def _random_resized_crop(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Crop of random area and aspect ratio, scaled back to full size (Szegedy et al., 2015)."""
+def _random_resized_crop(images: Tensor, generator: torch.Generator, size: int) -> Tensor:
+    """Crop of random area and aspect ratio, scaled to (size, size) (Szegedy et al., 2015)."""
     n, device = len(images), images.device
     area = _uniform(n, *CROP_AREA, generator, device)
     ratio = _uniform(n, math.log(CROP_ASPECT[0]), math.log(CROP_ASPECT[1]), generator, device).exp()
@@ -72,7 +78,7 @@ def _random_resized_crop(images: Tensor, generator: torch.Generator) -> Tensor:
     centre_y = _uniform(n, -1, 1, generator, device) * (1 - height)
     zero = torch.zeros_like(width)
     theta = torch.stack([width, zero, centre_x, zero, height, centre_y], dim=1).view(n, 2, 3)
-    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    grid = F.affine_grid(theta, [n, images.shape[1], size, size], align_corners=False)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
@@ -104,7 +110,6 @@ def _random_colour(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 _OPERATIONS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
-    "crop": _random_resized_crop,
     "flip": _random_flip,
     "dihedral": _random_dihedral,
     "colour": _random_colour,

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from tl_core.errors import InputError
+from tl_core.training import Objective, classification
 
 SMOOTHING = 0.9
 DIVERGENCE = 4.0
@@ -38,6 +38,7 @@ def lr_range_test(
     optimizer: torch.optim.Optimizer,
     rates: tuple[float, float],
     n_steps: int,
+    objective: Objective | None = None,
 ) -> LrCurve:
     """Run the test and leave the model, its mode and every statistic as they were.
 
@@ -47,6 +48,7 @@ def lr_range_test(
         optimizer: over the model's parameters; spent afterwards.
         rates: first and last learning rate.
         n_steps: steps between them.
+        objective: by default cross-entropy.
 
     Raises:
         InputError: the loss explodes, or the batches end, before there is a curve to read.
@@ -54,7 +56,7 @@ def lr_range_test(
     before = {name: value.detach().clone() for name, value in model.state_dict().items()}
     modes = [(module, module.training) for module in model.modules()]
     try:
-        curve = _walk(model, batches, optimizer, rates, n_steps)
+        curve = _walk(model, batches, optimizer, rates, n_steps, objective or classification())
     finally:
         model.load_state_dict(before)
         for module, training in modes:
@@ -72,6 +74,7 @@ def _walk(
     optimizer: torch.optim.Optimizer,
     rates: tuple[float, float],
     n_steps: int,
+    objective: Objective,
 ) -> list[tuple[float, float]]:
     growth = (rates[1] / rates[0]) ** (1 / max(1, n_steps - 1))
     curve: list[tuple[float, float]] = []
@@ -81,7 +84,7 @@ def _walk(
         rate = rates[0] * growth**step
         for group in optimizer.param_groups:
             group["lr"] = rate
-        loss = F.cross_entropy(model(inputs).float(), labels)
+        loss, _ = objective(model(inputs).float(), labels)
         average = SMOOTHING * average + (1 - SMOOTHING) * float(loss.detach())
         smoothed = average / (1 - SMOOTHING ** (step + 1))
         lowest = min(lowest, smoothed)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from tl_core.augment import augment_batch, to_float
 from tl_core.backbones import BackboneSpec, n_features
@@ -18,11 +19,15 @@ from tl_core.datasets import ImageDataset
 from tl_core.devices import pick_dtype
 from tl_core.errors import InputError
 from tl_core.lr_finder import LrCurve, lr_range_test
+from tl_core.mixing import mix_batch
 from tl_core.recipes import PretrainRecipe
 from tl_core.splits import ClassSplit, Indices
 from tl_core.training import EpochMetrics, FitOptions, build_optimizer, fit, predict_logits, start_training
 
 EVALUATION_BATCH = 256
+N_TURNS = 4
+_GROWTH_SHARE = 2 / 3
+_SIZE_STEP = 16
 
 
 @dataclass(frozen=True)
@@ -53,30 +58,51 @@ class Pretraining:
             raise InputError(f"{dataset.name} has {len(split.train)} training images; at least 2 are needed")
         self.backbone = backbone
         self._dataset = dataset
+        self._n_classes = len(dataset.class_names)
         self._split = split
         self._recipe = recipe
         self._seed = seed
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            head = nn.Linear(n_features(backbone, spec), len(dataset.class_names))
+            n_outputs = len(dataset.class_names) + (N_TURNS if recipe.rotation > 0 else 0)
+            head = nn.Linear(n_features(backbone, spec), n_outputs)
         self._model = nn.Sequential(Normalise(spec), backbone, head).to(memory_format=torch.channels_last)
         self._batch_size = min(recipe.batch_size, len(split.train))
+        self._sizes = _view_sizes(spec, recipe)
+        if self._sizes[0] != spec.image_size:
+            n_features(backbone, replace(spec, image_size=self._sizes[0]))
 
-    def epochs(self, device: torch.device, checkpoint: Path | None = None) -> Iterator[PretrainEpoch]:
+    def epochs(
+        self,
+        device: torch.device,
+        checkpoint: Path | None = None,
+        on_batch: Callable[[int], object] = lambda _: None,
+    ) -> Iterator[PretrainEpoch]:
         """Train, yielding after each epoch; at the end the model has the weights that were best on validation.
 
-        With a `checkpoint` path, the state is saved after each epoch and continued from if the file is there.
+        With a `checkpoint` path, the state is saved after each epoch and continued from if the file is there; the
+        epochs that it holds are yielded again first. `on_batch` is told the number of images before each step.
         """
         options = self._options(device)
         state = start_training(self._model.to(device), options)
         if checkpoint is not None and checkpoint.is_file():
             state.load(checkpoint)
-        for metrics in fit(state, lambda epoch: self._batches(epoch, device), options):
-            val_accuracy = self.accuracy(self._split.val, device, options.dtype)
+            for epoch in state.history:
+                on_batch(int(epoch["images"]))
+                yield _from_record(epoch)
+
+        def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+            for images, targets in self._batches(epoch, device):
+                on_batch(len(images))
+                yield images, targets
+
+        for metrics in fit(state, batches, options, self._objective):
+            val_accuracy = self._accuracy(state.evaluated, self._split.val, device, options.dtype)
             state.keep_if_best(val_accuracy)
+            state.history.append({**asdict(metrics), "val_accuracy": val_accuracy})
             if checkpoint is not None:
                 state.save(checkpoint)
-            yield PretrainEpoch(metrics, val_accuracy)
+            yield _from_record(state.history[-1])
         self._model.load_state_dict(state.best_weights)
 
     def lr_range_test(self, device: torch.device, rates: tuple[float, float], n_steps: int) -> LrCurve:
@@ -84,17 +110,30 @@ class Pretraining:
         options = replace(self._options(device), max_lr=rates[0])
         batches = (batch for epoch in itertools.count() for batch in self._batches(epoch, device))
         model = self._model.to(device)
-        return lr_range_test(model, batches, build_optimizer(model, options), rates, n_steps)
-
-    def accuracy(self, rows: Indices, device: torch.device, dtype: torch.dtype) -> float:
-        """Share of the given rows that the model classifies right, without augmentation."""
-        chunks = np.array_split(rows, max(1, len(rows) // EVALUATION_BATCH))
-        logits = predict_logits(self._model, (self._load(chunk, device) for chunk in chunks), dtype)
-        return float((logits.argmax(1).numpy() == self._dataset.labels[rows]).mean())
+        return lr_range_test(model, batches, build_optimizer(model, options), rates, n_steps, self._objective)
 
     def test_accuracy(self, device: torch.device) -> float:
         """Accuracy on the test part: to be asked once, at the end, of the weights chosen by validation."""
-        return self.accuracy(self._split.test, device, pick_dtype(self._recipe.precision, device))
+        return self._accuracy(self._model, self._split.test, device, pick_dtype(self._recipe.precision, device))
+
+    def _accuracy(self, model: nn.Module, rows: Indices, device: torch.device, dtype: torch.dtype) -> float:
+        """Share of the given rows that the model classifies right, without augmentation."""
+        chunks = np.array_split(rows, max(1, len(rows) // EVALUATION_BATCH))
+        logits = predict_logits(model, (self._load(chunk, device) for chunk in chunks), dtype)
+        predictions = logits[:, : self._n_classes].argmax(1).numpy()
+        return float((predictions == self._dataset.labels[rows]).mean())
+
+    def _objective(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross-entropy of the classes and, if asked for, of the quarter turns (Gidaris et al., 2018)."""
+        logits, turns = outputs[:, : self._n_classes], outputs[:, self._n_classes :]
+        smoothing = self._recipe.label_smoothing
+        if targets.ndim == 1:
+            return F.cross_entropy(logits, targets, label_smoothing=smoothing), (logits.argmax(1) == targets).sum()
+        wanted = targets[:, : self._n_classes]
+        loss = F.cross_entropy(logits, wanted, label_smoothing=smoothing)
+        if self._recipe.rotation > 0:
+            loss = loss + self._recipe.rotation * F.cross_entropy(turns, targets[:, self._n_classes :])
+        return loss, (logits.argmax(1) == wanted.argmax(1)).sum()
 
     def _options(self, device: torch.device) -> FitOptions:
         return FitOptions(
@@ -103,17 +142,59 @@ class Pretraining:
             max_lr=self._recipe.max_lr,
             optimizer=self._recipe.optimizer,
             weight_decay=self._recipe.weight_decay,
-            label_smoothing=self._recipe.label_smoothing,
+            schedule=self._recipe.schedule,
+            ema=self._recipe.ema,
+            seed=self._seed,
+            compile=self._recipe.compile,
             dtype=pick_dtype(self._recipe.precision, device),
         )
 
     def _batches(self, epoch: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+        recipe, size = self._recipe, self._sizes[min(epoch, len(self._sizes) - 1)]
         order = np.random.default_rng([self._seed, epoch]).permutation(self._split.train)
-        generator = torch.Generator().manual_seed(int(np.random.default_rng([self._seed, epoch, 1]).integers(2**63)))
+        rng = np.random.default_rng([self._seed, epoch, 1])
+        generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
         for start in range(0, len(order) - self._batch_size + 1, self._batch_size):
             rows = np.sort(order[start : start + self._batch_size])  # sorted: the memory map is read in one direction
-            images = augment_batch(self._load(rows, device), self._recipe.augment, generator)
-            yield images, torch.from_numpy(self._dataset.labels[rows]).to(device)
+            images = augment_batch(self._load(rows, device), recipe.augment, generator, size)
+            targets = torch.from_numpy(self._dataset.labels[rows]).to(device)
+            if recipe.rotation > 0 or recipe.mixup > 0 or recipe.cutmix > 0:
+                targets = F.one_hot(targets, self._n_classes).to(images.dtype)
+            if recipe.rotation > 0:
+                turns = torch.from_numpy(rng.integers(N_TURNS, size=len(rows))).to(device)
+                images = _turn(images, turns)
+                targets = torch.cat([targets, F.one_hot(turns, N_TURNS).to(images.dtype)], dim=1)
+            yield mix_batch(images, targets, recipe.mixup, recipe.cutmix, rng)
 
     def _load(self, rows: Indices, device: torch.device) -> Tensor:
         return to_float(torch.from_numpy(self._dataset.images[rows]).to(device, non_blocking=True))
+
+
+def _from_record(record: dict[str, float]) -> PretrainEpoch:
+    training = {name: value for name, value in record.items() if name != "val_accuracy"}
+    return PretrainEpoch(EpochMetrics(**training), record["val_accuracy"])  # type: ignore[arg-type]
+
+
+def _view_sizes(spec: BackboneSpec, recipe: PretrainRecipe) -> list[int]:
+    """The side of the views in each epoch: growing first, then full (progressive resizing, Tan and Le, 2021).
+
+    Raises:
+        InputError: the start is larger than the end.
+    """
+    if recipe.start_size > spec.image_size:
+        raise InputError(f"start_size is {recipe.start_size}; allowed is at most image_size, {spec.image_size}")
+    if recipe.start_size == 0:
+        return [spec.image_size]
+    growing = max(1, round(_GROWTH_SHARE * recipe.epochs))
+    grown = np.linspace(recipe.start_size, spec.image_size, growing + 1)[:-1]
+    # In steps, because each new shape costs the first step a while.
+    sizes = [recipe.start_size + int((side - recipe.start_size) // _SIZE_STEP) * _SIZE_STEP for side in grown]
+    return [*sizes, spec.image_size]
+
+
+def _turn(images: Tensor, turns: Tensor) -> Tensor:
+    """Each of the square images (n, c, s, s) by its own number of quarter turns."""
+    turned = images.clone()
+    for turn in range(1, N_TURNS):
+        turned[turns == turn] = torch.rot90(images[turns == turn], turn, dims=(2, 3))
+    return turned

@@ -15,6 +15,7 @@ from tl_core.errors import InputError
 Optimizer = Literal["sgd", "adam", "adamw"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
+Schedule = Literal["one_cycle", "cosine"]
 Head = Literal["linear", "cosine"]
 Unreadable = Literal["refuse", "skip"]
 Part = Literal["report", "search", "all"]
@@ -132,12 +133,26 @@ class PretrainRecipe:
     """Optimiser; sgd uses Nesterov momentum 0.9."""
     weight_decay: float = 5e-4
     """Weight decay, on weights with two or more dimensions only."""
+    schedule: Schedule = "one_cycle"
+    """How the learning rate moves: one cycle, or a short warm-up and a cosine."""
     label_smoothing: float = 0.1
     """Label smoothing of the cross-entropy."""
     augment: str = "crop+flip"
     """Random views: none, or flip, dihedral, crop, colour joined by +."""
+    mixup: float = 0.0
+    """Alpha of mixup; 0 is none."""
+    cutmix: float = 0.0
+    """Alpha of cutmix; 0 is none. With mixup too, each batch draws one of the two."""
+    rotation: float = 0.0
+    """Weight of a second task, to tell by which quarter turn each image was turned; 0 is none."""
+    ema: float = 0.0
+    """Decay of a moving average of the weights, which is then validated and kept; 0 is none."""
+    start_size: int = 0
+    """Image size of the first epoch; it grows to the full size over the first two thirds. 0 is the full size."""
     precision: Precision = "auto"
     """bfloat16 autocast, float32, or auto: bfloat16 where the device is fast at it."""
+    compile: bool = False
+    """Whether to compile the model (torch.compile; needs a C++ compiler)."""
 
     def __post_init__(self) -> None:
         check_range("epochs", self.epochs, 1, 100_000)
@@ -145,4 +160,9 @@ class PretrainRecipe:
         check_range("max_lr", self.max_lr, 1e-9, 100)
         check_range("weight_decay", self.weight_decay, 0, 10)
         check_range("label_smoothing", self.label_smoothing, 0, 0.99)
+        check_range("mixup", self.mixup, 0, 100)
+        check_range("cutmix", self.cutmix, 0, 100)
+        check_range("rotation", self.rotation, 0, 100)
+        check_range("ema", self.ema, 0, 0.999999)
+        check_range("start_size", self.start_size, 0, 10_000)
         parse_augment(self.augment)

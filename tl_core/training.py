@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -11,14 +12,21 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from tl_core.errors import InputError
-from tl_core.recipes import Optimizer
+from tl_core.recipes import Optimizer, Schedule
+from tl_core.small_maps import matrix_convolutions
 
 Batches = Callable[[int], Iterable[tuple[Tensor, Tensor]]]
-"""From the epoch's number to its batches of (inputs, labels): a function of the number alone, so that an
+"""From the epoch's number to its batches of (inputs, targets): a function of the number alone, so that an
 interrupted training sees the same batches again."""
+
+Objective = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""From (outputs, targets) of a batch to its mean loss and its number of right answers."""
+
+WARMUP_SHARE = 0.05
 
 
 class TrainingDivergedError(InputError):
@@ -35,6 +43,12 @@ class FitOptions:
     optimizer: Optimizer
     weight_decay: float = 0.0
     label_smoothing: float = 0.0
+    schedule: Schedule = "one_cycle"
+    ema: float = 0.0
+    """Decay of the exponential moving average of the weights, which is then what is evaluated; 0 is none."""
+    seed: int = 0
+    """Seed of what is random inside the model, as dropout is."""
+    compile: bool = False
     dtype: torch.dtype = torch.float32
     batch_statistics: bool = True
     """Whether batch norm uses (and learns) the statistics of the training batches, or keeps those it has."""
@@ -59,15 +73,23 @@ class TrainingState:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     scheduler: LRScheduler
+    average: AveragedModel | None = None
     epoch: int = 0
     best_score: float = -math.inf
     best_weights: dict[str, Tensor] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+    """Whatever the caller wants to know of earlier epochs after a resumption."""
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The model whose weights count: the moving average where there is one."""
+        return self.model if self.average is None else self.average.module
 
     def keep_if_best(self, score: float) -> None:
-        """Remember the present weights if their validation score is the highest so far."""
+        """Remember the evaluated weights if their validation score is the highest so far."""
         if score > self.best_score:
             self.best_score = score
-            self.best_weights = {name: v.detach().cpu().clone() for name, v in self.model.state_dict().items()}
+            self.best_weights = {name: v.detach().cpu().clone() for name, v in self.evaluated.state_dict().items()}
 
     def save(self, path: Path) -> None:
         """Write the state beside `path` and rename it: a killed process leaves the file before or the file after."""
@@ -76,6 +98,8 @@ class TrainingState:
             "epoch": self.epoch,
             "best_score": self.best_score,
             "best_weights": self.best_weights,
+            "history": self.history,
+            "average": None if self.average is None else self.average.state_dict(),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
@@ -84,39 +108,83 @@ class TrainingState:
         scratch.replace(path)
 
     def load(self, path: Path) -> None:
-        """Continue from what `save` wrote."""
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        """Continue from what `save` wrote.
+
+        Raises:
+            InputError: the file cannot be read.
+        """
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise InputError(f"the checkpoint {path} cannot be read ({type(error).__name__}); delete it") from error
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
         self.epoch = state["epoch"]
+        self.history = state["history"]
         self.best_score = state["best_score"]
         self.best_weights = state["best_weights"]
 
 
 def start_training(model: nn.Module, options: FitOptions) -> TrainingState:
-    """Optimiser and one-cycle schedule (Smith and Topin, 2018) over the trainable parameters of a model."""
+    """Optimiser, schedule and moving average over the trainable parameters of a model."""
     optimizer = build_optimizer(model, options)
+    average = None
+    if options.ema > 0:
+        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(options.ema), use_buffers=True)
+    return TrainingState(model, optimizer, _build_scheduler(optimizer, options), average)
+
+
+def _build_scheduler(optimizer: torch.optim.Optimizer, options: FitOptions) -> LRScheduler:
+    """One cycle (Smith and Topin, 2018), or a short linear warm-up and a cosine (Loshchilov and Hutter, 2017)."""
     total_steps = max(1, options.epochs * options.steps_per_epoch)
-    scheduler = OneCycleLR(optimizer, options.max_lr, total_steps=total_steps, cycle_momentum=False)
-    return TrainingState(model, optimizer, scheduler)
+    if options.schedule == "one_cycle":
+        return OneCycleLR(optimizer, options.max_lr, total_steps=total_steps, cycle_momentum=False)
+    warmup = max(1, round(WARMUP_SHARE * total_steps))
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total_steps - warmup)))
+
+    return LambdaLR(optimizer, factor)
 
 
-def fit(state: TrainingState, batches: Batches, options: FitOptions) -> Iterator[EpochMetrics]:
+def classification(label_smoothing: float = 0.0) -> Objective:
+    """Cross-entropy against int64 labels (n,) or float probabilities (n, n_classes)."""
+
+    def objective(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        labels = targets if targets.ndim == 1 else targets.argmax(1)
+        loss = F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
+        return loss, (logits.detach().argmax(1) == labels).sum()
+
+    return objective
+
+
+def fit(
+    state: TrainingState, batches: Batches, options: FitOptions, objective: Objective | None = None
+) -> Iterator[EpochMetrics]:
     """Train from `state.epoch` to the last epoch and yield each epoch's metrics after it.
 
     Raises:
         TrainingDivergedError: a loss was not finite; the message names the step.
     """
+    objective = objective or classification(options.label_smoothing)
+    forward = torch.compile(state.model) if options.compile else _with_matrix_convolutions(state.model)
     while state.epoch < options.epochs:
         started = time.perf_counter()
         _train_mode(state.model, options.batch_statistics)
         losses, hits, images = [], [], 0
-        for inputs, labels in batches(state.epoch):
-            loss, hit = _step(state, inputs, labels, options)
-            losses.append(loss)
-            hits.append(hit)
-            images += len(labels)
+        with torch.random.fork_rng():
+            # A function of the epoch, so that dropout too is the same after a resumption.
+            torch.manual_seed(options.seed + state.epoch)
+            for inputs, targets in batches(state.epoch):
+                loss, hit = _step(state, forward, inputs, targets, options, objective)
+                losses.append(loss)
+                hits.append(hit)
+                images += len(targets)
         loss_of_steps = torch.stack(losses)
         _check_finite(loss_of_steps, state.epoch, options)
         state.epoch += 1
@@ -137,20 +205,38 @@ def predict_logits(model: nn.Module, batches: Iterable[Tensor], dtype: torch.dty
     logits = []
     for inputs in batches:
         with torch.autocast(inputs.device.type, dtype, enabled=dtype != torch.float32):
-            logits.append(model(inputs).float().cpu())
+            logits.append(_with_matrix_convolutions(model)(inputs).float().cpu())
     return torch.cat(logits)
 
 
-def _step(state: TrainingState, inputs: Tensor, labels: Tensor, options: FitOptions) -> tuple[Tensor, Tensor]:
+def _with_matrix_convolutions(model: nn.Module) -> Callable[[Tensor], Tensor]:
+    def forward(inputs: Tensor) -> Tensor:
+        with matrix_convolutions():
+            outputs: Tensor = model(inputs)
+        return outputs
+
+    return forward
+
+
+def _step(
+    state: TrainingState,
+    forward: Callable[[Tensor], Tensor],
+    inputs: Tensor,
+    targets: Tensor,
+    options: FitOptions,
+    objective: Objective,
+) -> tuple[Tensor, Tensor]:
     with torch.autocast(inputs.device.type, options.dtype, enabled=options.dtype != torch.float32):
-        logits = state.model(inputs).float()
-    loss = F.cross_entropy(logits, labels, label_smoothing=options.label_smoothing)
+        outputs = forward(inputs).float()
+    loss, hits = objective(outputs, targets)
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()
     state.optimizer.step()
     state.scheduler.step()
+    if state.average is not None:
+        state.average.update_parameters(state.model)
     # Kept as tensors: reading a number here would make an accelerator wait at every step.
-    return loss.detach(), (logits.detach().argmax(1) == labels).sum()
+    return loss.detach(), hits
 
 
 def _train_mode(model: nn.Module, batch_statistics: bool) -> None:

@@ -322,7 +322,7 @@ def test_more_images_than_a_batch_holds_are_all_seen_equally_often() -> None:
 
 @pytest.mark.parametrize(
     ("spec", "recipe"),
-    [(PIXELS, LINEAR_PROBE), (RESNET, HALF)],
+    [(PIXELS, LINEAR_PROBE), (RESNET, replace(HALF, max_lr=1e-3, steps=10))],
     ids=["pixels", "half"],
 )
 def test_a_fitted_classifier_is_right_on_its_training_images(

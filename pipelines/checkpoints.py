@@ -1,0 +1,38 @@
+"""Checkpoints of interrupted work: found again by the same command, gone when the work is done."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pipelines.cli import flat_params
+
+
+@contextmanager
+def kept_checkpoint(kind: str, config: Any, *fingerprints: str) -> Iterator[Path]:
+    """The checkpoint file of one piece of work, alone in its use; deleted once the work ends without an error.
+
+    Its name depends on the whole config and on the content of the data, so that no other work continues from it.
+
+    Raises:
+        InputError: another process is at the same work.
+    """
+    from filelock import FileLock, Timeout
+
+    from tl_core.datasets import default_cache_dir
+    from tl_core.errors import InputError
+
+    text = json.dumps([kind, flat_params(config), fingerprints], sort_keys=True, default=str)
+    folder = default_cache_dir() / "checkpoints"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.pt"
+    try:
+        with FileLock(path.with_suffix(".lock"), timeout=0):
+            yield path
+            path.unlink(missing_ok=True)
+    except Timeout as error:
+        raise InputError(f"another process is at the same {kind}; wait for it, or give another seed") from error
