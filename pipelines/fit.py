@@ -68,7 +68,7 @@ def run(config: FitConfig) -> str:
         classifier = finetuner.fit_classifier(rows, recipe, config.seed)
         mlflow.log_metric("n_images", len(rows))
         with tempfile.TemporaryDirectory() as folder:
-            description = ClassifierDescription(spec, dataset.class_names, recipe.head)
+            description = ClassifierDescription(spec, dataset.class_names, recipe.head, recipe.test_views)
             save_classifier(classifier, description, Path(folder, CLASSIFIER_ARTIFACT))
             samples = np.random.default_rng(config.seed).permutation(rows)[:N_SAMPLES]
             np.savez_compressed(Path(folder, SAMPLES_ARTIFACT), images=dataset.images[np.sort(samples)])

@@ -29,11 +29,14 @@ def dihedral_view(images: Tensor, view: int) -> Tensor:
     return torch.rot90(mirrored, view // 2, dims=(2, 3))
 
 
-def fixed_views(augment: str) -> list[int] | None:
-    """The `dihedral_view` numbers that an augmentation consists of, or None where its views are random."""
+def has_random_views(augment: str) -> bool:
+    """Whether an augmentation's views are drawn, and not all of a short list."""
+    return bool({"crop", "colour"} & set(parse_augment(augment)))
+
+
+def fixed_views(augment: str) -> list[int]:
+    """The `dihedral_view` numbers that an augmentation without random views consists of."""
     ops = parse_augment(augment)
-    if {"crop", "colour"} & set(ops):
-        return None
     if "dihedral" in ops:
         return list(range(N_DIHEDRAL))
     return [0, 1] if "flip" in ops else [0]

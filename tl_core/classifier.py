@@ -12,16 +12,14 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from tl_core.augment import to_float
+from tl_core.augment import dihedral_view, fixed_views, to_float
 from tl_core.backbones import BackboneSpec, build_backbone, n_features
 from tl_core.errors import InputError
+from tl_core.heads import FewShotHead
 from tl_core.recipes import Head
 
 _WEIGHTS, _DESCRIPTION = "weights.safetensors", "description.json"
-
-COSINE_SCALE = 10.0
 
 
 class Normalise(nn.Module):
@@ -39,69 +37,25 @@ class Normalise(nn.Module):
         return (images - self.mean) / self.std
 
 
-class FewShotHead(nn.Module):
-    """Logits from features that are first centred and scaled by what the support images say of them.
-
-    `linear` is multinomial logistic regression. `cosine` compares directions, one learned direction per class
-    (Gidaris and Komodakis, 2018). Centring is Wang et al. (2019), here by the support's mean, which is all that an
-    inductive method may know of the target; without it the features of a backbone all point the same way.
-    """
-
-    def __init__(self, kind: Head, n_inputs: int, n_classes: int) -> None:
-        super().__init__()
-        self.kind = kind
-        self.weight = nn.Parameter(torch.zeros(n_classes, n_inputs))
-        self.bias = nn.Parameter(torch.zeros(n_classes))
-        self.centre: Tensor
-        self.scale: Tensor
-        self.register_buffer("centre", torch.zeros(n_inputs))
-        self.register_buffer("scale", torch.ones(()))
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(n, n_inputs) to logits (n, n_classes)."""
-        points = self.points(features)
-        if self.kind == "cosine":
-            return COSINE_SCALE * points @ F.normalize(self.weight, dim=1).T + self.bias
-        return points @ self.weight.T + self.bias
-
-    def points(self, features: Tensor) -> Tensor:
-        """Centred features, scaled to root mean square length 1 over the support, or each to length 1."""
-        centred = features - self.centre
-        return F.normalize(centred, dim=1) if self.kind == "cosine" else centred / self.scale
-
-    @torch.no_grad()
-    def start_from_prototypes(self, features: Tensor, labels: Tensor) -> None:
-        """Set the head so that it classifies by the nearest class mean (Snell et al., 2017).
-
-        Args:
-            features: (n, n_inputs) of the support images; labels: int64 (n,).
-        """
-        self.centre.copy_(features.mean(0))
-        self.scale.copy_((features - self.centre).square().sum(1).mean().sqrt().clamp(min=1e-12))
-        points = self.points(features)
-        members = F.one_hot(labels, len(self.bias)).to(points.dtype)
-        prototypes = (members.T @ points) / members.sum(0)[:, None]
-        if self.kind == "cosine":
-            self.weight.copy_(F.normalize(prototypes, dim=1))
-            return
-        # -|x - p|^2 / 2 up to a term that all classes share, sharpened as the cosine head is.
-        self.weight.copy_(COSINE_SCALE * prototypes)
-        self.bias.copy_(-0.5 * COSINE_SCALE * prototypes.square().sum(1))
-
-
 class Classifier(nn.Module):
-    """uint8 images (n, h, w, 3) to logits (n, n_classes)."""
+    """uint8 images (n, h, w, 3) to logits (n, n_classes), of one or several views of each image."""
 
-    def __init__(self, spec: BackboneSpec, backbone: nn.Module, head: nn.Module) -> None:
+    def __init__(self, spec: BackboneSpec, backbone: nn.Module, head: nn.Module, test_views: str = "none") -> None:
         super().__init__()
         self.normalise = Normalise(spec)
         self.backbone = backbone
         self.head = head
+        self.views = fixed_views(test_views)
 
     def forward(self, images: Tensor) -> Tensor:
         """uint8 (n, h, w, 3) to logits (n, n_classes)."""
-        logits: Tensor = self.head(self.backbone(self.normalise(to_float(images))))
-        return logits
+        pixels = self.normalise(to_float(images))
+        return average_views(torch.stack([self.head(self.backbone(dihedral_view(pixels, v))) for v in self.views]))
+
+
+def average_views(logits: Tensor) -> Tensor:
+    """Logits of the mean probability over the first axis: (n_views, n, n_classes) to (n, n_classes)."""
+    return logits[0] if len(logits) == 1 else logits.log_softmax(2).logsumexp(0)
 
 
 @dataclass(frozen=True)
@@ -111,6 +65,7 @@ class ClassifierDescription:
     backbone: BackboneSpec
     class_names: tuple[str, ...]
     head: Head
+    test_views: str = "none"
 
 
 def save_backbone(backbone: nn.Module, spec: BackboneSpec, folder: Path) -> None:
@@ -145,7 +100,7 @@ def load_classifier(folder: Path) -> tuple[Classifier, ClassifierDescription]:
     spec = description.backbone
     backbone = build_backbone(spec, seed=0)
     head = FewShotHead(description.head, n_features(backbone, spec), len(description.class_names))
-    classifier = Classifier(spec, backbone, head)
+    classifier = Classifier(spec, backbone, head, description.test_views)
     _load_weights(classifier, folder)
     return classifier.eval(), description
 
@@ -161,7 +116,8 @@ def _parse(fields: dict[str, Any], build: Callable[[dict[str, Any]], Parsed]) ->
 
 
 def _classifier_description(fields: dict[str, Any]) -> ClassifierDescription:
-    return ClassifierDescription(_backbone_spec(fields["backbone"]), tuple(fields["class_names"]), fields["head"])
+    spec, names = _backbone_spec(fields["backbone"]), tuple(fields["class_names"])
+    return ClassifierDescription(spec, names, fields["head"], fields["test_views"])
 
 
 def _backbone_spec(fields: dict[str, Any]) -> BackboneSpec:

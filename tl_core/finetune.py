@@ -1,11 +1,13 @@
 """Fine-tuning on a few labelled images, and the scoring of it on many episodes.
 
-The head starts from the class prototypes, the mean features of the support images (Snell et al., 2017), and is
-then trained together with the unfrozen part of the backbone.
+The head starts from the support images' features, by class prototypes (Snell et al., 2017) or logistic regression,
+and is then trained together with the unfrozen part of the backbone (linear probing, then fine-tuning: Kumar et al.,
+2022). Where nothing else is trained, the logistic regression is the answer, and many episodes are solved at once.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Iterable, Iterator
@@ -18,18 +20,22 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tl_core.activations import FrozenActivations
-from tl_core.augment import fixed_views
+from tl_core.augment import fixed_views, has_random_views
 from tl_core.backbones import BackboneSpec, n_features
-from tl_core.classifier import Classifier, FewShotHead, Normalise
+from tl_core.classifier import Classifier, Normalise, average_views
 from tl_core.datasets import ImageDataset
 from tl_core.episodes import Episode
 from tl_core.freezing import SplitBackbone, split_backbone
+from tl_core.heads import FewShotHead, probe_episodes
 from tl_core.recipes import FinetuneRecipe
 from tl_core.splits import Indices
 from tl_core.training import FitOptions, fit, predict_logits, start_training
 
 MAX_BATCH = 128
 _QUERY_CHUNK = 256
+_EPISODES_AT_ONCE = 32
+
+NORMALISATIONS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,8 @@ class _Cut:
     split: SplitBackbone
     activations: FrozenActivations
     suffix_state: dict[str, Tensor]
+    unfrozen: frozenset[nn.Parameter]
+    """The suffix may hold others too: those of a block that is cut in two."""
 
 
 class Finetuner:
@@ -68,53 +76,85 @@ class Finetuner:
         self._device = device
         self._n_features = n_features(backbone.cpu(), spec)
         self._backbone.to(device)
-        self._cuts: dict[int, _Cut] = {}
+        self._cuts: dict[float, _Cut] = {}
 
     def run_episodes(self, episodes: Iterable[Episode], recipe: FinetuneRecipe) -> Iterator[EpisodeResult]:
-        """Fine-tune on each episode's support images and score its query images."""
-        for episode in episodes:
-            yield self._run_episode(episode, recipe)
+        """Fine-tune on each episode's support images and score its query images; all episodes have the same shape."""
+        cut = self._cut(recipe)
+        if not _is_probing(cut, recipe):
+            for episode in episodes:
+                yield self._run_episode(cut, episode, recipe)
+            return
+        remaining = iter(episodes)
+        while together := list(itertools.islice(remaining, _EPISODES_AT_ONCE)):
+            yield from self._probe(cut, together, recipe)
 
     def fit_classifier(self, rows: Indices, recipe: FinetuneRecipe, seed: int) -> Classifier:
         """Fine-tune on all given rows of the dataset, whose labels are the classes. Ends this object's use."""
-        labels = self._dataset.labels[rows]
         cut = self._cut(recipe)
         # As many passes over the images as in an episode.
         steps = recipe.steps * math.ceil(len(rows) / MAX_BATCH)
-        network = self._train(cut, rows, labels, replace(recipe, steps=steps), seed)
-        return Classifier(self._spec, self._backbone, network[1]).cpu().eval()
+        network = self._train(cut, rows, self._dataset.labels[rows], replace(recipe, steps=steps), seed)
+        return Classifier(self._spec, self._backbone, network[1], recipe.test_views).cpu().eval()
 
-    def _run_episode(self, episode: Episode, recipe: FinetuneRecipe) -> EpisodeResult:
+    def _run_episode(self, cut: _Cut, episode: Episode, recipe: FinetuneRecipe) -> EpisodeResult:
         started = time.perf_counter()
-        cut = self._cut(recipe)
         try:
             network = self._train(cut, episode.support_rows, episode.support_labels, recipe, episode.seed)
-            queries = cut.activations.fixed(episode.query_rows, view=0)
-            logits = predict_logits(network, torch.split(queries, _QUERY_CHUNK))
+            views = [
+                predict_logits(network, torch.split(cut.activations.fixed(episode.query_rows, view), _QUERY_CHUNK))
+                for view in fixed_views(recipe.test_views)
+            ]
         finally:
             # Afterwards, not before the next episode: that one may cut elsewhere, and its frozen part must be whole.
             cut.split.suffix.load_state_dict(cut.suffix_state)
-        labels = torch.from_numpy(episode.query_labels)
-        predictions = logits.argmax(1)
-        class_ids = np.array(episode.class_ids, dtype=np.int64)
-        return EpisodeResult(
-            episode=episode,
-            accuracy=float((predictions == labels).double().mean()),
-            loss=float(F.cross_entropy(logits, labels)),
-            labels=class_ids[episode.query_labels],
-            predictions=class_ids[predictions.numpy()],
-            seconds=time.perf_counter() - started,
+        return _score(episode, average_views(torch.stack(views)), time.perf_counter() - started)
+
+    def _probe(self, cut: _Cut, episodes: list[Episode], recipe: FinetuneRecipe) -> Iterator[EpisodeResult]:
+        """What `_run_episode` gives, for several episodes at once, where only a linear head is fitted."""
+        started = time.perf_counter()
+        generators = [torch.Generator().manual_seed(episode.seed) for episode in episodes]
+        views = torch.stack(
+            [
+                _support_views(cut.activations, episode.support_rows, recipe, generator)
+                for episode, generator in zip(episodes, generators, strict=True)
+            ]
         )
+        labels = torch.stack([torch.from_numpy(episode.support_labels) for episode in episodes]).to(self._device)
+        query_views = [
+            torch.stack([cut.activations.fixed(episode.query_rows, view) for episode in episodes])
+            for view in fixed_views(recipe.test_views)
+        ]
+        logits = probe_episodes(
+            views.flatten(1, 2),
+            labels.repeat_interleave(views.shape[2], dim=1),
+            torch.cat(query_views, dim=1),
+            recipe.head_start,
+            recipe.l2,
+            recipe.label_smoothing,
+        ).cpu()
+        seconds = (time.perf_counter() - started) / len(episodes)
+        for episode, of_views in zip(episodes, logits, strict=True):
+            yield _score(episode, average_views(of_views.unflatten(0, (len(query_views), -1))), seconds)
 
     def _cut(self, recipe: FinetuneRecipe) -> _Cut:
-        split = split_backbone(self._backbone, recipe.freeze_depth)
-        if split.n_frozen not in self._cuts:
-            prefix = nn.Sequential(Normalise(self._spec), split.prefix)
-            keep = split.n_frozen > 0 or split.n_groups == 0
-            activations = FrozenActivations(prefix, self._dataset.images, self._device, keep)
-            state = {name: value.detach().clone() for name, value in split.suffix.state_dict().items()}
-            self._cuts[split.n_frozen] = _Cut(split, activations, state)
-        return self._cuts[split.n_frozen]
+        if recipe.freeze_depth not in self._cuts:
+            split = split_backbone(self._backbone, recipe.freeze_depth)
+            twin = next((cut for cut in self._cuts.values() if cut.split.n_frozen == split.n_frozen), None)
+            self._cuts[recipe.freeze_depth] = twin or self._new_cut(split)
+        cut = self._cuts[recipe.freeze_depth]
+        trained = set(_trained_parameters(cut, recipe))
+        for parameter in self._backbone.parameters():
+            parameter.requires_grad_(parameter in trained)
+        return cut
+
+    def _new_cut(self, split: SplitBackbone) -> _Cut:
+        prefix = nn.Sequential(Normalise(self._spec), split.prefix)
+        keep = split.n_frozen > 0 or split.n_groups == 0
+        activations = FrozenActivations(prefix, self._dataset.images, self._device, keep)
+        state = {name: value.detach().clone() for name, value in split.suffix.state_dict().items()}
+        unfrozen = frozenset(p for p in split.suffix.parameters() if p.requires_grad)
+        return _Cut(split, activations, state, unfrozen)
 
     def _train(
         self, cut: _Cut, rows: Indices, labels: NDArray[np.int64], recipe: FinetuneRecipe, seed: int
@@ -124,7 +164,13 @@ class Finetuner:
         views = _support_views(cut.activations, rows, recipe, generator)
         targets = torch.from_numpy(labels).to(self._device)
         head = FewShotHead(recipe.head, self._n_features, int(labels.max()) + 1).to(self._device)
-        head.start_from_prototypes(_suffix_features(cut.split.suffix, views), targets.repeat_interleave(views.shape[1]))
+        head.start(
+            _suffix_features(cut.split.suffix, views),
+            targets.repeat_interleave(views.shape[1]),
+            recipe.head_start,
+            recipe.l2,
+            recipe.label_smoothing,
+        )
         network = nn.Sequential(cut.split.suffix, head)
         options = FitOptions(
             epochs=1,
@@ -135,20 +181,45 @@ class Finetuner:
             label_smoothing=recipe.label_smoothing,
             batch_statistics=False,
         )
-        if recipe.steps > 0:
+        if recipe.steps > 0 and not _is_probing(cut, recipe):
             batches = _draw_batches(views, targets, recipe.steps, generator)
             for _ in fit(start_training(network, options), lambda _: batches, options):
                 pass  # one epoch
         return network
 
 
+def _is_probing(cut: _Cut, recipe: FinetuneRecipe) -> bool:
+    """Whether a linear head is all that is fitted: a convex problem, solved and not trained."""
+    return cut.split.n_frozen == cut.split.n_groups and recipe.head == "linear"
+
+
+def _trained_parameters(cut: _Cut, recipe: FinetuneRecipe) -> Iterator[nn.Parameter]:
+    for module in cut.split.suffix.modules():
+        if recipe.trained == "all" or isinstance(module, NORMALISATIONS):
+            yield from (p for p in module.parameters(recurse=False) if p in cut.unfrozen)
+
+
+def _score(episode: Episode, logits: Tensor, seconds: float) -> EpisodeResult:
+    """`logits`: float (n_way * n_query, n_way), on the CPU."""
+    labels = torch.from_numpy(episode.query_labels)
+    predictions = logits.argmax(1)
+    class_ids = np.array(episode.class_ids, dtype=np.int64)
+    return EpisodeResult(
+        episode=episode,
+        accuracy=float((predictions == labels).double().mean()),
+        loss=float(F.cross_entropy(logits, labels)),
+        labels=class_ids[episode.query_labels],
+        predictions=class_ids[predictions.numpy()],
+        seconds=seconds,
+    )
+
+
 def _support_views(
     activations: FrozenActivations, rows: Indices, recipe: FinetuneRecipe, generator: torch.Generator
 ) -> Tensor:
     """Activations of every view of every support image: (n_images, n_views, ...); view 0 is the image itself."""
-    fixed = fixed_views(recipe.augment)
-    if fixed is not None:
-        return torch.stack([activations.fixed(rows, view) for view in fixed], dim=1)
+    if not has_random_views(recipe.augment):
+        return torch.stack([activations.fixed(rows, view) for view in fixed_views(recipe.augment)], dim=1)
     random = [activations.random(rows, recipe.augment, generator) for _ in range(recipe.n_views - 1)]
     return torch.stack([activations.fixed(rows, view=0), *random], dim=1)
 

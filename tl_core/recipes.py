@@ -17,6 +17,9 @@ Precision = Literal["auto", "float32", "bfloat16"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Schedule = Literal["one_cycle", "cosine"]
 Head = Literal["linear", "cosine"]
+HeadStart = Literal["prototypes", "probe"]
+Trained = Literal["all", "norm"]
+TestViews = Literal["none", "flip", "dihedral"]
 Unreadable = Literal["refuse", "skip"]
 Part = Literal["report", "search", "all"]
 
@@ -93,19 +96,28 @@ class FinetuneRecipe:
     max_lr: float = 1e-2
     """Peak of the one-cycle learning rate."""
     steps: int = 40
-    """Optimiser steps; each sees every support image once, in one of its views."""
+    """Optimiser steps; each sees every support image once, in one of its views. A linear head on a backbone that is
+    frozen as a whole takes none: its start is the answer."""
     augment: str = "none"
     """Views of the support images: none, or flip, dihedral, crop, colour joined by +."""
     n_views: int = 8
     """Views drawn per support image when crop or colour make them random."""
     head: Head = "linear"
-    """Classifier on the features, started from the class prototypes."""
+    """Classifier on the features."""
+    head_start: HeadStart = "probe"
+    """What a linear head starts from: class prototypes, or logistic regression (probe). Cosine: prototypes."""
+    l2: float = 3e-3
+    """Penalty of that logistic regression, on features of root mean square length 1."""
+    trained: Trained = "all"
+    """Which parameters of the unfrozen part are trained: all, or those of normalisation layers alone."""
     optimizer: Optimizer = "adamw"
     """Optimiser of the unfrozen part and the head."""
     weight_decay: float = 1e-2
     """Weight decay."""
     label_smoothing: float = 0.0
     """Label smoothing of the cross-entropy."""
+    test_views: TestViews = "none"
+    """Views of each new image over which probabilities are averaged: itself, flip, or dihedral (8)."""
 
     def __post_init__(self) -> None:
         check_range("freeze_depth", self.freeze_depth, 0, 1)
@@ -113,6 +125,10 @@ class FinetuneRecipe:
         check_count("steps", self.steps, 0, 1_000_000)
         check_count("n_views", self.n_views, 1, 1_000)
         check_choice("head", self.head, get_args(Head))
+        check_choice("head_start", self.head_start, get_args(HeadStart))
+        check_range("l2", self.l2, 1e-9, 1e9)
+        check_choice("trained", self.trained, get_args(Trained))
+        check_choice("test_views", self.test_views, get_args(TestViews))
         check_choice("optimizer", self.optimizer, get_args(Optimizer))
         check_range("weight_decay", self.weight_decay, 0, 10)
         check_range("label_smoothing", self.label_smoothing, 0, 0.99)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tl_core.augment import N_DIHEDRAL, augment_batch, dihedral_view, fixed_views, to_float
+from tl_core.augment import N_DIHEDRAL, augment_batch, dihedral_view, fixed_views, has_random_views, to_float
 from tl_core.errors import InputError
 
 EVERY_OPERATION = ["flip", "dihedral", "crop", "colour", "crop+flip", "flip+dihedral+crop+colour"]
@@ -136,13 +136,16 @@ def test_colour_keeps_the_order_of_the_channels() -> None:
         ("flip", [0, 1]),
         ("dihedral", [0, 1, 2, 3, 4, 5, 6, 7]),
         ("flip+dihedral", [0, 1, 2, 3, 4, 5, 6, 7]),
-        ("crop", None),
-        ("colour", None),
-        ("crop+flip", None),
     ],
 )
-def test_fixed_views_are_listed_and_random_ones_are_not(augment: str, views: list[int] | None) -> None:
+def test_fixed_views_are_listed(augment: str, views: list[int]) -> None:
     assert fixed_views(augment) == views
+    assert not has_random_views(augment)
+
+
+@pytest.mark.parametrize("augment", ["crop", "colour", "crop+flip"])
+def test_crops_and_colours_are_random_views(augment: str) -> None:
+    assert has_random_views(augment)
 
 
 def test_bytes_become_fractions_with_channels_first() -> None:

@@ -11,14 +11,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from tl_core.backbones import BackboneSpec, build_backbone, n_features
 from tl_core.classifier import (
-    COSINE_SCALE,
     Classifier,
     ClassifierDescription,
-    FewShotHead,
     Normalise,
     load_backbone,
     load_classifier,
@@ -26,6 +24,7 @@ from tl_core.classifier import (
     save_classifier,
 )
 from tl_core.errors import InputError
+from tl_core.heads import FewShotHead
 from tl_core.recipes import Head
 
 SPEC = BackboneSpec("resnet10_small", 16, mean=(0.1, 0.5, 0.9), std=(0.2, 0.3, 0.4))
@@ -118,54 +117,6 @@ def test_the_logits_are_those_of_images_scaled_and_normalised_once() -> None:
     head = {name: value.double().numpy() for name, value in classifier.head.state_dict().items()}
     by_hand = (grid - head["centre"]) / head["scale"] @ head["weight"].T + head["bias"]
     np.testing.assert_allclose(classifier(images).numpy(), by_hand, rtol=1e-4, atol=1e-4)
-
-
-FEATURES = torch.tensor([[1.0, 0.0], [3.0, 0.0], [0.0, 5.0], [0.0, 7.0]])
-LABELS = torch.tensor([0, 0, 0, 1])  # classes of different size, hence at different distances from the centre
-
-
-def started_head(kind: Head) -> FewShotHead:
-    head = FewShotHead(kind, 2, 2)
-    head.start_from_prototypes(FEATURES, LABELS)
-    return head
-
-
-@pytest.mark.parametrize("kind", ["linear", "cosine"])
-def test_a_head_is_centred_on_the_mean_of_the_support(kind: Head) -> None:
-    assert started_head(kind).centre.tolist() == [1.0, 3.0]
-
-
-def test_a_linear_head_scales_the_support_to_root_mean_square_length_one() -> None:
-    # centred: (0, -3), (2, -3), (-1, 2), (-1, 4); squared lengths 9, 13, 5, 17: mean 11
-    head = started_head("linear")
-    assert float(head.scale) == pytest.approx(11**0.5)
-    assert float(head.points(FEATURES).square().sum(1).mean()) == pytest.approx(1.0)
-
-
-@torch.no_grad()
-def test_a_linear_head_starts_as_the_nearest_class_mean() -> None:
-    # Logits are -10 / 2 * |x - p|^2 / 11 up to what both classes share; means are (4/3, 5/3) and (0, 7).
-    queries = torch.tensor([[2.0, 1.0], [0.0, 4.0], [-1.0, 2.0]])
-    distances = torch.cdist(queries, torch.tensor([[4 / 3, 5 / 3], [0.0, 7.0]])).square()
-    logits = started_head("linear")(queries)
-    by_hand = -0.5 * COSINE_SCALE * (distances[:, 0] - distances[:, 1]) / 11
-    torch.testing.assert_close(logits[:, 0] - logits[:, 1], by_hand)
-
-
-@torch.no_grad()
-def test_a_cosine_head_starts_with_the_directions_of_the_class_means() -> None:
-    head = started_head("cosine")
-    points = nn.functional.normalize(FEATURES - FEATURES.mean(0), dim=1)
-    directions = nn.functional.normalize(torch.stack([points[:3].mean(0), points[3]]), dim=1)
-    torch.testing.assert_close(head(FEATURES), COSINE_SCALE * points @ directions.T)
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("kind", ["linear", "cosine"])
-def test_support_images_that_are_all_equal_give_finite_logits(kind: Head) -> None:
-    head = FewShotHead(kind, 2, 2)
-    head.start_from_prototypes(torch.ones(4, 2), LABELS)
-    assert bool(torch.isfinite(head(torch.ones(3, 2))).all())
 
 
 def test_weights_of_another_architecture_are_refused(saved: Path) -> None:

@@ -109,7 +109,9 @@ def test_a_support_set_with_meaningless_labels_is_memorised(spec: BackboneSpec, 
 def test_the_same_labels_are_not_memorised_without_training() -> None:
     episode = draw(NOISE, 1)[0]
     shuffled = np.random.default_rng(1).permutation(episode.support_labels)
-    (result,) = run(tuner(RESNET), [ask_the_support(episode, shuffled)], replace(FULL, steps=0))
+    (result,) = run(
+        tuner(RESNET), [ask_the_support(episode, shuffled)], replace(FULL, steps=0, head_start="prototypes")
+    )
     assert result.accuracy < 1.0
 
 
@@ -148,7 +150,11 @@ def test_an_episode_gives_the_same_answers_whatever_ran_before_it(spec: Backbone
     episodes = draw(NOISE, 3)
     after_others = run(tuner(spec), episodes, recipe)[-1]
     (alone,) = run(tuner(spec), episodes[-1:], recipe)
-    assert answers(after_others) == answers(alone)
+    if recipe.freeze_depth < 1:
+        assert answers(after_others) == answers(alone)
+    else:  # solved together until the slowest has converged
+        assert np.array_equal(after_others.predictions, alone.predictions)
+        assert after_others.loss == pytest.approx(alone.loss, rel=1e-3)
 
 
 @pytest.mark.parametrize("recipe", [HALF, FULL], ids=["half", "full"])
@@ -228,7 +234,7 @@ def pixel_features(rows: NDArray[np.int64], spec: BackboneSpec) -> NDArray[np.fl
 
 def test_without_steps_a_linear_head_is_the_nearest_class_mean_worked_out_by_hand() -> None:
     episodes = draw(NOISE, 10)
-    results = run(tuner(UNEVEN), episodes, replace(LINEAR_PROBE, steps=0))
+    results = run(tuner(UNEVEN), episodes, replace(LINEAR_PROBE, head_start="prototypes"))
     for episode, result in zip(episodes, results, strict=True):
         support = pixel_features(episode.support_rows, UNEVEN)
         means = np.stack([support[episode.support_labels == way].mean(0) for way in range(SHAPE.n_way)])
