@@ -15,7 +15,7 @@ from mlflow.entities import Metric, Param
 
 from pipelines.figures import draw_confusion, draw_distribution
 from pipelines.networks import RECIPE_ARTIFACT
-from pipelines.tracking import child_tags, log_params
+from pipelines.tracking import child_tags, log_series
 from tl_core.datasets import ImageDataset
 from tl_core.episodes import EpisodePool
 from tl_core.finetune import EpisodeResult
@@ -40,7 +40,6 @@ class EpisodeLog:
         self._results: list[EpisodeResult] = []
         # What makes two runs comparable: the same pool, seed and shape give the same episodes.
         mlflow.set_tags({"episodes": json.dumps({"pool": pool.fingerprint, "seed": seed, **asdict(shape)})})
-        log_params({f"recipe.{name}": value for name, value in asdict(recipe).items()})
         mlflow.log_dict(asdict(recipe), RECIPE_ARTIFACT)
 
     def accuracy(self) -> Estimate:
@@ -75,10 +74,7 @@ class EpisodeLog:
         for name in ("precision", "recall", "f1"):
             metrics[f"macro_{name}"] = estimate([getattr(scores, name) for scores in macro]).mean
         mlflow.log_metrics(metrics)
-        now = int(time.time() * 1000)
-        steps = [Metric("episode/accuracy", r.accuracy, now, r.episode.index) for r in self._results]
-        for start in range(0, len(steps), 1000):  # the most metrics that one batch may hold
-            self._client.log_batch(self._run.info.run_id, metrics=steps[start : start + 1000])
+        log_series({"episode/accuracy": [result.accuracy for result in self._results]})
         self._log_artifacts(accuracy)
         return accuracy
 

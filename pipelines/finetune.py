@@ -51,21 +51,26 @@ def run(config: FinetuneConfig) -> str:
     from tqdm import tqdm
 
     from pipelines.episode_log import EpisodeLog
-    from pipelines.networks import find_recipe, load_network
+    from pipelines.networks import CONTROLS, find_recipe, load_network
+    from pipelines.provenance import check_unseen, log_origin
     from pipelines.tracking import log_dataset, tracked_run
     from tl_core.datasets import load_dataset
     from tl_core.devices import pick_device
     from tl_core.episodes import build_pool, check_pool, sample_episode
-    from tl_core.errors import InputError
     from tl_core.finetune import Finetuner
+    from tl_core.splits import part_rows
 
     with tracked_run("finetune", config) as run_id:
-        if config.search_run and config.part != "report":
-            raise InputError(f"part is {config.part}; a searched recipe is scored on part=report, which it never saw")
         recipe = find_recipe(config.search_run, config.recipe)
         network, spec = load_network(config.backbone_run, config.backbone, config.image_size, config.seed)
         dataset = load_dataset(config.target, spec.image_size, unreadable=config.unreadable)
         log_dataset(dataset, "target")
+        log_origin(config.backbone_run, spec, config.seed, recipe)
+        rows = part_rows(dataset, config.part)
+        if config.backbone_run not in CONTROLS:
+            check_unseen(config.backbone_run, "pretrain", dataset, rows)
+        if config.search_run:
+            check_unseen(config.search_run, "search", dataset, rows)
         pool = build_pool(dataset, config.part)
         check_pool(pool, config.shape)
         log = EpisodeLog(dataset, pool, config.shape, config.seed, recipe)

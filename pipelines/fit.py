@@ -9,7 +9,7 @@ it is, is what `finetune` measured: no image is left here to measure it on.
 from __future__ import annotations
 
 import tempfile
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipelines.cli import run_command_line
@@ -51,7 +51,8 @@ def run(config: FitConfig) -> str:
     import numpy as np
 
     from pipelines.networks import CLASSIFIER_ARTIFACT, SAMPLES_ARTIFACT, find_recipe, load_network
-    from pipelines.tracking import log_dataset, log_params, tracked_run
+    from pipelines.provenance import log_origin
+    from pipelines.tracking import log_dataset, tracked_run
     from tl_core.classifier import ClassifierDescription, save_classifier
     from tl_core.datasets import load_dataset
     from tl_core.devices import pick_device
@@ -59,8 +60,8 @@ def run(config: FitConfig) -> str:
 
     with tracked_run("fit", config) as run_id:
         recipe = find_recipe(config.search_run, config.recipe)
-        log_params({f"recipe.{name}": value for name, value in asdict(recipe).items()})
         network, spec = load_network(config.backbone_run, config.backbone, config.image_size, config.seed)
+        log_origin(config.backbone_run, spec, config.seed, recipe)
         dataset = load_dataset(config.target, spec.image_size, unreadable=config.unreadable)
         log_dataset(dataset, "target")
         rows = np.arange(len(dataset.labels))

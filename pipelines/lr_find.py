@@ -47,13 +47,10 @@ class LrFindConfig:
 
 def run(config: LrFindConfig) -> str:
     """Test and log; returns the run's id."""
-    import time
-
     import mlflow
-    from mlflow.entities import Metric
 
     from pipelines.figures import draw_lr_curve
-    from pipelines.tracking import log_dataset, tracked_run
+    from pipelines.tracking import log_dataset, log_series, tracked_run
     from tl_core.backbones import BackboneSpec, build_backbone
     from tl_core.datasets import load_dataset
     from tl_core.devices import pick_device
@@ -69,11 +66,7 @@ def run(config: LrFindConfig) -> str:
         split = split_within_classes(dataset, 0.1, 0.1, config.seed)
         training = Pretraining(backbone, spec, dataset, split, config.recipe, config.seed)
         curve = training.lr_range_test(device, (config.min_lr, config.end_lr), config.n_steps)
-        now = int(time.time() * 1000)
-        steps = list(enumerate(zip(curve.rates, curve.losses, strict=True)))
-        metrics = [Metric("lr", rate, now, step) for step, (rate, _) in steps]
-        metrics += [Metric("loss", loss, now, step) for step, (_, loss) in steps]
-        mlflow.MlflowClient().log_batch(run_id, metrics=metrics[:1000])
+        log_series({"lr": curve.rates, "loss": curve.losses})
         mlflow.log_metric("suggestion", curve.suggestion)
         mlflow.log_figure(draw_lr_curve(curve), "lr_curve.png")
         print(f"lr_find {run_id}: the loss falls most steeply at max_lr={curve.suggestion:.2e}")

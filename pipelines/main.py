@@ -62,7 +62,7 @@ def run(config: MainConfig) -> str:
     from pipelines.tracking import tracked_run
 
     with tracked_run("main", config) as run_id:
-        _check_target(config)
+        _check_data(config)
         backbone_run = pretrain.run(_pretrain_config(config))
         score = _finetune_config(config)
         runs = {
@@ -80,14 +80,21 @@ def run(config: MainConfig) -> str:
     return run_id
 
 
-def _check_target(config: MainConfig) -> None:
-    """Refuse a target that is too small before the source is trained on, not after it."""
+def _check_data(config: MainConfig) -> None:
+    """Refuse a target that is too small, or part of the source, before the source is trained on, not after it."""
     from tl_core.datasets import load_dataset
     from tl_core.episodes import build_pool, check_pool
+    from tl_core.errors import InputError
 
-    dataset = load_dataset(config.target, config.image_size, unreadable=config.unreadable)
-    check_pool(build_pool(dataset, "report"), config.shape)
-    check_pool(build_pool(dataset, "search"), config.shape)
+    target = load_dataset(config.target, config.image_size, unreadable=config.unreadable)
+    check_pool(build_pool(target, "report"), config.shape)
+    check_pool(build_pool(target, "search"), config.shape)
+    source = load_dataset(config.source, config.image_size, unreadable=config.unreadable)
+    n_shared = len(set(source.content_hashes) & set(target.content_hashes))
+    if n_shared:
+        raise InputError(
+            f"source and target share {n_shared:,} images; a backbone must not have seen what it is scored on"
+        )
 
 
 def _pretrain_config(config: MainConfig) -> pretrain.PretrainConfig:

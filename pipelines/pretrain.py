@@ -54,10 +54,12 @@ class PretrainConfig:
 def run(config: PretrainConfig) -> str:
     """Pretrain and log; returns the run's id, whose artifact `backbone` is what `finetune` loads."""
     import mlflow
+    import numpy as np
 
     from pipelines.checkpoints import kept_checkpoint
     from pipelines.figures import draw_training_curves
     from pipelines.networks import BACKBONE_ARTIFACT
+    from pipelines.provenance import log_seen_images
     from pipelines.tracking import log_dataset, tracked_run
     from tl_core.backbones import BackboneSpec, build_backbone
     from tl_core.classifier import save_backbone
@@ -72,6 +74,7 @@ def run(config: PretrainConfig) -> str:
         device = pick_device(config.device)
         dataset = load_dataset(config.source, config.image_size, unreadable=config.unreadable)
         log_dataset(dataset, "source")
+        log_seen_images(dataset, np.arange(len(dataset.labels)))
         split = split_within_classes(dataset, config.val_fraction, config.test_fraction, config.seed)
         training = Pretraining(backbone, spec, dataset, split, config.recipe, config.seed)
         with kept_checkpoint("pretrain", config, dataset.fingerprint) as checkpoint:

@@ -37,13 +37,15 @@ def run(config: RegisterConfig) -> str:
 
     from pipelines.evidence import describe, load_evidence
     from pipelines.networks import ONNX_ARTIFACT
+    from pipelines.provenance import check_same_origin
     from pipelines.tracking import fetch_artifact, find_run, tracked_run
     from registry.gate import Decision, decide
     from registry.versions import NewVersion, champion_of, promote, register_challenger
 
     with tracked_run("register", config) as run_id:
-        find_run(config.export_run, "export")
+        export_run = find_run(config.export_run, "export")
         finetune_run = find_run(config.finetune_run, "finetune")
+        check_same_origin(finetune_run, find_run(export_run.data.params["fit_run"], "fit"))
         champion = champion_of(config.name)
         if champion is None:
             decision = Decision(True, "there was no champion")

@@ -8,7 +8,7 @@ nested run; trials that are clearly behind the best one on the same episodes are
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from pipelines.cli import run_command_line
 from tl_core.recipes import Device, EpisodeShape, FinetuneRecipe, Unreadable, check_range
@@ -53,24 +53,33 @@ def run(config: SearchConfig) -> str:
     from tqdm import tqdm
 
     from pipelines.networks import load_network
+    from pipelines.provenance import log_seen_images, network_name
     from pipelines.tracking import log_dataset, tracked_run
     from pipelines.trial_log import TrialLog, study_storage
     from tl_core.datasets import load_dataset
     from tl_core.devices import pick_device
     from tl_core.episodes import build_pool, check_pool, sample_episode
     from tl_core.finetune import Finetuner
-    from tl_core.search import SearchSpace, build_study, run_trials
+    from tl_core.search import SEARCHED, SearchSpace, build_study, check_setting, run_trials
+    from tl_core.splits import part_rows
 
     with tracked_run("search", config) as run_id:
         network, spec = load_network(config.backbone_run, config.backbone, config.image_size, config.seed)
         dataset = load_dataset(config.target, spec.image_size, unreadable=config.unreadable)
         log_dataset(dataset, "target")
+        log_seen_images(dataset, part_rows(dataset, "search"))
         pool = build_pool(dataset, "search")
         check_pool(pool, config.shape)
         episodes = [sample_episode(pool, config.shape, config.seed, i) for i in range(config.n_episodes)]
         finetuner = Finetuner(network, spec, dataset, pick_device(config.device))
         study = build_study(config.study or f"search-{run_id}", study_storage(), config.seed)
         mlflow.set_tag("study", study.study_name)
+        fixed = {name: value for name, value in asdict(config.recipe).items() if name not in SEARCHED}
+        check_setting(
+            study,
+            {"pool": pool.fingerprint, "network": network_name(config.backbone_run, spec, config.seed), "recipe": fixed}
+            | {"n_episodes": config.n_episodes, "seed": config.seed, **asdict(config.shape)},
+        )
         log = TrialLog(study, config.n_episodes)
         trials = run_trials(
             study,

@@ -5,14 +5,16 @@ from __future__ import annotations
 import getpass
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 import mlflow
 from filelock import FileLock
-from mlflow.entities import Param, Run
+from mlflow.entities import Metric, Param, Run
 from mlflow.exceptions import MlflowException
 from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_USER
@@ -28,7 +30,7 @@ EXPERIMENT = "transfer-lab"
 KIND = "kind"
 """Tag that says which entry point a run belongs to."""
 
-_DIGEST_LENGTH, _PROFILE_LENGTH = 36, 16_777_215  # what the store takes
+_DIGEST_LENGTH, _PROFILE_LENGTH, _BATCH_LENGTH = 36, 16_777_215, 1000  # what the store takes
 
 
 def default_tracking_uri() -> str:
@@ -73,7 +75,10 @@ def tracked_run(kind: str, config: Any, tags: Mapping[str, str] | None = None) -
         yield run_id
     except BaseException as error:
         status = "FAILED" if isinstance(error, Exception) else "KILLED"
-        mlflow.set_tag("error", str(error)[:1000] or type(error).__name__)
+        # File names need not be text; the store takes nothing else.
+        reason = str(error).encode("utf-8", "backslashreplace").decode()
+        with suppress(MlflowException):  # the error itself is what must be heard
+            mlflow.set_tag("error", reason[:1000] or type(error).__name__)
         raise
     finally:
         mlflow.end_run(status)
@@ -97,6 +102,16 @@ def log_params(params: Mapping[str, Any]) -> None:
     known = client.get_run(run.info.run_id).data.params
     new = [Param(key, str(value)) for key, value in params.items() if key not in known]
     client.log_batch(run.info.run_id, params=new)
+
+
+def log_series(series: Mapping[str, Sequence[float]]) -> None:
+    """Log whole curves of the active run, with the position as step, in as few calls as the store takes."""
+    run = mlflow.active_run()
+    assert run is not None
+    now = int(time.time() * 1000)
+    metrics = [Metric(name, value, now, step) for name, values in series.items() for step, value in enumerate(values)]
+    for start in range(0, len(metrics), _BATCH_LENGTH):
+        mlflow.MlflowClient().log_batch(run.info.run_id, metrics=metrics[start : start + _BATCH_LENGTH])
 
 
 def log_dataset(dataset: ImageDataset, context: str) -> None:
@@ -152,7 +167,7 @@ def fetch_artifact(run_id: str, name: str) -> Path:
     uri = mlflow.MlflowClient().get_run(run_id).info.artifact_uri
     assert uri is not None
     try:
-        if uri.startswith("file:") or "://" not in uri:
+        if urlparse(uri).scheme in ("", "file"):
             path = Path(local_file_uri_to_path(uri), name)
         else:
             folder = default_cache_dir() / "artifacts" / run_id

@@ -50,7 +50,7 @@ class Pixels(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """float (n, 3, h, w) to (n, 192)."""
-        return F.adaptive_avg_pool2d(images, PIXEL_GRID).flatten(1)
+        return F.interpolate(images, size=(PIXEL_GRID, PIXEL_GRID), mode="area").flatten(1)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:  # noqa: ARG002 - timm's interface
         """No parameters, hence no groups (timm's interface)."""

@@ -47,7 +47,7 @@ def build_backbone(spec: BackboneSpec, seed: int) -> nn.Module:
         # images nor small data.
         backbone.pre_logits = nn.Identity()
     _open_residual_branches(backbone)
-    _check_size(backbone, spec)
+    check_size(backbone, spec)
     return backbone
 
 
@@ -72,7 +72,8 @@ def _size_option(spec: BackboneSpec) -> dict[str, int]:
     return {"img_size": spec.image_size} if spec.architecture.startswith(fixed_size) else {}
 
 
-def _check_size(backbone: nn.Module, spec: BackboneSpec) -> None:
+def check_size(backbone: nn.Module, spec: BackboneSpec) -> None:
+    """Raise `InputError` if the backbone cannot work on images of this size."""
     try:
         n_features(backbone, spec)
     except (RuntimeError, AssertionError, ValueError) as error:

@@ -8,8 +8,10 @@ anywhere; members that point outside the archive are refused all the same.
 from __future__ import annotations
 
 import hashlib
+import lzma
 import os
 import tarfile
+import tempfile
 import threading
 import zipfile
 import zlib
@@ -17,6 +19,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+
+from filelock import FileLock
 
 from tl_core.errors import InputError
 from tl_core.preprocess import is_image_name
@@ -106,30 +110,42 @@ def _resolve(spec: str, data_dir: Path) -> Path:
 
 
 def _download_eurosat(data_dir: Path) -> Path:
-    folder = data_dir / "eurosat" / "2750"
-    if not folder.is_dir():
-        from torchvision.datasets import EuroSAT
+    folder = data_dir / "eurosat"
+    data_dir.mkdir(parents=True, exist_ok=True)
+    with FileLock(data_dir / "eurosat.lock"):
+        if not folder.is_dir():
+            from torchvision.datasets import EuroSAT
 
-        try:
-            EuroSAT(str(data_dir), download=True)
-        except (OSError, RuntimeError) as error:
-            raise InputError(
-                f"EuroSAT could not be downloaded ({error}); fetch EuroSAT.zip elsewhere and give its path instead"
-            ) from error
-    return folder
+            # Beside its place and then renamed: what a killed download leaves is never taken for the whole.
+            with tempfile.TemporaryDirectory(dir=data_dir) as scratch:
+                try:
+                    EuroSAT(scratch, download=True)
+                except (OSError, RuntimeError) as error:
+                    raise InputError(
+                        f"EuroSAT could not be downloaded ({error}); fetch EuroSAT.zip elsewhere and give its path"
+                    ) from error
+                Path(scratch, "eurosat").rename(folder)
+    return folder / "2750"
 
 
 def _folder_names(root: Path) -> tuple[list[str], list[str]]:
     names, stamps = [], []
-    # followlinks stays off: a link to a parent would never end.
-    for folder, subfolders, files in os.walk(root):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+    visited = {root.resolve()}
+    for folder, subfolders, files in os.walk(root, onerror=_refuse_folder, followlinks=True):
+        # A link may lead to a parent, and then there would be no end: each folder is entered once.
+        kept = [n for n in sorted(subfolders) if not n.startswith(".") and Path(folder, n).resolve() not in visited]
+        subfolders[:] = kept
+        visited |= {Path(folder, name).resolve() for name in kept}
         for file in sorted(files):
             if is_image_name(file):
                 path = Path(folder, file)
                 names.append(path.relative_to(root).as_posix())
                 stamps.append(_file_stamp(path))
     return names, stamps
+
+
+def _refuse_folder(error: OSError) -> None:
+    raise InputError(f"folder {error.filename} cannot be read ({error.strerror})") from error
 
 
 def _file_stamp(path: Path) -> str:
@@ -182,6 +198,7 @@ def _zip_reader(archive: zipfile.ZipFile) -> Reader:
         except (
             zipfile.BadZipFile,
             zlib.error,
+            lzma.LZMAError,
             RuntimeError,
             NotImplementedError,
             EOFError,

@@ -26,7 +26,11 @@ def pick_device(device: Device) -> torch.device:
 def pick_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     """The dtype for autocast: bfloat16 if asked for, or if `auto` and the device multiplies it in hardware."""
     if precision == "auto":
-        fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_multiplies_bfloat16(device)
+        fast = (
+            torch.cuda.is_bf16_supported(including_emulation=False)
+            if device.type == "cuda"
+            else _cpu_multiplies_bfloat16(device)
+        )
         return torch.bfloat16 if fast else torch.float32
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
 

@@ -77,6 +77,9 @@ class Finetuner:
         self._n_features = n_features(backbone.cpu(), spec)
         self._backbone.to(device)
         self._cuts: dict[float, _Cut] = {}
+        # Of the whole backbone: once it is cut, parameters of some layers hang on modules without a type.
+        norms = (module for module in backbone.modules() if isinstance(module, NORMALISATIONS))
+        self._norms = frozenset(parameter for norm in norms for parameter in norm.parameters())
 
     def run_episodes(self, episodes: Iterable[Episode], recipe: FinetuneRecipe) -> Iterator[EpisodeResult]:
         """Fine-tune on each episode's support images and score its query images; all episodes have the same shape."""
@@ -143,7 +146,7 @@ class Finetuner:
             twin = next((cut for cut in self._cuts.values() if cut.split.n_frozen == split.n_frozen), None)
             self._cuts[recipe.freeze_depth] = twin or self._new_cut(split)
         cut = self._cuts[recipe.freeze_depth]
-        trained = set(_trained_parameters(cut, recipe))
+        trained = cut.unfrozen if recipe.trained == "all" else cut.unfrozen & self._norms
         for parameter in self._backbone.parameters():
             parameter.requires_grad_(parameter in trained)
         return cut
@@ -191,12 +194,6 @@ class Finetuner:
 def _is_probing(cut: _Cut, recipe: FinetuneRecipe) -> bool:
     """Whether a linear head is all that is fitted: a convex problem, solved and not trained."""
     return cut.split.n_frozen == cut.split.n_groups and recipe.head == "linear"
-
-
-def _trained_parameters(cut: _Cut, recipe: FinetuneRecipe) -> Iterator[nn.Parameter]:
-    for module in cut.split.suffix.modules():
-        if recipe.trained == "all" or isinstance(module, NORMALISATIONS):
-            yield from (p for p in module.parameters(recurse=False) if p in cut.unfrozen)
 
 
 def _score(episode: Episode, logits: Tensor, seconds: float) -> EpisodeResult:

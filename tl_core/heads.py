@@ -175,9 +175,15 @@ def _principal_axes(centred: Tensor) -> tuple[Tensor, Tensor]:
     """Orthonormal axes (b, d, r) and the sum of squares (b, r) along each, r = min(n, d); of empty axes 0."""
     n, d = centred.shape[1:]
     if n >= d:
-        squares, axes = torch.linalg.eigh(centred.mT @ centred)
+        squares, axes = _eigh(centred.mT @ centred)
         return axes, squares.clamp(min=0)
-    squares, left = torch.linalg.eigh(centred @ centred.mT)
+    squares, left = _eigh(centred @ centred.mT)
     empty = squares <= _RANK_TOLERANCE * squares[:, -1:]
     inverse = torch.where(empty, torch.zeros_like(squares), squares.clamp(min=1e-30).rsqrt())
     return centred.mT @ (left * inverse[:, None]), torch.where(empty, torch.zeros_like(squares), squares)
+
+
+def _eigh(symmetric: Tensor) -> tuple[Tensor, Tensor]:
+    # Not every accelerator has this decomposition, and for small matrices the CPU is as fast.
+    values, vectors = torch.linalg.eigh(symmetric.cpu())
+    return values.to(symmetric.device), vectors.to(symmetric.device)

@@ -19,12 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 from filelock import FileLock
 from numpy.typing import NDArray
 
 from tl_core.data_specs import ImageEntry, ImageListing, Reader
-from tl_core.preprocess import ResizeRule, UnreadableImageError, decode_image
+from tl_core.preprocess import PREPROCESS_VERSION, ResizeRule, UnreadableImageError, decode_image
 
+# Pixels decoded by other code are other pixels: serving would decode anew, and must agree.
+_DECODER = f"{PREPROCESS_VERSION}.{PIL.__version__}"
 _DECODE_CHUNK = 512  # images in flight at a time: bounds memory, keeps the threads busy
 
 
@@ -71,7 +74,7 @@ class CachedImages:
 def load_images(listing: ImageListing, image_size: int, resize_rule: ResizeRule, cache_dir: Path) -> CachedImages:
     """Return the decoded images of a listing, decoding them only if no earlier call did."""
     cache_dir.mkdir(parents=True, exist_ok=True)
-    key = hashlib.sha256(f"{listing.signature}:{image_size}:{resize_rule}".encode()).hexdigest()[:32]
+    key = hashlib.sha256(f"{listing.signature}:{image_size}:{resize_rule}:{_DECODER}".encode()).hexdigest()[:32]
     index_path = cache_dir / f"{key}.json"
     with FileLock(cache_dir / f"{key}.lock"):
         index = _read_index(index_path)
@@ -84,11 +87,16 @@ def load_images(listing: ImageListing, image_size: int, resize_rule: ResizeRule,
 
 
 def _read_index(path: Path) -> CacheIndex | None:
-    return CacheIndex.from_json(path.read_text()) if path.is_file() else None
+    try:
+        return CacheIndex.from_json(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, KeyError):  # cut short by a power failure, say: as good as absent
+        return None
 
 
 def _pixel_path(fingerprint: str, image_size: int, resize_rule: str, cache_dir: Path) -> Path:
-    return cache_dir / f"{fingerprint[:32]}-{resize_rule}{image_size}.uint8"
+    return cache_dir / f"{fingerprint[:32]}-{resize_rule}{image_size}-{_DECODER}.uint8"
 
 
 def _map_pixels(index: CacheIndex, image_size: int, resize_rule: str, cache_dir: Path) -> NDArray[np.uint8]:
@@ -160,4 +168,6 @@ def _decode_entry(read: Reader, entry: ImageEntry, image_size: int, rule: Resize
 def _write_atomically(path: Path, content: bytes) -> None:
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as scratch:
         scratch.write(content)
+        scratch.flush()
+        os.fsync(scratch.fileno())
     Path(scratch.name).replace(path)

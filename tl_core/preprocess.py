@@ -15,6 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+PREPROCESS_VERSION = 1
+"""To be raised with every change of the pixels that `decode_image` gives."""
+
 ResizeRule = Literal["crop", "stretch"]
 RESIZE_RULES: tuple[ResizeRule, ...] = get_args(ResizeRule)
 

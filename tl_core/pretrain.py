@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tl_core.augment import augment_batch, to_float
-from tl_core.backbones import BackboneSpec, n_features
+from tl_core.backbones import BackboneSpec, check_size, n_features
 from tl_core.classifier import Normalise
 from tl_core.datasets import ImageDataset
 from tl_core.devices import pick_dtype
@@ -69,8 +69,8 @@ class Pretraining:
         self._model = nn.Sequential(Normalise(spec), backbone, head).to(memory_format=torch.channels_last)
         self._batch_size = min(recipe.batch_size, len(split.train))
         self._sizes = _view_sizes(spec, recipe)
-        if self._sizes[0] != spec.image_size:
-            n_features(backbone, replace(spec, image_size=self._sizes[0]))
+        for size in set(self._sizes):
+            check_size(backbone, replace(spec, image_size=size))
 
     def epochs(
         self,

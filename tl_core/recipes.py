@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
 from tl_core.errors import InputError
@@ -52,9 +52,14 @@ def parse_recipe(text: str) -> FinetuneRecipe:
         InputError: not JSON, or not a recipe.
     """
     try:
-        return FinetuneRecipe(**json.loads(text))
+        recipe = FinetuneRecipe(**json.loads(text))
     except (ValueError, TypeError, InputError) as error:
         raise InputError(f"the recipe cannot be read ({error})") from error
+    # A field that is missing would silently take today's default.
+    missing = {field.name for field in fields(FinetuneRecipe)} - set(json.loads(text))
+    if missing:
+        raise InputError(f"the recipe does not say {', '.join(sorted(missing))}; it is of an older version")
+    return recipe
 
 
 def parse_augment(augment: str) -> tuple[str, ...]:

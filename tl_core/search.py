@@ -7,7 +7,7 @@ one can be stopped early (Wilcoxon signed-rank test on the paired scores). A sto
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -21,7 +21,8 @@ from tl_core.training import TrainingDivergedError
 ScoreRecipe = Callable[[FinetuneRecipe], Iterable[float]]
 """From a recipe to its accuracy on each search episode, lazily: what is not asked for is not computed."""
 
-RECIPE_ATTRIBUTE = "recipe"
+RECIPE_ATTRIBUTE, SETTING_ATTRIBUTE = "recipe", "setting"
+SEARCHED = ("max_lr", "freeze_depth", "augment")
 
 
 @dataclass(frozen=True)
@@ -90,10 +91,33 @@ def run_trials(
         raise InputError(f"n_trials is {n_trials}; allowed is 1 or more")
     space = _space_with(space, base)
     _check_same_space(study, space)
-    if not study.trials:
-        study.enqueue_trial({name: asdict(base)[name] for name in ("max_lr", "freeze_depth", "augment")})
+    first = {name: asdict(base)[name] for name in SEARCHED}
+    # A killed search may have left its first trial unfinished.
+    if not any(t.state.is_finished() and t.params == first for t in study.trials):
+        study.enqueue_trial(first)
     while len([t for t in study.trials if t.state.is_finished()]) < n_trials:
         yield _run_trial(study, study.ask(), space, base, score_recipe)
+
+
+def check_setting(study: optuna.Study, setting: Mapping[str, object]) -> None:
+    """Remember what a new study searches on, and refuse to continue one that searched on something else.
+
+    Args:
+        setting: whatever scores depend on beside the recipe, such as the episodes and the network; JSON values.
+
+    Raises:
+        InputError: the study was begun in another setting.
+    """
+    begun = study.user_attrs.get(SETTING_ATTRIBUTE)
+    if begun is None:
+        study.set_user_attr(SETTING_ATTRIBUTE, dict(setting))
+        return
+    for name, value in setting.items():
+        if begun.get(name) != value:
+            raise InputError(
+                f"study {study.study_name} was begun with {name}={begun.get(name)}, not {value}; "
+                "give another study name"
+            )
 
 
 def best_recipe(study: optuna.Study) -> tuple[FinetuneRecipe, float]:

@@ -40,7 +40,7 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]
         mlflow.set_registry_uri(uri)
         data = write_colour_images(folder / "data")
         config = MainConfig(
-            source=str(data),
+            source=str(write_colour_images(folder / "source", seed=1)),
             target=str(data),
             image_size=16,
             shape=SHAPE,
@@ -132,13 +132,14 @@ def test_the_champion_loads_in_mlflow_and_agrees_with_predict(line: tuple[str, P
 
 
 def test_a_second_registration_is_decided_by_the_gate(line: tuple[str, Path]) -> None:
-    from pipelines import register
-
-    export_run = child_of_kind(line[0], "export").info.run_id
-    worse = child_of_kind(line[0], "finetune", 1).info.run_id
-    run_id = register.run(register.RegisterConfig(export_run=export_run, finetune_run=worse, name=NAME, tolerance=0.0))
     import mlflow
 
+    from pipelines import export, fit, register
+
+    worse = child_of_kind(line[0], "finetune", 1).info.run_id
+    fit_run = fit.run(fit.FitConfig(target=str(line[1]), backbone_run="random", image_size=16))
+    export_run = export.run(export.ExportConfig(fit_run=fit_run))
+    run_id = register.run(register.RegisterConfig(export_run=export_run, finetune_run=worse, name=NAME, tolerance=0.0))
     tags = mlflow.MlflowClient().get_run(run_id).data.tags
     assert tags["promoted"] == "False"
     assert "paired difference" in tags["gate"]
@@ -150,5 +151,41 @@ def test_a_searched_recipe_may_not_be_reported_on_what_the_search_saw(line: tupl
 
     search = child_of_kind(line[0], "search").info.run_id
     config = FinetuneConfig(target=str(line[1]), backbone_run="random", shape=SHAPE, search_run=search)
-    with pytest.raises(InputError, match="part=report"):
+    with pytest.raises(InputError, match=f"search run {search} has seen 30 of the 60 images to report on"):
         finetune.run(replace(config, part="all"))
+
+
+def test_a_backbone_may_not_be_scored_on_its_own_source(line: tuple[str, Path]) -> None:
+    from pipelines import finetune
+
+    pretrain = child_of_kind(line[0], "pretrain")
+    source = line[1].parent / "source"
+    config = FinetuneConfig(target=str(source), backbone_run=pretrain.info.run_id, shape=SHAPE)
+    with pytest.raises(InputError, match="has seen 30 of the 30 images to report on"):
+        finetune.run(config)
+
+
+def test_source_and_target_may_not_share_images(line: tuple[str, Path]) -> None:
+    config = MainConfig(source=str(line[1]), target=str(line[1]), image_size=16, shape=SHAPE)
+    with pytest.raises(InputError, match="source and target share 60 images"):
+        main.run(config)
+
+
+def test_scores_of_another_classifier_are_no_evidence(line: tuple[str, Path]) -> None:
+    from pipelines import register
+
+    export_run = child_of_kind(line[0], "export").info.run_id
+    other = child_of_kind(line[0], "finetune", 0).info.run_id
+    with pytest.raises(InputError, match="scored another network than fit run"):
+        register.run(register.RegisterConfig(export_run=export_run, finetune_run=other, name=NAME))
+
+
+def test_a_study_is_not_continued_on_other_episodes(line: tuple[str, Path]) -> None:
+    from pipelines import search
+
+    study = child_of_kind(line[0], "search").data.tags["study"]
+    config = search.SearchConfig(
+        target=str(line[1]), backbone_run="random", image_size=16, shape=SHAPE, n_episodes=3, n_trials=4, study=study
+    )
+    with pytest.raises(InputError, match=f"study {study} was begun with network="):
+        search.run(config)

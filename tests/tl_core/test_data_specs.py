@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import struct
 import tarfile
 import tempfile
@@ -264,6 +265,21 @@ def test_tar_members_that_are_no_files_are_ignored(kind: bytes, tmp_path: Path) 
     with tarfile.open(path, "a") as archive:
         archive.addfile(info)
     assert [entry.name for entry in listed(path).entries] == list(PICTURES)
+
+
+def test_a_class_folder_may_be_a_link(tmp_path: Path) -> None:
+    path = to_folder(tmp_path / "set", PICTURES)
+    elsewhere = to_folder(tmp_path / "elsewhere", PICTURES)
+    (path / "linked").symlink_to(elsewhere / "red", target_is_directory=True)
+    assert "linked" in {entry.class_name for entry in listed(path).entries}
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
+def test_a_folder_that_may_not_be_read_is_refused(tmp_path: Path) -> None:
+    path = to_folder(tmp_path / "set", PICTURES)
+    (path / "red").chmod(0)
+    with pytest.raises(InputError, match="red cannot be read"):
+        listed(path)
 
 
 @pytest.mark.timeout(20)

@@ -110,8 +110,11 @@ def test_a_recipe_survives_json() -> None:
     assert parse_recipe(json.dumps(asdict(recipe))) == recipe
 
 
-def test_a_missing_field_takes_its_default() -> None:
-    assert parse_recipe('{"steps": 3}') == FinetuneRecipe(steps=3)
+def test_a_recipe_of_an_older_version_does_not_take_todays_defaults() -> None:
+    values = asdict(FinetuneRecipe())
+    del values["head_start"]
+    with pytest.raises(InputError, match="the recipe does not say head_start; it is of an older version"):
+        parse_recipe(json.dumps(values))
 
 
 @pytest.mark.parametrize("text", ["", "{", "null", "[1, 2]", '"crop"', "3"])

@@ -1,0 +1,70 @@
+"""What a run was made from and which images it has seen, so that no number is reported on images already used."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+import mlflow
+import numpy as np
+from mlflow.entities import Run
+from numpy.typing import NDArray
+
+from pipelines.networks import CONTROLS
+from pipelines.tracking import fetch_artifact, log_params
+from tl_core.backbones import BackboneSpec
+from tl_core.datasets import ImageDataset
+from tl_core.errors import InputError
+from tl_core.recipes import FinetuneRecipe
+from tl_core.splits import Indices
+
+SEEN_ARTIFACT = "seen_images.npy"
+
+_ORIGIN = ("network", "recipe", "target_fingerprint")
+
+
+def log_origin(network: str, spec: BackboneSpec, seed: int, recipe: FinetuneRecipe) -> None:
+    """Tag the active run with the network and the recipe that it really uses; `log_dataset` adds the data."""
+    mlflow.set_tags({"network": network_name(network, spec, seed), "recipe": json.dumps(asdict(recipe))})
+    log_params({f"recipe.{name}": value for name, value in asdict(recipe).items()})
+
+
+def network_name(network: str, spec: BackboneSpec, seed: int) -> str:
+    """Name that tells networks apart: a run id, or what an untrained network is built from."""
+    return network if network not in CONTROLS else f"{network}:{spec.architecture}:{spec.image_size}:{seed}"
+
+
+def check_same_origin(scored: Run, fitted: Run) -> None:
+    """Raise `InputError` unless the scores of one run speak of the classifier of the other."""
+    for name in _ORIGIN:
+        if scored.data.tags.get(name) != fitted.data.tags.get(name):
+            raise InputError(
+                f"finetune run {scored.info.run_id} scored another {name} than fit run {fitted.info.run_id} used; "
+                "give the finetune run that scored this classifier"
+            )
+
+
+def log_seen_images(dataset: ImageDataset, rows: Indices) -> None:
+    """Keep with the active run which images it has learned or chosen from, by content."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, SEEN_ARTIFACT)
+        np.save(path, np.unique(_content_ids(dataset, rows)))
+        mlflow.log_artifact(str(path))
+
+
+def check_unseen(run_id: str, kind: str, dataset: ImageDataset, rows: Indices) -> None:
+    """Raise `InputError` if the run has seen one of these images."""
+    seen = np.load(fetch_artifact(run_id, SEEN_ARTIFACT), allow_pickle=False)
+    n_shared = int(np.isin(_content_ids(dataset, rows), seen).sum())
+    if n_shared:
+        raise InputError(
+            f"{kind} run {run_id} has seen {n_shared:,} of the {len(rows):,} images to report on; "
+            f"repeat the {kind} without them (after images were added, search again)"
+        )
+
+
+def _content_ids(dataset: ImageDataset, rows: Indices) -> NDArray[np.uint64]:
+    """First 64 bits of each image file's SHA-256: (len(rows),)."""
+    return np.array([int(dataset.content_hashes[row][:16], 16) for row in rows], dtype=np.uint64)
