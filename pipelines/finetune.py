@@ -21,11 +21,12 @@ class FinetuneConfig:
     target: str = "digits:target"
     """Data spec of the target."""
     backbone_run: str
-    """Id of a pretrain run; or random (untrained control), or pixels (no network at all)."""
+    """Id of a pretrain run; a weights file, timm, timm:TAG or torchvision:ENUM.NAME; or one of the controls, random
+    (untrained) and pixels (no network at all)."""
     backbone: str = "resnet10_small"
-    """Architecture of the untrained control; unused with a pretrain run."""
-    image_size: int = 32
-    """Input side of the two controls; unused with a pretrain run."""
+    """Architecture, where no pretrain run is named."""
+    image_size: int = 0
+    """Input side in pixels, where no pretrain run is named; 0 is the weights' own, and 32 for the controls."""
     shape: EpisodeShape = field(default_factory=EpisodeShape)
     n_episodes: int = 20
     """Episodes to average over: the interval shrinks with their square root."""
@@ -51,7 +52,7 @@ def run(config: FinetuneConfig) -> str:
     from tqdm import tqdm
 
     from pipelines.episode_log import EpisodeLog
-    from pipelines.networks import CONTROLS, find_recipe, load_network
+    from pipelines.networks import find_recipe, is_run, load_network
     from pipelines.provenance import check_unseen, log_origin
     from pipelines.tracking import log_dataset, tracked_run
     from tl_core.datasets import load_dataset
@@ -67,7 +68,7 @@ def run(config: FinetuneConfig) -> str:
         log_dataset(dataset, "target")
         log_origin(config.backbone_run, spec, config.seed, recipe)
         rows = part_rows(dataset, config.part)
-        if config.backbone_run not in CONTROLS:
+        if is_run(config.backbone_run):
             check_unseen(config.backbone_run, "pretrain", dataset, rows)
         if config.search_run:
             check_unseen(config.search_run, "search", dataset, rows)

@@ -10,6 +10,7 @@ from pipelines.tracking import fetch_artifact, find_run
 from tl_core.backbones import BackboneSpec, build_backbone
 from tl_core.classifier import load_backbone
 from tl_core.recipes import FinetuneRecipe, parse_recipe
+from tl_core.weights import is_weights_spec, load_weights
 
 BACKBONE_ARTIFACT = "backbone"
 RECIPE_ARTIFACT = "recipe.json"
@@ -18,19 +19,27 @@ SAMPLES_ARTIFACT = "samples.npz"
 ONNX_ARTIFACT = "onnx/classifier.onnx"
 
 CONTROLS = ("random", "pixels")
+CONTROL_SIZE = 32
 
 
 def load_network(backbone_run: str, backbone: str, image_size: int, seed: int) -> tuple[nn.Module, BackboneSpec]:
-    """The backbone of a pretrain run, or one of the two controls: `random` weights, or the `pixels` themselves.
+    """A pretrain run's backbone, one with weights from elsewhere, or a control: `random` weights, or the `pixels`.
 
     Raises:
-        InputError: no such run, or its files are damaged.
+        InputError: no such run or weights, or their files are damaged.
     """
     if backbone_run in CONTROLS:
-        spec = BackboneSpec("pixels" if backbone_run == "pixels" else backbone, image_size)
+        spec = BackboneSpec("pixels" if backbone_run == "pixels" else backbone, image_size or CONTROL_SIZE)
         return build_backbone(spec, seed), spec
+    if is_weights_spec(backbone_run):
+        return load_weights(backbone_run, backbone, image_size)
     find_run(backbone_run, "pretrain")
     return load_backbone(fetch_artifact(backbone_run, BACKBONE_ARTIFACT))
+
+
+def is_run(backbone_run: str) -> bool:
+    """Whether `backbone_run` names one of our runs."""
+    return backbone_run not in CONTROLS and not is_weights_spec(backbone_run)
 
 
 def find_recipe(search_run: str, default: FinetuneRecipe) -> FinetuneRecipe:

@@ -33,6 +33,8 @@ class PretrainConfig:
     """Any architecture name of timm, or resnet10, resnet10_small."""
     image_size: int = 32
     """Side of the square input in pixels."""
+    weights: str = ""
+    """Weights to start from: a file, timm, timm:TAG or torchvision:ENUM.NAME; empty starts from random ones."""
     val_fraction: float = 0.1
     """Share of each class that chooses the epoch."""
     test_fraction: float = 0.1
@@ -58,10 +60,9 @@ def run(config: PretrainConfig) -> str:
 
     from pipelines.checkpoints import kept_checkpoint
     from pipelines.figures import draw_training_curves
-    from pipelines.networks import BACKBONE_ARTIFACT
+    from pipelines.networks import BACKBONE_ARTIFACT, load_network
     from pipelines.provenance import log_seen_images
     from pipelines.tracking import log_dataset, tracked_run
-    from tl_core.backbones import BackboneSpec, build_backbone
     from tl_core.classifier import save_backbone
     from tl_core.datasets import load_dataset
     from tl_core.devices import pick_device
@@ -69,10 +70,10 @@ def run(config: PretrainConfig) -> str:
     from tl_core.splits import split_within_classes
 
     with tracked_run("pretrain", config) as run_id:
-        spec = BackboneSpec(config.backbone, config.image_size)
-        backbone = build_backbone(spec, config.seed)
+        start = config.weights or "random"
+        backbone, spec = load_network(start, config.backbone, config.image_size, config.seed)
         device = pick_device(config.device)
-        dataset = load_dataset(config.source, config.image_size, unreadable=config.unreadable)
+        dataset = load_dataset(config.source, spec.image_size, unreadable=config.unreadable)
         log_dataset(dataset, "source")
         log_seen_images(dataset, np.arange(len(dataset.labels)))
         split = split_within_classes(dataset, config.val_fraction, config.test_fraction, config.seed)

@@ -12,7 +12,7 @@ import numpy as np
 from mlflow.entities import Run
 from numpy.typing import NDArray
 
-from pipelines.networks import CONTROLS
+from pipelines.networks import is_run
 from pipelines.tracking import fetch_artifact, log_params
 from tl_core.backbones import BackboneSpec
 from tl_core.datasets import ImageDataset
@@ -32,8 +32,8 @@ def log_origin(network: str, spec: BackboneSpec, seed: int, recipe: FinetuneReci
 
 
 def network_name(network: str, spec: BackboneSpec, seed: int) -> str:
-    """Name that tells networks apart: a run id, or what an untrained network is built from."""
-    return network if network not in CONTROLS else f"{network}:{spec.architecture}:{spec.image_size}:{seed}"
+    """Name that tells networks apart: a run id, or where its weights are from and what it is built as."""
+    return network if is_run(network) else f"{network}:{spec.architecture}:{spec.image_size}:{seed}"
 
 
 def check_same_origin(scored: Run, fitted: Run) -> None:

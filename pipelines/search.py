@@ -21,11 +21,11 @@ class SearchConfig:
     target: str = "digits:target"
     """Data spec of the target."""
     backbone_run: str
-    """Id of a pretrain run; or random, or pixels."""
+    """Id of a pretrain run; a weights file, timm, timm:TAG or torchvision:ENUM.NAME; or random, or pixels."""
     backbone: str = "resnet10_small"
-    """Architecture of the untrained control; unused with a pretrain run."""
-    image_size: int = 32
-    """Input side of the two controls; unused with a pretrain run."""
+    """Architecture, where no pretrain run is named."""
+    image_size: int = 0
+    """Input side in pixels, where no pretrain run is named; 0 is the weights' own, and 32 for the controls."""
     n_trials: int = 20
     """Trials that the study shall hold in the end."""
     shape: EpisodeShape = field(default_factory=EpisodeShape)

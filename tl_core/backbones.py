@@ -41,7 +41,7 @@ def build_backbone(spec: BackboneSpec, seed: int) -> nn.Module:
         raise InputError(f"no backbone {spec.architecture!r}; allowed is any name that timm.list_models() gives{hint}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        backbone: nn.Module = timm.create_model(spec.architecture, num_classes=0, **_size_option(spec))
+        backbone: nn.Module = timm.create_model(spec.architecture, num_classes=0, **size_option(spec))
     if hasattr(backbone, "pre_logits"):
         # VGG: the convolutional part with global pooling; its 120 M dense weights suit neither small
         # images nor small data.
@@ -66,7 +66,8 @@ def _open_residual_branches(backbone: nn.Module) -> None:
             nn.init.ones_(module.weight)
 
 
-def _size_option(spec: BackboneSpec) -> dict[str, int]:
+def size_option(spec: BackboneSpec) -> dict[str, int]:
+    """The keyword that tells timm's builder the image size, where it takes one."""
     # Transformers fix their positions at construction; convolutional networks do not take the option.
     fixed_size = ("vit", "deit", "swin", "beit", "eva", "cait")
     return {"img_size": spec.image_size} if spec.architecture.startswith(fixed_size) else {}
