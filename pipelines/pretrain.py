@@ -15,11 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.cli import run_command_line
-from tl_core.recipes import Device, PretrainRecipe, Unreadable, check_range
+from tl_core.recipes import Device, EpisodeShape, PretrainRecipe, Unreadable, check_range
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
+    from tl_core.backbones import BackboneSpec
+    from tl_core.datasets import ImageDataset
     from tl_core.pretrain import PretrainEpoch, Pretraining
 
 
@@ -35,6 +38,9 @@ class PretrainConfig:
     """Side of the square input in pixels."""
     weights: str = ""
     """Weights to start from: a file, timm, timm:TAG or torchvision:ENUM.NAME; empty starts from random ones."""
+    novel: str = ""
+    """Data spec of other classes; where given, few-shot accuracies on them are logged with the backbone."""
+    novel_shape: EpisodeShape = field(default_factory=EpisodeShape)
     val_fraction: float = 0.1
     """Share of each class that chooses the epoch."""
     test_fraction: float = 0.1
@@ -66,6 +72,7 @@ def run(config: PretrainConfig) -> str:
     from tl_core.classifier import save_backbone
     from tl_core.datasets import load_dataset
     from tl_core.devices import pick_device
+    from tl_core.episodes import build_pool, check_pool
     from tl_core.pretrain import Pretraining
     from tl_core.splits import split_within_classes
 
@@ -76,6 +83,9 @@ def run(config: PretrainConfig) -> str:
         dataset = load_dataset(config.source, spec.image_size, unreadable=config.unreadable)
         log_dataset(dataset, "source")
         log_seen_images(dataset, np.arange(len(dataset.labels)))
+        novel = load_dataset(config.novel, spec.image_size, unreadable=config.unreadable) if config.novel else None
+        if novel is not None:
+            check_pool(build_pool(novel, "all"), config.novel_shape)
         split = split_within_classes(dataset, config.val_fraction, config.test_fraction, config.seed)
         training = Pretraining(backbone, spec, dataset, split, config.recipe, config.seed)
         with kept_checkpoint("pretrain", config, dataset.fingerprint) as checkpoint:
@@ -87,8 +97,24 @@ def run(config: PretrainConfig) -> str:
             with tempfile.TemporaryDirectory() as folder:
                 save_backbone(training.backbone, spec, Path(folder, BACKBONE_ARTIFACT))
                 mlflow.log_artifacts(folder)
+            if novel is not None:
+                _check_features(training.backbone, spec, novel, config, device)
         print(f"pretrain {run_id}: test accuracy {100 * test_accuracy:.2f} % on {len(split.test):,} images")
     return run_id
+
+
+def _check_features(
+    backbone: nn.Module, spec: BackboneSpec, novel: ImageDataset, config: PretrainConfig, device: torch.device
+) -> None:
+    import mlflow
+
+    from pipelines.tracking import log_dataset
+    from tl_core.self_check import check_features
+
+    log_dataset(novel, "novel")
+    for name, result in check_features(backbone, spec, novel, config.novel_shape, config.seed, device).items():
+        mlflow.log_metrics({f"novel/{name}": result.mean, f"novel/{name}_ci95": result.ci95})
+        print(f"{name.replace('_', ' ')} on {config.novel}: {result.percent()}")
 
 
 def _train(
