@@ -7,7 +7,7 @@ UV_VERSION := 0.13.9
 
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help setup demo test test-slow check format ui lock mlproject hooks clean
+.PHONY: help setup demo test test-slow check format ui bench-pretrain lock mlproject hooks clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -45,6 +45,9 @@ ui: setup ## browse the runs on http://127.0.0.1:5000 (PORT=... for another port
 
 mlproject: setup ## write MLproject and conda.yaml from the configs and the lock
 	$(BIN)/python -m pipelines.mlproject
+
+bench-pretrain: setup ## pretraining's throughput over the model's own, and a plain loop's (DATA=folder)
+	GOMP_SPINCOUNT=100000 $(BIN)/python -m benchmarks.pretrain_throughput $(if $(DATA),--data $(DATA))
 
 lock: setup ## pin the newest allowed versions in requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links \

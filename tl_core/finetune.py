@@ -24,6 +24,7 @@ from tl_core.augment import fixed_views, has_random_views
 from tl_core.backbones import BackboneSpec, n_features
 from tl_core.classifier import Classifier, Normalise, average_views
 from tl_core.datasets import ImageDataset
+from tl_core.devices import pick_dtype
 from tl_core.episodes import Episode
 from tl_core.freezing import SplitBackbone, split_backbone
 from tl_core.heads import FewShotHead, probe_episodes
@@ -183,6 +184,7 @@ class Finetuner:
             weight_decay=recipe.weight_decay,
             label_smoothing=recipe.label_smoothing,
             batch_statistics=False,
+            dtype=pick_dtype(recipe.precision, self._device),
         )
         if recipe.steps > 0 and not _is_probing(cut, recipe):
             batches = _draw_batches(views, targets, recipe.steps, generator)

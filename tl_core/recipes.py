@@ -123,6 +123,8 @@ class FinetuneRecipe:
     """Label smoothing of the cross-entropy."""
     test_views: TestViews = "none"
     """Views of each new image over which probabilities are averaged: itself, flip, or dihedral (8)."""
+    precision: Precision = "float32"
+    """In which the unfrozen part is trained: float32, bfloat16 autocast, or auto."""
 
     def __post_init__(self) -> None:
         check_range("freeze_depth", self.freeze_depth, 0, 1)
@@ -134,6 +136,7 @@ class FinetuneRecipe:
         check_range("l2", self.l2, 1e-9, 1e9)
         check_choice("trained", self.trained, get_args(Trained))
         check_choice("test_views", self.test_views, get_args(TestViews))
+        check_choice("precision", self.precision, get_args(Precision))
         check_choice("optimizer", self.optimizer, get_args(Optimizer))
         check_range("weight_decay", self.weight_decay, 0, 10)
         check_range("label_smoothing", self.label_smoothing, 0, 0.99)
