@@ -39,13 +39,17 @@ def pictures(colours: Path) -> ImageDataset:
     return load_dataset(str(colours), SIZE)
 
 
-def noise_dataset(n_classes: int = 4, n_per_class: int = 12) -> ImageDataset:
+def copy_state(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def noise_dataset(n_classes: int = 4, n_per_class: int = 12, size: int = SIZE) -> ImageDataset:
     """Pictures without any meaning: no method finds their classes, so that answers differ between methods."""
     n = n_classes * n_per_class
     return ImageDataset(
         name="noise",
         class_names=tuple("abcdefgh"[:n_classes]),
-        images=np.random.default_rng(0).integers(0, 256, (n, SIZE, SIZE, 3), dtype=np.uint8),
+        images=np.random.default_rng(0).integers(0, 256, (n, size, size, 3), dtype=np.uint8),
         labels=np.repeat(np.arange(n_classes), n_per_class),
         file_names=tuple(str(i) for i in range(n)),
         content_hashes=tuple(f"{i:064x}" for i in range(n)),
@@ -371,3 +375,66 @@ def test_a_diverged_episode_leaves_no_trace(recipe: FinetuneRecipe) -> None:
     with pytest.raises(TrainingDivergedError):
         run(finetuner, episodes, replace(FULL, max_lr=100.0, steps=10, optimizer="sgd"))
     assert answers(run(finetuner, episodes, recipe)[0]) == answers(run(tuner(RESNET), episodes, recipe)[0])
+
+
+def test_norm_only_fine_tuning_moves_the_scales_and_shifts_alone() -> None:
+    backbone = build_backbone(RESNET, seed=0)
+    before = copy_state(backbone)
+    recipe = replace(FULL, trained="norm", max_lr=1e-2)
+    tuned = Finetuner(backbone, RESNET, NOISE, torch.device("cpu")).fit_classifier(np.arange(30), recipe, seed=0)
+    norms = {
+        f"{name}.{parameter}"
+        for name, module in backbone.named_modules()
+        if isinstance(module, torch.nn.BatchNorm2d)
+        for parameter in ("weight", "bias")
+    }
+    moved = {name for name, value in tuned.backbone.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved == norms
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "convnext_atto"])
+def test_norm_only_fine_tuning_finds_the_norms_behind_a_cut(name: str) -> None:
+    # Tracing leaves the parameters of these norms on modules without a type.
+    spec = BackboneSpec(name, 32)
+    backbone = build_backbone(spec, seed=0)
+    dataset = noise_dataset(n_classes=3, n_per_class=10, size=32)
+    before = copy_state(backbone)
+    recipe = FinetuneRecipe(freeze_depth=0.5, steps=2, trained="norm")
+    tuned = Finetuner(backbone, spec, dataset, torch.device("cpu")).fit_classifier(np.arange(30), recipe, seed=0)
+    moved = {key for key, value in tuned.backbone.state_dict().items() if not torch.equal(value, before[key])}
+    norms = {name for name, module in backbone.named_modules() if isinstance(module, (nn.LayerNorm, nn.BatchNorm2d))}
+    assert moved
+    assert {key.rpartition(".")[0] for key in moved} <= norms
+
+
+def test_all_is_trained_again_after_norm_only() -> None:
+    episodes = draw(NOISE, 1)
+    finetuner = tuner(RESNET)
+    run(finetuner, episodes, replace(HALF, trained="norm"))
+    assert answers(run(finetuner, episodes, HALF)[0]) == answers(run(tuner(RESNET), episodes, HALF)[0])
+
+
+@pytest.mark.parametrize("recipe", [LINEAR_PROBE, HALF], ids=["probe", "half"])
+def test_with_test_views_a_turned_query_gets_the_same_answer(recipe: FinetuneRecipe) -> None:
+    turned = replace(NOISE, images=np.ascontiguousarray(np.rot90(NOISE.images, axes=(1, 2))))
+    support, query = np.arange(0, 48, 2), np.arange(1, 48, 2)
+    both = replace(recipe, test_views="dihedral", augment="dihedral")
+    for images in (NOISE, turned):
+        classifier = tuner(RESNET, images).fit_classifier(support, both, seed=0)
+        with torch.no_grad():
+            answer = classifier(torch.from_numpy(np.ascontiguousarray(NOISE.images[query])))
+            of_turned = classifier(torch.from_numpy(np.ascontiguousarray(turned.images[query])))
+        torch.testing.assert_close(answer, of_turned, rtol=1e-3, atol=1e-3)
+
+
+def test_the_fitted_classifier_answers_as_the_episode_does() -> None:
+    (episode,) = draw(NOISE, 1)
+    recipe = replace(LINEAR_PROBE, test_views="dihedral", augment="dihedral")
+    (result,) = run(tuner(RESNET), [episode], recipe)
+    renumbered = np.full(len(NOISE.labels), -1)
+    renumbered[episode.support_rows] = episode.support_labels
+    own = replace(NOISE, labels=renumbered)
+    classifier = tuner(RESNET, own).fit_classifier(episode.support_rows, recipe, seed=0)
+    with torch.no_grad():
+        predictions = classifier(torch.from_numpy(NOISE.images[episode.query_rows])).argmax(1).numpy()
+    assert np.array_equal(np.array(episode.class_ids)[predictions], result.predictions)
