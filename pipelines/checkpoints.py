@@ -12,24 +12,31 @@ from typing import Any
 from pipelines.cli import flat_params
 
 
+def checkpoint_path(kind: str, config: Any, *fingerprints: str) -> Path:
+    """Where one piece of work keeps its checkpoint.
+
+    The name depends on the whole config and on the content of the data, so that no other work continues from it.
+    """
+    from tl_core.datasets import default_cache_dir
+
+    text = json.dumps([kind, flat_params(config), fingerprints], sort_keys=True, default=str)
+    folder = default_cache_dir() / "checkpoints"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.pt"
+
+
 @contextmanager
 def kept_checkpoint(kind: str, config: Any, *fingerprints: str) -> Iterator[Path]:
     """The checkpoint file of one piece of work, alone in its use; deleted once the work ends without an error.
-
-    Its name depends on the whole config and on the content of the data, so that no other work continues from it.
 
     Raises:
         InputError: another process is at the same work.
     """
     from filelock import FileLock, Timeout
 
-    from tl_core.datasets import default_cache_dir
     from tl_core.errors import InputError
 
-    text = json.dumps([kind, flat_params(config), fingerprints], sort_keys=True, default=str)
-    folder = default_cache_dir() / "checkpoints"
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.pt"
+    path = checkpoint_path(kind, config, *fingerprints)
     try:
         with FileLock(path.with_suffix(".lock"), timeout=0):
             yield path

@@ -64,7 +64,7 @@ def run(config: LrFindConfig) -> str:
         dataset = load_dataset(config.source, config.image_size, unreadable=config.unreadable)
         log_dataset(dataset, "source")
         split = split_within_classes(dataset, 0.1, 0.1, config.seed)
-        training = Pretraining(backbone, spec, dataset, split, config.recipe, config.seed)
+        training = Pretraining(backbone, spec, dataset, split, config.recipe, seed=config.seed)
         curve = training.lr_range_test(device, (config.min_lr, config.end_lr), config.n_steps)
         log_series({"lr": curve.rates, "loss": curve.losses})
         mlflow.log_metric("suggestion", curve.suggestion)

@@ -4,7 +4,8 @@
 
 Every class of the source is split into training, validation and test images; the weights that are best on
 validation are kept, and the test images are asked once, at the end. After each epoch a checkpoint is written: the same
-command, given again after an interruption, continues there, and its run has the whole curve.
+command, given again after an interruption, continues there, and its run has the whole curve. Several processes share
+the work: torchrun --nproc-per-node=2 -m pipelines.pretrain --source ...
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ from tl_core.recipes import Device, EpisodeShape, PretrainRecipe, Unreadable, ch
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
     from tl_core.backbones import BackboneSpec
     from tl_core.datasets import ImageDataset
+    from tl_core.distributed import World
     from tl_core.pretrain import PretrainEpoch, Pretraining
+    from tl_core.splits import ClassSplit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,66 +62,100 @@ class PretrainConfig:
 
 
 def run(config: PretrainConfig) -> str:
-    """Pretrain and log; returns the run's id, whose artifact `backbone` is what `finetune` loads."""
+    """Pretrain and log; returns the run's id, whose artifact `backbone` is what `finetune` loads.
+
+    Under torchrun the first process does so, and the others train along with it and return an empty string.
+    """
+    from tl_core.devices import pick_device
+    from tl_core.distributed import join_world
+
+    device = pick_device(config.device)
+    with join_world(device) as world:
+        return _lead(config, device, world) if world.leads else _follow(config, device, world)
+
+
+def _lead(config: PretrainConfig, device: torch.device, world: World) -> str:
     import mlflow
     import numpy as np
 
     from pipelines.checkpoints import kept_checkpoint
     from pipelines.figures import draw_training_curves
-    from pipelines.networks import BACKBONE_ARTIFACT, load_network
+    from pipelines.networks import BACKBONE_ARTIFACT
     from pipelines.provenance import log_seen_images
     from pipelines.tracking import log_dataset, tracked_run
     from tl_core.classifier import save_backbone
     from tl_core.datasets import load_dataset
-    from tl_core.devices import pick_device
     from tl_core.episodes import build_pool, check_pool
-    from tl_core.pretrain import Pretraining
-    from tl_core.splits import split_within_classes
 
     with tracked_run("pretrain", config) as run_id:
-        start = config.weights or "random"
-        backbone, spec = load_network(start, config.backbone, config.image_size, config.seed)
-        device = pick_device(config.device)
-        dataset = load_dataset(config.source, spec.image_size, unreadable=config.unreadable)
-        log_dataset(dataset, "source")
-        log_seen_images(dataset, np.arange(len(dataset.labels)))
-        novel = load_dataset(config.novel, spec.image_size, unreadable=config.unreadable) if config.novel else None
+        work = _build(config, world)
+        log_dataset(work.dataset, "source")
+        log_seen_images(work.dataset, np.arange(len(work.dataset.labels)))
+        novel = load_dataset(config.novel, work.spec.image_size, unreadable=config.unreadable) if config.novel else None
         if novel is not None:
             check_pool(build_pool(novel, "all"), config.novel_shape)
-        split = split_within_classes(dataset, config.val_fraction, config.test_fraction, config.seed)
-        training = Pretraining(backbone, spec, dataset, split, config.recipe, config.seed)
-        with kept_checkpoint("pretrain", config, dataset.fingerprint) as checkpoint:
-            history = _train(training, config, len(split.train), device, checkpoint)
-            test_accuracy = training.test_accuracy(device)
+        with kept_checkpoint("pretrain", config, work.dataset.fingerprint) as checkpoint:
+            history = _train(work, config, device, checkpoint)
+            test_accuracy = work.training.test_accuracy(device)
             best = max(epoch.val_accuracy for epoch in history)
             mlflow.log_metrics({"test/accuracy": test_accuracy, "val/best_accuracy": best})
             mlflow.log_figure(draw_training_curves(history), "curves.png")
             with tempfile.TemporaryDirectory() as folder:
-                save_backbone(training.backbone, spec, Path(folder, BACKBONE_ARTIFACT))
+                save_backbone(work.training.backbone, work.spec, Path(folder, BACKBONE_ARTIFACT))
                 mlflow.log_artifacts(folder)
             if novel is not None:
-                _check_features(training.backbone, spec, novel, config, device)
-        print(f"pretrain {run_id}: test accuracy {100 * test_accuracy:.2f} % on {len(split.test):,} images")
+                _check_features(work, novel, config, device)
+        print(f"pretrain {run_id}: test accuracy {100 * test_accuracy:.2f} % on {len(work.split.test):,} images")
     return run_id
 
 
-def _check_features(
-    backbone: nn.Module, spec: BackboneSpec, novel: ImageDataset, config: PretrainConfig, device: torch.device
-) -> None:
+def _follow(config: PretrainConfig, device: torch.device, world: World) -> str:
+    from pipelines.checkpoints import checkpoint_path
+    from pipelines.tracking import prepare_store
+
+    prepare_store()  # the weights to start from may be those of a run
+    work = _build(config, world)
+    for _ in work.training.epochs(device, checkpoint_path("pretrain", config, work.dataset.fingerprint)):
+        pass  # the first process logs
+    return ""
+
+
+@dataclass(frozen=True)
+class _Work:
+    spec: BackboneSpec
+    dataset: ImageDataset
+    split: ClassSplit
+    training: Pretraining
+
+
+def _build(config: PretrainConfig, world: World) -> _Work:
+    from pipelines.networks import load_network
+    from tl_core.datasets import load_dataset
+    from tl_core.pretrain import Pretraining
+    from tl_core.splits import split_within_classes
+
+    backbone, spec = load_network(config.weights or "random", config.backbone, config.image_size, config.seed)
+    dataset = load_dataset(config.source, spec.image_size, unreadable=config.unreadable)
+    split = split_within_classes(dataset, config.val_fraction, config.test_fraction, config.seed)
+    training = Pretraining(backbone, spec, dataset, split, config.recipe, seed=config.seed, world=world)
+    return _Work(spec, dataset, split, training)
+
+
+def _check_features(work: _Work, novel: ImageDataset, config: PretrainConfig, device: torch.device) -> None:
     import mlflow
 
     from pipelines.tracking import log_dataset
     from tl_core.self_check import check_features
 
     log_dataset(novel, "novel")
-    for name, result in check_features(backbone, spec, novel, config.novel_shape, config.seed, device).items():
+    for name, result in check_features(
+        work.training.backbone, work.spec, novel, config.novel_shape, config.seed, device
+    ).items():
         mlflow.log_metrics({f"novel/{name}": result.mean, f"novel/{name}_ci95": result.ci95})
         print(f"{name.replace('_', ' ')} on {config.novel}: {result.percent()}")
 
 
-def _train(
-    training: Pretraining, config: PretrainConfig, n_images: int, device: torch.device, checkpoint: Path
-) -> list[PretrainEpoch]:
+def _train(work: _Work, config: PretrainConfig, device: torch.device, checkpoint: Path) -> list[PretrainEpoch]:
     """All epochs, those of an earlier, interrupted process included, each logged once."""
     import mlflow
     from tqdm import tqdm
@@ -127,13 +163,13 @@ def _train(
     history: list[PretrainEpoch] = []
     resumed = checkpoint.is_file()
     with tqdm(
-        total=config.recipe.epochs * n_images,
+        total=config.recipe.epochs * len(work.split.train),
         desc=f"pretrain {config.backbone}",
         unit=" images",
         unit_scale=True,
         disable=None,
     ) as progress:
-        for epoch in training.epochs(device, checkpoint, on_batch=progress.update):
+        for epoch in work.training.epochs(device, checkpoint, on_batch=progress.update):
             history.append(epoch)
             mlflow.log_metrics(
                 {

@@ -17,6 +17,7 @@ from tl_core.backbones import BackboneSpec, check_size, n_features
 from tl_core.classifier import Normalise
 from tl_core.datasets import ImageDataset
 from tl_core.devices import pick_dtype
+from tl_core.distributed import ALONE, World, share_statistics
 from tl_core.errors import InputError
 from tl_core.lr_finder import LrCurve, lr_range_test
 from tl_core.mixing import mix_batch
@@ -42,7 +43,8 @@ class Pretraining:
     """A backbone with a linear classifier on the source, trained epoch by epoch.
 
     `epochs()` may be left and, after `resume`, entered again: batches and views depend on (seed, epoch) alone,
-    so the losses continue as if nothing had happened.
+    so the losses continue as if nothing had happened. Several processes, each with its rank in `world`, train as one
+    would on the same batches; only mixup and cutmix find their partners within a process's share.
     """
 
     def __init__(
@@ -52,7 +54,9 @@ class Pretraining:
         dataset: ImageDataset,
         split: ClassSplit,
         recipe: PretrainRecipe,
+        *,
         seed: int,
+        world: World = ALONE,
     ) -> None:
         if len(split.train) < 2:
             raise InputError(f"{dataset.name} has {len(split.train)} training images; at least 2 are needed")
@@ -67,7 +71,12 @@ class Pretraining:
             n_outputs = len(dataset.class_names) + (N_TURNS if recipe.rotation > 0 else 0)
             head = nn.Linear(n_features(backbone, spec), n_outputs)
         self._model = nn.Sequential(Normalise(spec), backbone, head).to(memory_format=torch.channels_last)
+        self._world = world
         self._batch_size = min(recipe.batch_size, len(split.train))
+        if self._batch_size % world.size:
+            raise InputError(
+                f"batch_size is {self._batch_size}; allowed is a multiple of the number of processes, {world.size}"
+            )
         self._sizes = _view_sizes(spec, recipe)
         for size in set(self._sizes):
             check_size(backbone, replace(spec, image_size=size))
@@ -84,7 +93,8 @@ class Pretraining:
         epochs that it holds are yielded again first. `on_batch` is told the number of images before each step.
         """
         options = self._options(device)
-        state = start_training(self._model.to(device), options)
+        model = self._model.to(device)
+        state = start_training(share_statistics(model) if self._world.size > 1 else model, options)
         if checkpoint is not None and checkpoint.is_file():
             state.load(checkpoint)
             for epoch in state.history:
@@ -100,7 +110,7 @@ class Pretraining:
             val_accuracy = self._accuracy(state.evaluated, self._split.val, device, options.dtype)
             state.keep_if_best(val_accuracy)
             state.history.append({**asdict(metrics), "val_accuracy": val_accuracy})
-            if checkpoint is not None:
+            if checkpoint is not None and self._world.leads:
                 state.save(checkpoint)
             yield _from_record(state.history[-1])
         self._model.load_state_dict(state.best_weights)
@@ -155,13 +165,15 @@ class Pretraining:
         rng = np.random.default_rng([self._seed, epoch, 1])
         generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
         for start in range(0, len(order) - self._batch_size + 1, self._batch_size):
-            rows = np.sort(order[start : start + self._batch_size])  # sorted: the memory map is read in one direction
-            images = augment_batch(self._load(rows, device), recipe.augment, generator, size)
+            batch = np.sort(order[start : start + self._batch_size])  # sorted: the memory map is read in one direction
+            rows = batch[self._world.rank :: self._world.size]
+            images = augment_batch(self._load(rows, device), recipe.augment, generator, size, self._world)
             targets = torch.from_numpy(self._dataset.labels[rows]).to(device)
             if recipe.rotation > 0 or recipe.mixup > 0 or recipe.cutmix > 0:
                 targets = F.one_hot(targets, self._n_classes).to(images.dtype)
             if recipe.rotation > 0:
-                turns = torch.from_numpy(rng.integers(N_TURNS, size=len(rows))).to(device)
+                of_all = rng.integers(N_TURNS, size=len(batch))
+                turns = torch.from_numpy(of_all[self._world.rank :: self._world.size]).to(device)
                 images = _turn(images, turns)
                 targets = torch.cat([targets, F.one_hot(turns, N_TURNS).to(images.dtype)], dim=1)
             yield mix_batch(images, targets, recipe.mixup, recipe.cutmix, rng)

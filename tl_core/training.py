@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from tl_core.distributed import process_count, share_gradients, total
 from tl_core.errors import InputError
 from tl_core.recipes import Optimizer, Schedule
 from tl_core.small_maps import matrix_convolutions
@@ -181,7 +182,8 @@ def fit(
         TrainingDivergedError: a loss was not finite; the message names the step.
     """
     objective = objective or classification(options.label_smoothing)
-    forward = torch.compile(state.model) if options.compile else _with_matrix_convolutions(state.model)
+    model = share_gradients(state.model)
+    forward = torch.compile(model) if options.compile else _with_matrix_convolutions(model)
     while state.epoch < options.epochs:
         started = time.perf_counter()
         _train_mode(state.model, options.batch_statistics)
@@ -193,14 +195,14 @@ def fit(
                 loss, hit = _step(state, forward, inputs, targets, options, objective)
                 losses.append(loss)
                 hits.append(hit)
-                images += len(targets)
-        loss_of_steps = torch.stack(losses)
+                images += len(targets) * process_count()
+        loss_of_steps = total(torch.stack(losses)) / process_count()
         _check_finite(loss_of_steps, state.epoch, options)
         state.epoch += 1
         yield EpochMetrics(
             epoch=state.epoch,
             loss=float(loss_of_steps.mean()),
-            accuracy=float(torch.stack(hits).sum()) / images,
+            accuracy=float(total(torch.stack(hits).sum())) / images,
             lr=float(state.scheduler.get_last_lr()[0]),
             images=images,
             seconds=time.perf_counter() - started,
