@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
@@ -68,6 +68,19 @@ def draw_training_curves(history: Sequence[PretrainEpoch]) -> Figure:
     right.plot(epochs, 100 * np.asarray(val), color=_ORANGE, marker=".", label="validation")
     right.set(xlabel="epoch", ylabel="accuracy in %", title="Accuracy")
     right.legend()
+    return figure
+
+
+def draw_estimates(results: Mapping[str, Estimate]) -> Figure:
+    """Means with their 95 % intervals, one row each."""
+    figure = Figure(figsize=(7, 1.2 + 0.4 * len(results)), layout="constrained")
+    axes = figure.add_subplot()
+    means = [100 * result.mean for result in results.values()]
+    rows = range(len(results))
+    axes.errorbar(means, rows, xerr=[100 * result.ci95 for result in results.values()], fmt="o", color=_BLUE, capsize=4)
+    axes.set_yticks(rows, list(results))
+    axes.invert_yaxis()
+    axes.set(xlabel="accuracy in %, mean and 95 % interval", title="On the same episodes")
     return figure
 
 

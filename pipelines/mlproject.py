@@ -22,6 +22,7 @@ ENTRY_POINTS = (
     "lr_find",
     "pretrain",
     "finetune",
+    "compare",
     "search",
     "fit",
     "export",

@@ -180,6 +180,33 @@ def test_scores_of_another_classifier_are_no_evidence(line: tuple[str, Path]) ->
         register.run(register.RegisterConfig(export_run=export_run, finetune_run=other, name=NAME))
 
 
+def test_runs_on_the_same_episodes_are_compared(line: tuple[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    import mlflow
+
+    from pipelines import compare
+
+    ids = [run.info.run_id for run in children(line[0]) if run.data.tags["kind"] == "finetune"][:3]
+    run_id = compare.run(compare.CompareConfig(finetune_runs=", ".join(ids)))
+    table = mlflow.artifacts.load_text(f"runs:/{run_id}/differences.csv").splitlines()
+    assert table[0] == "first,second,difference,ci95,p,p_holm"
+    assert len(table) == 4
+    assert "3 runs, 3 pairs" in capsys.readouterr().out
+
+
+def test_runs_on_other_episodes_are_not_compared(line: tuple[str, Path]) -> None:
+    from pipelines import compare, finetune
+
+    known = child_of_kind(line[0], "finetune", 0).info.run_id
+    config = FinetuneConfig(
+        target=str(line[1]), backbone_run="pixels", image_size=16, shape=SHAPE, n_episodes=2, seed=9
+    )
+    other = finetune.run(config)
+    with pytest.raises(InputError, match="were scored on different episodes"):
+        compare.run(compare.CompareConfig(finetune_runs=f"{known},{other}"))
+    with pytest.raises(InputError, match="two or more different finetune runs"):
+        compare.run(compare.CompareConfig(finetune_runs=f"{known},{known}"))
+
+
 def test_a_study_is_not_continued_on_other_episodes(line: tuple[str, Path]) -> None:
     from pipelines import search
 

@@ -6,9 +6,18 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from tl_core.errors import InputError
-from tl_core.scoring import Estimate, count_confusions, estimate, paired_difference, score_predictions
+from tl_core.scoring import (
+    Estimate,
+    compare_all,
+    count_confusions,
+    estimate,
+    holm,
+    paired_difference,
+    score_predictions,
+)
 
 
 def test_the_interval_is_students_t_as_worked_out_by_hand() -> None:
@@ -98,3 +107,32 @@ def test_confusions_are_counted_with_true_classes_in_rows() -> None:
 def test_a_class_that_never_occurs_keeps_its_row_and_column() -> None:
     table = count_confusions(np.array([0, 2]), np.array([2, 2]), 4)
     assert np.array_equal(table, [[0, 0, 1, 0], [0, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]])
+
+
+def test_holms_correction_is_that_of_his_example() -> None:
+    # 0.01 * 4, 0.02 * 3, then max(0.06, 0.03 * 2), then max(0.06, 0.04): never below an earlier one.
+    assert holm([0.01, 0.04, 0.03, 0.02]) == pytest.approx([0.04, 0.06, 0.06, 0.06])
+    assert holm([0.5, 0.6]) == pytest.approx([1.0, 1.0])
+
+
+def test_all_pairs_are_compared_as_scipy_compares_two() -> None:
+    rng = np.random.default_rng(0)
+    scores = {name: (0.7 + shift + 0.1 * rng.random(30)).tolist() for name, shift in {"a": 0, "b": 0.1, "c": 0}.items()}
+    pairs = compare_all(scores)
+    assert [(pair.first, pair.second) for pair in pairs] == [("a", "b"), ("a", "c"), ("b", "c")]
+    for pair in pairs:
+        assert pair.p == pytest.approx(stats.ttest_rel(scores[pair.first], scores[pair.second]).pvalue)
+        assert pair.p <= pair.p_holm <= 1
+    assert "(different)" in pairs[0].points()
+    assert "(not told apart)" in pairs[1].points()
+
+
+def test_equal_scores_are_not_told_apart() -> None:
+    (pair,) = compare_all({"a": [0.5, 0.7], "b": [0.5, 0.7]})
+    assert (pair.difference.mean, pair.p_holm) == (0.0, 1.0)
+
+
+def test_one_method_or_one_episode_is_no_comparison() -> None:
+    for scores in ({"a": [0.5, 0.6]}, {"a": [0.5], "b": [0.6]}):
+        with pytest.raises(InputError, match="needs two methods and two episodes"):
+            compare_all(scores)
