@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 from pipelines.cli import run_command_line
 from tl_core.recipes import Device, EpisodeShape, FinetuneRecipe, Part, Unreadable, check_range
 
+MIN_EPISODES = 20
+"""Below, an interval itself is too uncertain to stop by."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneConfig:
@@ -30,6 +33,8 @@ class FinetuneConfig:
     shape: EpisodeShape = field(default_factory=EpisodeShape)
     n_episodes: int = 20
     """Episodes to average over: the interval shrinks with their square root."""
+    until_ci: float = 0.0
+    """Stop earlier, once the interval's half-width is at most this many points; 0 runs all episodes."""
     part: Part = "report"
     """Images that episodes draw from: the half that search never sees, the half it sees, or all."""
     seed: int = 0
@@ -44,6 +49,7 @@ class FinetuneConfig:
 
     def __post_init__(self) -> None:
         check_range("n_episodes", self.n_episodes, 1, 10_000_000)
+        check_range("until_ci", self.until_ci, 0, 100)
         check_range("seed", self.seed, 0, 2**62)
 
 
@@ -82,6 +88,8 @@ def run(config: FinetuneConfig) -> str:
             log.add(result)
             progress.set_postfix(accuracy=f"{100 * log.accuracy().mean:.1f}%")
             progress.update()
+            if log.accuracy().n >= MIN_EPISODES and 100 * log.accuracy().ci95 <= config.until_ci:
+                break
         progress.close()
         accuracy = log.close()
         print(f"finetune {run_id}: accuracy {accuracy.percent()} on {config.target}")

@@ -207,6 +207,18 @@ def test_runs_on_other_episodes_are_not_compared(line: tuple[str, Path]) -> None
         compare.run(compare.CompareConfig(finetune_runs=f"{known},{known}"))
 
 
+@pytest.mark.parametrize(("until_ci", "n"), [(100.0, 20), (0.0, 22)])
+def test_episodes_stop_once_the_interval_is_small_enough(line: tuple[str, Path], until_ci: float, n: int) -> None:
+    import mlflow
+
+    from pipelines import finetune
+
+    config = FinetuneConfig(
+        target=str(line[1]), backbone_run="pixels", image_size=16, shape=SHAPE, n_episodes=22, until_ci=until_ci
+    )
+    assert mlflow.MlflowClient().get_run(finetune.run(config)).data.metrics["n_episodes"] == n
+
+
 def test_a_study_is_not_continued_on_other_episodes(line: tuple[str, Path]) -> None:
     from pipelines import search
 
