@@ -9,10 +9,16 @@ episode is a nested run; the parent has the mean accuracy with its 95 % interval
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipelines.cli import run_command_line
 from tl_core.recipes import Device, EpisodeShape, FinetuneRecipe, Part, Unreadable, check_range
 
+if TYPE_CHECKING:
+    from tl_core.scoring import Estimate
+
+_NAME_LENGTH = 8  # of a run id, as much as tells it apart
 MIN_EPISODES = 20
 """Below, an interval itself is too uncertain to stop by."""
 
@@ -29,7 +35,7 @@ class FinetuneConfig:
     backbone: str = "resnet10_small"
     """Architecture, where no pretrain run is named."""
     image_size: int = 0
-    """Input side in pixels, where no pretrain run is named; 0 is the weights' own, and 32 for the controls."""
+    """Input side in pixels; 0 is that which the backbone was trained at, and 32 for the controls."""
     shape: EpisodeShape = field(default_factory=EpisodeShape)
     n_episodes: int = 20
     """Episodes to average over: the interval shrinks with their square root."""
@@ -67,7 +73,7 @@ def run(config: FinetuneConfig) -> str:
     from tl_core.finetune import Finetuner
     from tl_core.splits import part_rows
 
-    with tracked_run("finetune", config) as run_id:
+    with tracked_run("finetune", config, _run_name(config)) as run_id:
         recipe = find_recipe(config.search_run, config.recipe)
         network, spec = load_network(config.backbone_run, config.backbone, config.image_size, config.seed)
         dataset = load_dataset(config.target, spec.image_size, unreadable=config.unreadable)
@@ -88,12 +94,21 @@ def run(config: FinetuneConfig) -> str:
             log.add(result)
             progress.set_postfix(accuracy=f"{100 * log.accuracy().mean:.1f}%")
             progress.update()
-            if log.accuracy().n >= MIN_EPISODES and 100 * log.accuracy().ci95 <= config.until_ci:
+            if config.until_ci > 0 and _is_sure(log.accuracy(), config.until_ci):
                 break
         progress.close()
         accuracy = log.close()
         print(f"finetune {run_id}: accuracy {accuracy.percent()} on {config.target}")
     return run_id
+
+
+def _is_sure(accuracy: Estimate, until_ci: float) -> bool:
+    return accuracy.n >= MIN_EPISODES and 100 * accuracy.ci95 <= until_ci
+
+
+def _run_name(config: FinetuneConfig) -> str:
+    """Tells the runs of one table apart: `finetune pixels`, `finetune 0a1b2c3d searched`."""
+    return f"finetune {Path(config.backbone_run).name[:_NAME_LENGTH]}" + (" searched" if config.search_run else "")
 
 
 if __name__ == "__main__":

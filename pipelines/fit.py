@@ -30,7 +30,7 @@ class FitConfig:
     backbone: str = "resnet10_small"
     """Architecture, where no pretrain run is named."""
     image_size: int = 0
-    """Input side in pixels, where no pretrain run is named; 0 is the weights' own, and 32 for the controls."""
+    """Input side in pixels; 0 is that which the backbone was trained at, and 32 for the controls."""
     search_run: str = ""
     """Id of a search run whose recipe replaces the one below."""
     seed: int = 0

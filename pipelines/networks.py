@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
 
 from pipelines.tracking import fetch_artifact, find_run
-from tl_core.backbones import BackboneSpec, build_backbone
+from tl_core.backbones import BackboneSpec, build_backbone, check_size
 from tl_core.classifier import load_backbone
 from tl_core.recipes import FinetuneRecipe, parse_recipe
 from tl_core.weights import is_weights_spec, load_weights
@@ -34,7 +35,10 @@ def load_network(backbone_run: str, backbone: str, image_size: int, seed: int) -
     if is_weights_spec(backbone_run):
         return load_weights(backbone_run, backbone, image_size)
     find_run(backbone_run, "pretrain")
-    return load_backbone(fetch_artifact(backbone_run, BACKBONE_ARTIFACT))
+    network, spec = load_backbone(fetch_artifact(backbone_run, BACKBONE_ARTIFACT))
+    resized = replace(spec, image_size=image_size or spec.image_size)
+    check_size(network, resized)
+    return network, resized
 
 
 def is_run(backbone_run: str) -> bool:

@@ -87,7 +87,7 @@ def _lead(config: PretrainConfig, device: torch.device, world: World) -> str:
     from tl_core.datasets import load_dataset
     from tl_core.episodes import build_pool, check_pool
 
-    with tracked_run("pretrain", config) as run_id:
+    with tracked_run("pretrain", config, f"pretrain {config.backbone}") as run_id:
         work = _build(config, world)
         log_dataset(work.dataset, "source")
         log_seen_images(work.dataset, np.arange(len(work.dataset.labels)))

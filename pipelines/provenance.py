@@ -12,7 +12,6 @@ import numpy as np
 from mlflow.entities import Run
 from numpy.typing import NDArray
 
-from pipelines.networks import is_run
 from pipelines.tracking import fetch_artifact, log_params
 from tl_core.backbones import BackboneSpec
 from tl_core.datasets import ImageDataset
@@ -32,8 +31,9 @@ def log_origin(network: str, spec: BackboneSpec, seed: int, recipe: FinetuneReci
 
 
 def network_name(network: str, spec: BackboneSpec, seed: int) -> str:
-    """Name that tells networks apart: a run id, or where its weights are from and what it is built as."""
-    return network if is_run(network) else f"{network}:{spec.architecture}:{spec.image_size}:{seed}"
+    """Name that tells networks apart: where the weights are from, what they are built into, and at which size."""
+    built = f"{network}:{spec.architecture}:{spec.image_size}"
+    return f"{built}:{seed}" if network == "random" else built
 
 
 def check_same_origin(scored: Run, fitted: Run) -> None:

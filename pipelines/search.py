@@ -25,7 +25,7 @@ class SearchConfig:
     backbone: str = "resnet10_small"
     """Architecture, where no pretrain run is named."""
     image_size: int = 0
-    """Input side in pixels, where no pretrain run is named; 0 is the weights' own, and 32 for the controls."""
+    """Input side in pixels; 0 is that which the backbone was trained at, and 32 for the controls."""
     n_trials: int = 20
     """Trials that the study shall hold in the end."""
     shape: EpisodeShape = field(default_factory=EpisodeShape)

@@ -58,10 +58,11 @@ def prepare_store() -> None:
 
 
 @contextmanager
-def tracked_run(kind: str, config: Any, tags: Mapping[str, str] | None = None) -> Iterator[str]:
+def tracked_run(kind: str, config: Any, name: str = "") -> Iterator[str]:
     """Open a run of one kind, nested under the active one, and close it whatever happens; yields its id.
 
-    A run ends FINISHED, FAILED with the message in its `error` tag, or KILLED when it was interrupted.
+    `name` is what the table of runs shows; by default the kind. A run ends FINISHED, FAILED with the message in its
+    `error` tag, or KILLED when it was interrupted.
     """
     nested = mlflow.active_run() is not None
     if not nested:
@@ -70,7 +71,7 @@ def tracked_run(kind: str, config: Any, tags: Mapping[str, str] | None = None) -
     run_id: str = run.info.run_id
     status = "FINISHED"
     try:
-        mlflow.set_tags({KIND: kind, MLFLOW_RUN_NAME: kind, **(tags or {})})
+        mlflow.set_tags({KIND: kind, MLFLOW_RUN_NAME: name or kind})
         log_params(flat_params(config))
         yield run_id
     except BaseException as error:
