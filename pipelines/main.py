@@ -39,6 +39,8 @@ class MainConfig:
     """Trials of the search."""
     search_episodes: int = 8
     """Episodes per trial, from the other half of the target."""
+    final_episodes: int = 16
+    """Fresh episodes that the search's finalists are scored on."""
     name: str = "transfer-lab"
     """Name of the registered model."""
     seed: int = 0
@@ -52,6 +54,7 @@ class MainConfig:
     def __post_init__(self) -> None:
         check_range("n_episodes", self.n_episodes, 2, 10_000_000)
         check_range("n_trials", self.n_trials, 1, 1_000_000)
+        check_range("final_episodes", self.final_episodes, 1, 1_000_000)
         check_range("search_episodes", self.search_episodes, 1, 1_000_000)
         check_range("seed", self.seed, 0, 2**31 - 1)
 
@@ -130,6 +133,8 @@ def _search_config(config: MainConfig, backbone_run: str) -> search.SearchConfig
         n_trials=config.n_trials,
         shape=config.shape,
         n_episodes=config.search_episodes,
+        n_finalists=2,
+        final_episodes=config.final_episodes,
         seed=config.seed,
         device=config.device,
         unreadable=config.unreadable,

@@ -3,15 +3,25 @@
     mlflow run . -e search -P target=EuroSAT.zip -P backbone_run=<id of a pretrain run> -P n_trials=30
 
 An Optuna study over episodes from the half of the target that `finetune` does not report on. Every trial is a
-nested run; trials that are clearly behind the best one on the same episodes are stopped early.
+nested run; trials that are clearly behind the best one on the same episodes are stopped early. The best few and the
+base recipe are then scored on fresh episodes, because the best of many is partly the luckiest; the best of these wins.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
 
 from pipelines.cli import run_command_line
 from tl_core.recipes import Device, EpisodeShape, FinetuneRecipe, Unreadable, check_range
+
+if TYPE_CHECKING:
+    import optuna
+
+    from tl_core.episodes import EpisodePool
+    from tl_core.finetune import Finetuner
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +41,10 @@ class SearchConfig:
     shape: EpisodeShape = field(default_factory=EpisodeShape)
     n_episodes: int = 20
     """Episodes per trial, the same ones for every trial."""
+    n_finalists: int = 3
+    """Best trials that are scored once more, beside the base recipe, before one of them wins."""
+    final_episodes: int = 40
+    """Episodes for that, which no trial has seen."""
     study: str = ""
     """Name of a study to continue; empty starts one named after the run."""
     seed: int = 0
@@ -44,6 +58,8 @@ class SearchConfig:
     def __post_init__(self) -> None:
         check_range("n_trials", self.n_trials, 1, 1_000_000)
         check_range("n_episodes", self.n_episodes, 1, 1_000_000)
+        check_range("n_finalists", self.n_finalists, 1, 1_000_000)
+        check_range("final_episodes", self.final_episodes, 1, 1_000_000)
         check_range("seed", self.seed, 0, 2**31 - 1)
 
 
@@ -58,9 +74,10 @@ def run(config: SearchConfig) -> str:
     from pipelines.trial_log import TrialLog, study_storage
     from tl_core.datasets import load_dataset
     from tl_core.devices import pick_device
-    from tl_core.episodes import build_pool, check_pool, sample_episode
+    from tl_core.episodes import build_pool, check_pool
     from tl_core.finetune import Finetuner
-    from tl_core.search import SEARCHED, SearchSpace, build_study, check_setting, run_trials
+    from tl_core.scoring import estimate
+    from tl_core.search import SEARCHED, SearchSpace, build_study, check_setting, rescore, run_trials
     from tl_core.splits import part_rows
 
     with tracked_run("search", config) as run_id:
@@ -70,7 +87,6 @@ def run(config: SearchConfig) -> str:
         log_seen_images(dataset, part_rows(dataset, "search"))
         pool = build_pool(dataset, "search")
         check_pool(pool, config.shape)
-        episodes = [sample_episode(pool, config.shape, config.seed, i) for i in range(config.n_episodes)]
         finetuner = Finetuner(network, spec, dataset, pick_device(config.device))
         study = build_study(config.study or f"search-{run_id}", study_storage(), config.seed)
         mlflow.set_tag("study", study.study_name)
@@ -80,19 +96,41 @@ def run(config: SearchConfig) -> str:
             {"pool": pool.fingerprint, "network": network_name(config.backbone_run, spec, config.seed), "recipe": fixed}
             | {"n_episodes": config.n_episodes, "seed": config.seed, **asdict(config.shape)},
         )
-        log = TrialLog(study, config.n_episodes)
+        log = TrialLog(study)
+        score = partial(_scores, finetuner, pool, config)
         trials = run_trials(
             study,
             SearchSpace(),
             config.recipe,
-            lambda recipe: (result.accuracy for result in finetuner.run_episodes(episodes, recipe)),
+            lambda recipe: score(recipe, range(config.n_episodes)),
             config.n_trials,
         )
         for trial in tqdm(trials, total=config.n_trials, desc="search", unit="trial", disable=None):
             log.add(trial)
-        recipe, accuracy = log.close()
-        print(f"search {run_id}: best mean accuracy {100 * accuracy:.2f} % on the search half, by {recipe}")
+        fresh = range(config.n_episodes, config.n_episodes + config.final_episodes)
+        winner = log.close(list(rescore(_candidates(study, config), lambda recipe: score(recipe, fresh))))
+        chosen = {name: getattr(winner.recipe, name) for name in SEARCHED}
+        result = estimate(winner.scores).percent()
+        print(f"search {run_id}: {chosen}, {result} on fresh episodes of the search half")
     return run_id
+
+
+def _scores(
+    finetuner: Finetuner, pool: EpisodePool, config: SearchConfig, recipe: FinetuneRecipe, indices: range
+) -> Iterator[float]:
+    from tl_core.episodes import sample_episode
+
+    episodes = (sample_episode(pool, config.shape, config.seed, index) for index in indices)
+    return (result.accuracy for result in finetuner.run_episodes(episodes, recipe))
+
+
+def _candidates(study: optuna.Study, config: SearchConfig) -> list[tuple[FinetuneRecipe, float]]:
+    """The base recipe, so that nothing worse can win unnoticed, and the best trials."""
+    from tl_core.search import best_recipes
+
+    ranked = best_recipes(study, len(study.trials))
+    base = [pair for pair in ranked if pair[0] == config.recipe][:1]
+    return base + [pair for pair in ranked if pair[0] != config.recipe][: config.n_finalists]
 
 
 if __name__ == "__main__":

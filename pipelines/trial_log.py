@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import mlflow
 import optuna
+import pandas as pd
 from mlflow.entities import Metric, Param
 
 from pipelines.networks import RECIPE_ARTIFACT
 from pipelines.tracking import STORE, child_tags
-from tl_core.recipes import FinetuneRecipe
 from tl_core.scoring import estimate
-from tl_core.search import TrialResult, best_recipe
+from tl_core.search import Finalist, TrialResult, crown
 
 
 def study_storage() -> str:
@@ -24,13 +25,12 @@ def study_storage() -> str:
 class TrialLog:
     """Records the trials of a study under the active run."""
 
-    def __init__(self, study: optuna.Study, n_episodes: int) -> None:
+    def __init__(self, study: optuna.Study) -> None:
         run = mlflow.active_run()
         assert run is not None
         self._run = run
         self._client = mlflow.MlflowClient()
         self._study = study
-        self._n_episodes = n_episodes
         self._spent = 0
         self._n_trials = 0
 
@@ -52,26 +52,39 @@ class TrialLog:
         # A stopped or diverged trial is an orderly end: FAILED is kept for what nobody expected.
         self._client.set_terminated(child.info.run_id, end_time=end)
 
-    def close(self) -> tuple[FinetuneRecipe, float]:
-        """Log the winner, the cost and the plots; returns the winner's recipe and its mean search accuracy."""
-        recipe, accuracy = best_recipe(self._study)
-        mlflow.log_dict(asdict(recipe), RECIPE_ARTIFACT)
+    def close(self, finalists: Sequence[Finalist]) -> Finalist:
+        """Log the winner among the finalists, the cost and the plots; returns the winner."""
+        winner = crown(finalists)
+        accuracy = estimate(winner.scores)
+        mlflow.log_dict(asdict(winner.recipe), RECIPE_ARTIFACT)
+        mlflow.log_text(_finalists_table(finalists), "finalists.csv")
+        self._spent += sum(len(finalist.scores) for finalist in finalists)
         mlflow.log_metrics(
             {
-                "best_accuracy": accuracy,
+                "accuracy": accuracy.mean,
+                "search_accuracy": winner.search_accuracy,
                 "n_trials": self._n_trials,
                 "episodes_spent": self._spent,
-                "episodes_saved": self._n_trials * self._n_episodes - self._spent,
             }
         )
+        if accuracy.n > 1:
+            mlflow.log_metric("accuracy_ci95", accuracy.ci95)
         self._log_plots()
-        return recipe, accuracy
+        return winner
 
     def _log_plots(self) -> None:
         plots = optuna.visualization
         mlflow.log_figure(plots.plot_optimization_history(self._study), "plots/history.html")
         mlflow.log_figure(plots.plot_slice(self._study), "plots/slice.html")
         mlflow.log_figure(plots.plot_parallel_coordinate(self._study), "plots/parallel_coordinates.html")
+
+
+def _finalists_table(finalists: Sequence[Finalist]) -> str:
+    rows = [
+        {**asdict(f.recipe), "search_accuracy": f.search_accuracy, "accuracy": estimate(f.scores).mean}
+        for f in finalists
+    ]
+    return str(pd.DataFrame(rows).to_csv(index=False))
 
 
 def _trial_metrics(trial: TrialResult) -> dict[str, float]:

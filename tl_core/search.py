@@ -7,7 +7,7 @@ one can be stopped early (Wilcoxon signed-rank test on the paired scores). A sto
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -68,6 +68,20 @@ class TrialResult:
     reason: str = ""
 
 
+@dataclass(frozen=True)
+class Finalist:
+    """A recipe that was scored twice.
+
+    Attributes:
+        search_accuracy: mean over the search's episodes, by which it was chosen: too high on average.
+        scores: accuracy on each fresh episode.
+    """
+
+    recipe: FinetuneRecipe
+    search_accuracy: float
+    scores: tuple[float, ...]
+
+
 def build_study(name: str, storage: str | None, seed: int) -> optuna.Study:
     """Create a study, or open the one of this name, with the sampler and pruner of this search.
 
@@ -120,17 +134,29 @@ def check_setting(study: optuna.Study, setting: Mapping[str, object]) -> None:
             )
 
 
-def best_recipe(study: optuna.Study) -> tuple[FinetuneRecipe, float]:
-    """The recipe and mean search accuracy of the best trial that was scored on every episode.
+def best_recipes(study: optuna.Study, n: int) -> list[tuple[FinetuneRecipe, float]]:
+    """The recipes of the n best trials among those scored on every episode, best first, with their mean accuracy.
 
     Raises:
-        InputError: no trial was.
+        InputError: there is no such trial.
     """
-    try:
-        best = study.best_trial  # of the complete trials: pruned ones do not count
-    except ValueError as error:
-        raise InputError(f"study {study.study_name} has no complete trial; raise n_trials") from error
-    return FinetuneRecipe(**best.user_attrs[RECIPE_ATTRIBUTE]), float(best.value or 0.0)
+    # Of the complete trials: pruned ones do not count.
+    complete = [trial for trial in study.get_trials(deepcopy=False) if trial.state == TrialState.COMPLETE]
+    if not complete:
+        raise InputError(f"study {study.study_name} has no complete trial; raise n_trials")
+    best = sorted(complete, key=lambda trial: (-float(trial.value or 0.0), trial.number))[:n]
+    return [(FinetuneRecipe(**trial.user_attrs[RECIPE_ATTRIBUTE]), float(trial.value or 0.0)) for trial in best]
+
+
+def rescore(candidates: Iterable[tuple[FinetuneRecipe, float]], score_recipe: ScoreRecipe) -> Iterator[Finalist]:
+    """Score candidates once more, on episodes that no trial has seen: the best of many is partly the luckiest."""
+    for recipe, search_accuracy in candidates:
+        yield Finalist(recipe, search_accuracy, tuple(score_recipe(recipe)))
+
+
+def crown(finalists: Sequence[Finalist]) -> Finalist:
+    """The finalist with the highest mean on its fresh episodes; of equals the first."""
+    return max(finalists, key=lambda finalist: sum(finalist.scores) / len(finalist.scores))
 
 
 def _space_with(space: SearchSpace, base: FinetuneRecipe) -> SearchSpace:

@@ -47,6 +47,7 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]
             n_episodes=4,
             n_trials=3,
             search_episodes=3,
+            final_episodes=2,
             name=NAME,
             recipe=PretrainRecipe(epochs=2, batch_size=16, augment="flip"),
         )
@@ -102,6 +103,10 @@ def test_the_searched_run_uses_the_recipe_that_the_search_found(line: tuple[str,
     assert float(params["recipe.max_lr"]) == found.max_lr
     assert params["recipe.augment"] == found.augment
     assert len(children(search.info.run_id)) == 3
+    import mlflow
+
+    table = mlflow.artifacts.load_text(f"runs:/{search.info.run_id}/finalists.csv").splitlines()
+    assert 2 <= len(table) <= 4  # a heading, the base recipe, at most two others
 
 
 def test_methods_are_scored_on_the_same_episodes_and_searched_on_others(line: tuple[str, Path]) -> None:
