@@ -50,7 +50,7 @@ def run(config: CompareConfig) -> str:
         mlflow.log_metric("n_episodes", next(iter(results.values())).n)
         lines = [f"{name:<44} {result.percent()}" for name, result in results.items()]
         lines += ["", f"{'difference on the same episodes':<44} in points, 95 % interval; p after Holm"]
-        lines += [f"{pair.first} - {pair.second:<44} {pair.points()}" for pair in pairs]
+        lines += [f"{f'{pair.first} - {pair.second}':<44} {pair.points()}" for pair in pairs]
         mlflow.log_text("\n".join(lines), "comparison.txt")
         print("\n".join(lines))
         print(f"compare {run_id}: {len(results)} runs, {len(pairs)} pairs")

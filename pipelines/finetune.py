@@ -92,9 +92,10 @@ def run(config: FinetuneConfig) -> str:
         progress = tqdm(total=config.n_episodes, desc=f"finetune {config.backbone_run}", unit="episode", disable=None)
         for result in finetuner.run_episodes(episodes, recipe):
             log.add(result)
-            progress.set_postfix(accuracy=f"{100 * log.accuracy().mean:.1f}%")
+            so_far = log.accuracy()
+            progress.set_postfix(accuracy=f"{100 * so_far.mean:.1f}%")
             progress.update()
-            if config.until_ci > 0 and _is_sure(log.accuracy(), config.until_ci):
+            if config.until_ci > 0 and _is_sure(so_far, config.until_ci):
                 break
         progress.close()
         accuracy = log.close()
