@@ -8,34 +8,31 @@ episode is a nested run; the parent has the mean accuracy with its 95 % interval
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.cli import run_command_line
-from tl_core.recipes import Device, EpisodeShape, FinetuneRecipe, Part, Unreadable, check_range
+from pipelines.target import TargetConfig, open_target
+from tl_core.recipes import EpisodeShape, Part, check_range
 
 if TYPE_CHECKING:
+    from tl_core.datasets import ImageDataset
+    from tl_core.finetune import Support
     from tl_core.scoring import Estimate
 
 _NAME_LENGTH = 8  # of a run id, as much as tells it apart
+N_RATE_TESTS = 3
+"""Learning-rate range tests whose mean `max_lr=auto` takes."""
 MIN_EPISODES = 20
 """Below, an interval itself is too uncertain to stop by."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneConfig:
+class FinetuneConfig(TargetConfig):
     """How well is a few-image target learned, and how sure is that? Fine-tuning on many episodes."""
 
-    target: str = "digits:target"
-    """Data spec of the target."""
-    backbone_run: str
-    """Id of a pretrain run; a weights file, timm, timm:TAG or torchvision:ENUM.NAME; or one of the controls, random
-    (untrained) and pixels (no network at all)."""
-    backbone: str = "resnet10_small"
-    """Architecture, where no pretrain run is named."""
-    image_size: int = 0
-    """Input side in pixels; 0 is that which the backbone was trained at, and 32 for the controls."""
     shape: EpisodeShape = field(default_factory=EpisodeShape)
     n_episodes: int = 20
     """Episodes to average over: the interval shrinks with their square root."""
@@ -43,42 +40,32 @@ class FinetuneConfig:
     """Stop earlier, once the interval's half-width is at most this many points; 0 runs all episodes."""
     part: Part = "report"
     """Images that episodes draw from: the half that search never sees, the half it sees, or all."""
-    seed: int = 0
-    """Seed of the episodes."""
     search_run: str = ""
     """Id of a search run whose recipe replaces the one below."""
-    device: Device = "auto"
-    """Where to compute."""
-    unreadable: Unreadable = "refuse"
-    """What to do about unreadable files: refuse the target, or skip them."""
-    recipe: FinetuneRecipe = field(default_factory=FinetuneRecipe)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_range("n_episodes", self.n_episodes, 1, 10_000_000)
         check_range("until_ci", self.until_ci, 0, 100)
-        check_range("seed", self.seed, 0, 2**62)
 
 
 def run(config: FinetuneConfig) -> str:
     """Score the recipe on episodes; returns the run's id."""
+    import mlflow
     from tqdm import tqdm
 
     from pipelines.episode_log import EpisodeLog
-    from pipelines.networks import find_recipe, is_run, load_network
+    from pipelines.networks import find_recipe, is_run
     from pipelines.provenance import check_unseen, log_origin
-    from pipelines.tracking import log_dataset, tracked_run
-    from tl_core.datasets import load_dataset
-    from tl_core.devices import pick_device
+    from pipelines.tracking import tracked_run
     from tl_core.episodes import build_pool, check_pool, sample_episode
-    from tl_core.finetune import Finetuner
     from tl_core.splits import part_rows
 
     with tracked_run("finetune", config, _run_name(config)) as run_id:
         recipe = find_recipe(config.search_run, config.recipe)
-        network, spec = load_network(config.backbone_run, config.backbone, config.image_size, config.seed)
-        dataset = load_dataset(config.target, spec.image_size, unreadable=config.unreadable)
-        log_dataset(dataset, "target")
-        log_origin(config.backbone_run, spec, config.seed, recipe)
+        opened = open_target(config)
+        dataset, finetuner = opened.dataset, opened.finetuner
+        log_origin(config.backbone_run, opened.spec, config.seed, recipe)
         rows = part_rows(dataset, config.part)
         if is_run(config.backbone_run):
             check_unseen(config.backbone_run, "pretrain", dataset, rows)
@@ -86,9 +73,10 @@ def run(config: FinetuneConfig) -> str:
             check_unseen(config.search_run, "search", dataset, rows)
         pool = build_pool(dataset, config.part)
         check_pool(pool, config.shape)
+        recipe = finetuner.settle_max_lr(_rate_supports(dataset, config), recipe)
+        mlflow.log_metric("max_lr", float(recipe.max_lr))
         log = EpisodeLog(dataset, pool, config.shape, config.seed, recipe)
         episodes = (sample_episode(pool, config.shape, config.seed, i) for i in range(config.n_episodes))
-        finetuner = Finetuner(network, spec, dataset, pick_device(config.device))
         progress = tqdm(total=config.n_episodes, desc=f"finetune {config.backbone_run}", unit="episode", disable=None)
         for result in finetuner.run_episodes(episodes, recipe):
             log.add(result)
@@ -101,6 +89,16 @@ def run(config: FinetuneConfig) -> str:
         accuracy = log.close()
         print(f"finetune {run_id}: accuracy {accuracy.percent()} on {config.target}")
     return run_id
+
+
+def _rate_supports(dataset: ImageDataset, config: FinetuneConfig) -> Iterator[Support]:
+    """Support sets for `max_lr=auto`: from the half that nothing is reported on, unless all images are one part."""
+    from tl_core.episodes import build_pool, sample_episode
+
+    pool = build_pool(dataset, "all" if config.part == "all" else "search")
+    for index in range(N_RATE_TESTS):
+        episode = sample_episode(pool, config.shape, config.seed, index)
+        yield episode.support_rows, episode.support_labels, episode.seed
 
 
 def _is_sure(accuracy: Estimate, until_ci: float) -> bool:

@@ -9,40 +9,22 @@ it is, is what `finetune` measured: no image is left here to measure it on.
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.cli import run_command_line
-from tl_core.recipes import Device, FinetuneRecipe, Unreadable, check_range
+from pipelines.target import TargetConfig, open_target
 
 N_SAMPLES = 66
 """Images kept beside the classifier, so that the export can be checked on real pictures: two batches of 33."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitConfig:
+class FitConfig(TargetConfig):
     """What is the final classifier? Fine-tuning on all labelled images of the target."""
 
-    target: str = "digits:target"
-    """Data spec of the target."""
-    backbone_run: str
-    """Id of a pretrain run; a weights file, timm, timm:TAG or torchvision:ENUM.NAME; or random, or pixels."""
-    backbone: str = "resnet10_small"
-    """Architecture, where no pretrain run is named."""
-    image_size: int = 0
-    """Input side in pixels; 0 is that which the backbone was trained at, and 32 for the controls."""
     search_run: str = ""
     """Id of a search run whose recipe replaces the one below."""
-    seed: int = 0
-    """Seed of the batches and the views."""
-    device: Device = "auto"
-    """Where to compute."""
-    unreadable: Unreadable = "refuse"
-    """What to do about unreadable files: refuse the target, or skip them."""
-    recipe: FinetuneRecipe = field(default_factory=FinetuneRecipe)
-
-    def __post_init__(self) -> None:
-        check_range("seed", self.seed, 0, 2**62)
 
 
 def run(config: FitConfig) -> str:
@@ -50,26 +32,23 @@ def run(config: FitConfig) -> str:
     import mlflow
     import numpy as np
 
-    from pipelines.networks import CLASSIFIER_ARTIFACT, SAMPLES_ARTIFACT, find_recipe, load_network
+    from pipelines.networks import CLASSIFIER_ARTIFACT, SAMPLES_ARTIFACT, find_recipe
     from pipelines.provenance import log_origin
-    from pipelines.tracking import log_dataset, tracked_run
+    from pipelines.tracking import tracked_run
     from tl_core.classifier import ClassifierDescription, save_classifier
-    from tl_core.datasets import load_dataset
-    from tl_core.devices import pick_device
-    from tl_core.finetune import Finetuner
 
     with tracked_run("fit", config) as run_id:
         recipe = find_recipe(config.search_run, config.recipe)
-        network, spec = load_network(config.backbone_run, config.backbone, config.image_size, config.seed)
-        log_origin(config.backbone_run, spec, config.seed, recipe)
-        dataset = load_dataset(config.target, spec.image_size, unreadable=config.unreadable)
-        log_dataset(dataset, "target")
+        opened = open_target(config)
+        dataset, finetuner = opened.dataset, opened.finetuner
+        log_origin(config.backbone_run, opened.spec, config.seed, recipe)
         rows = np.arange(len(dataset.labels))
-        finetuner = Finetuner(network, spec, dataset, pick_device(config.device))
+        recipe = finetuner.settle_max_lr([(rows, dataset.labels, config.seed)], recipe)
+        mlflow.log_metric("max_lr", float(recipe.max_lr))
         classifier = finetuner.fit_classifier(rows, recipe, config.seed)
         mlflow.log_metric("n_images", len(rows))
         with tempfile.TemporaryDirectory() as folder:
-            description = ClassifierDescription(spec, dataset.class_names, recipe.head, recipe.test_views)
+            description = ClassifierDescription(opened.spec, dataset.class_names, recipe.head, recipe.test_views)
             save_classifier(classifier, description, Path(folder, CLASSIFIER_ARTIFACT))
             samples = np.random.default_rng(config.seed).permutation(rows)[:N_SAMPLES]
             np.savez_compressed(Path(folder, SAMPLES_ARTIFACT), images=dataset.images[np.sort(samples)])

@@ -95,6 +95,7 @@ def _lead(config: PretrainConfig, device: torch.device, world: World) -> str:
         if novel is not None:
             check_pool(build_pool(novel, "all"), config.novel_shape)
         with kept_checkpoint("pretrain", config, work.dataset.fingerprint) as checkpoint:
+            mlflow.log_metric("max_lr", work.training.settle_max_lr(device))
             history = _train(work, config, device, checkpoint)
             test_accuracy = work.training.test_accuracy(device)
             best = max(epoch.val_accuracy for epoch in history)

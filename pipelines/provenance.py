@@ -31,8 +31,8 @@ def log_origin(network: str, spec: BackboneSpec, seed: int, recipe: FinetuneReci
 
 
 def network_name(network: str, spec: BackboneSpec, seed: int) -> str:
-    """Name that tells networks apart: where the weights are from, what they are built into, and at which size."""
-    built = f"{network}:{spec.architecture}:{spec.image_size}"
+    """Name that tells networks apart: where the weights are from, what they are built into, its size and its output."""
+    built = f"{network}:{spec.architecture}:{spec.image_size}:{spec.features}"
     return f"{built}:{seed}" if network == "random" else built
 
 

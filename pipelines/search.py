@@ -15,7 +15,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pipelines.cli import run_command_line
-from tl_core.recipes import Device, EpisodeShape, FinetuneRecipe, Unreadable, check_range
+from pipelines.target import TargetConfig, open_target
+from tl_core.errors import InputError
+from tl_core.recipes import EpisodeShape, FinetuneRecipe, check_range
 
 if TYPE_CHECKING:
     import optuna
@@ -25,17 +27,9 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchConfig:
+class SearchConfig(TargetConfig):
     """Which learning rate, freezing depth and augmentation suit this target? An Optuna study."""
 
-    target: str = "digits:target"
-    """Data spec of the target."""
-    backbone_run: str
-    """Id of a pretrain run; a weights file, timm, timm:TAG or torchvision:ENUM.NAME; or random, or pixels."""
-    backbone: str = "resnet10_small"
-    """Architecture, where no pretrain run is named."""
-    image_size: int = 0
-    """Input side in pixels; 0 is that which the backbone was trained at, and 32 for the controls."""
     n_trials: int = 20
     """Trials that the study shall hold in the end."""
     shape: EpisodeShape = field(default_factory=EpisodeShape)
@@ -47,20 +41,15 @@ class SearchConfig:
     """Episodes for that, which no trial has seen."""
     study: str = ""
     """Name of a study to continue; empty starts one named after the run."""
-    seed: int = 0
-    """Seed of the episodes and of the sampler."""
-    device: Device = "auto"
-    """Where to compute."""
-    unreadable: Unreadable = "refuse"
-    """What to do about unreadable files: refuse the target, or skip them."""
-    recipe: FinetuneRecipe = field(default_factory=FinetuneRecipe)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_range("n_trials", self.n_trials, 1, 1_000_000)
         check_range("n_episodes", self.n_episodes, 1, 1_000_000)
         check_range("n_finalists", self.n_finalists, 1, 1_000_000)
         check_range("final_episodes", self.final_episodes, 1, 1_000_000)
-        check_range("seed", self.seed, 0, 2**31 - 1)
+        if self.recipe.max_lr == "auto":
+            raise InputError("max_lr is auto; allowed is a number: the rate that the search starts from")
 
 
 def run(config: SearchConfig) -> str:
@@ -68,36 +57,34 @@ def run(config: SearchConfig) -> str:
     import mlflow
     from tqdm import tqdm
 
-    from pipelines.networks import load_network
     from pipelines.provenance import log_seen_images, network_name
-    from pipelines.tracking import log_dataset, tracked_run
+    from pipelines.tracking import tracked_run
     from pipelines.trial_log import TrialLog, study_storage
-    from tl_core.datasets import load_dataset
-    from tl_core.devices import pick_device
     from tl_core.episodes import build_pool, check_pool
-    from tl_core.finetune import Finetuner
     from tl_core.scoring import estimate
     from tl_core.search import SEARCHED, SearchSpace, build_study, check_setting, rescore, run_trials
     from tl_core.splits import part_rows
 
     with tracked_run("search", config) as run_id:
-        network, spec = load_network(config.backbone_run, config.backbone, config.image_size, config.seed)
-        dataset = load_dataset(config.target, spec.image_size, unreadable=config.unreadable)
-        log_dataset(dataset, "target")
+        opened = open_target(config)
+        dataset = opened.dataset
         log_seen_images(dataset, part_rows(dataset, "search"))
         pool = build_pool(dataset, "search")
         check_pool(pool, config.shape)
-        finetuner = Finetuner(network, spec, dataset, pick_device(config.device))
         study = build_study(config.study or f"search-{run_id}", study_storage(), config.seed)
         mlflow.set_tag("study", study.study_name)
         fixed = {name: value for name, value in asdict(config.recipe).items() if name not in SEARCHED}
         check_setting(
             study,
-            {"pool": pool.fingerprint, "network": network_name(config.backbone_run, spec, config.seed), "recipe": fixed}
+            {
+                "pool": pool.fingerprint,
+                "network": network_name(config.backbone_run, opened.spec, config.seed),
+                "recipe": fixed,
+            }
             | {"n_episodes": config.n_episodes, "seed": config.seed, **asdict(config.shape)},
         )
         log = TrialLog(study)
-        score = partial(_scores, finetuner, pool, config)
+        score = partial(_scores, opened.finetuner, pool, config)
         trials = run_trials(
             study,
             SearchSpace(),

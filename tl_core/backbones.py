@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import timm
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from tl_core import architectures  # noqa: F401 - registers our own with timm
 from tl_core.errors import InputError
+from tl_core.recipes import Features
 
+N_STAGES = 4
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -27,6 +30,43 @@ class BackboneSpec:
     """Channel means that the backbone was trained with."""
     std: tuple[float, float, float] = IMAGENET_STD
     """Channel deviations that the backbone was trained with."""
+    features: Features = "last"
+    """What the feature vector is made of: the last stage, or the last `N_STAGES`."""
+
+
+class StageFeatures(nn.Module):
+    """The mean maps of a network's last stages beside each other, not that of the last one alone.
+
+    Earlier stages are less bound to the source's classes. Of each stage's means the signed square root is taken and
+    scaled to length 1 (Perronnin et al., 2010), so that no stage and no few channels outweigh the rest.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """float (n, 3, s, s) to (n, n_features), the sum of the stages' channels."""
+        maps = self.network.forward_intermediates(images, indices=N_STAGES, intermediates_only=True)  # type: ignore[operator]
+        means = [stage.mean((2, 3)) for stage in maps]
+        # The epsilon under the root keeps the gradient finite at zero, where rectified channels often are.
+        roots = [mean.sign() * (mean.abs() + 1e-12).sqrt() for mean in means]
+        return torch.cat([F.normalize(root, dim=1) for root in roots], dim=1)
+
+
+def with_features(backbone: nn.Module, spec: BackboneSpec, features: Features) -> tuple[nn.Module, BackboneSpec]:
+    """A plain backbone with the given kind of output.
+
+    Raises:
+        InputError: the network does not show its stages.
+    """
+    if features == "last":
+        return backbone, spec
+    wrapped, spec = StageFeatures(backbone), replace(spec, features=features)
+    if not hasattr(backbone, "forward_intermediates"):
+        raise InputError(f"features is {features}, but {spec.architecture} does not show its stages; give last")
+    check_size(wrapped, spec)
+    return wrapped, spec
 
 
 def build_backbone(spec: BackboneSpec, seed: int) -> nn.Module:
@@ -48,7 +88,7 @@ def build_backbone(spec: BackboneSpec, seed: int) -> nn.Module:
         backbone.pre_logits = nn.Identity()
     _open_residual_branches(backbone)
     check_size(backbone, spec)
-    return backbone
+    return with_features(backbone, spec, spec.features)[0]
 
 
 def n_features(backbone: nn.Module, spec: BackboneSpec) -> int:

@@ -28,15 +28,20 @@ from tl_core.devices import pick_dtype
 from tl_core.episodes import Episode
 from tl_core.freezing import SplitBackbone, split_backbone
 from tl_core.heads import FewShotHead, probe_episodes
+from tl_core.lr_finder import N_STEPS, RATES, lr_range_test
 from tl_core.recipes import FinetuneRecipe
 from tl_core.splits import Indices
-from tl_core.training import FitOptions, fit, predict_logits, start_training
+from tl_core.training import FitOptions, build_optimizer, fit, predict_logits, start_training
 
 MAX_BATCH = 128
 _QUERY_CHUNK = 256
 _EPISODES_AT_ONCE = 32
 
 NORMALISATIONS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
+
+
+Support = tuple[Indices, NDArray[np.int64], int]
+"""Rows of the dataset, their labels from 0 on, and the seed of whatever is random about them."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,26 @@ class Finetuner:
         network = self._train(cut, rows, self._dataset.labels[rows], replace(recipe, steps=steps), seed)
         return Classifier(self._spec, self._backbone, network[1], recipe.test_views).cpu().eval()
 
+    def settle_max_lr(self, supports: Iterable[Support], recipe: FinetuneRecipe) -> FinetuneRecipe:
+        """The recipe itself, or where its `max_lr` is `auto` with what range tests on some support sets say.
+
+        Args:
+            supports: of each test the rows, their labels from 0 on, and a seed; the suggestions' geometric mean counts.
+        """
+        if recipe.max_lr != "auto":
+            return recipe
+        cut = self._cut(recipe)
+        if recipe.steps == 0 or _is_probing(cut, recipe):
+            return replace(recipe, max_lr=FinetuneRecipe().max_lr)  # nothing is trained
+        longer = replace(recipe, steps=N_STEPS)
+        logs = []
+        for rows, labels, seed in supports:
+            network, batches = self._start(cut, rows, labels, longer, seed)
+            optimizer = build_optimizer(network, self._options(longer, RATES[0]))
+            curve = lr_range_test(network, batches, optimizer, RATES, N_STEPS, batch_statistics=False)
+            logs.append(math.log(curve.suggestion))
+        return replace(recipe, max_lr=math.exp(sum(logs) / len(logs)))
+
     def _run_episode(self, cut: _Cut, episode: Episode, recipe: FinetuneRecipe) -> EpisodeResult:
         started = time.perf_counter()
         try:
@@ -164,6 +189,17 @@ class Finetuner:
         self, cut: _Cut, rows: Indices, labels: NDArray[np.int64], recipe: FinetuneRecipe, seed: int
     ) -> nn.Sequential:
         """Suffix and head, trained from the backbone's own weights on the given rows."""
+        network, batches = self._start(cut, rows, labels, recipe, seed)
+        if recipe.steps > 0 and not _is_probing(cut, recipe):
+            options = self._options(recipe, float(recipe.max_lr))
+            for _ in fit(start_training(network, options), lambda _: batches, options):
+                pass  # one epoch
+        return network
+
+    def _start(
+        self, cut: _Cut, rows: Indices, labels: NDArray[np.int64], recipe: FinetuneRecipe, seed: int
+    ) -> tuple[nn.Sequential, Iterator[tuple[Tensor, Tensor]]]:
+        """Suffix and started head, and the batches to train them on."""
         generator = torch.Generator().manual_seed(seed)
         views = _support_views(cut.activations, rows, recipe, generator)
         targets = torch.from_numpy(labels).to(self._device)
@@ -175,22 +211,19 @@ class Finetuner:
             recipe.l2,
             recipe.label_smoothing,
         )
-        network = nn.Sequential(cut.split.suffix, head)
-        options = FitOptions(
+        return nn.Sequential(cut.split.suffix, head), _draw_batches(views, targets, recipe.steps, generator)
+
+    def _options(self, recipe: FinetuneRecipe, max_lr: float) -> FitOptions:
+        return FitOptions(
             epochs=1,
             steps_per_epoch=recipe.steps,
-            max_lr=recipe.max_lr,
+            max_lr=max_lr,
             optimizer=recipe.optimizer,
             weight_decay=recipe.weight_decay,
             label_smoothing=recipe.label_smoothing,
             batch_statistics=False,
             dtype=pick_dtype(recipe.precision, self._device),
         )
-        if recipe.steps > 0 and not _is_probing(cut, recipe):
-            batches = _draw_batches(views, targets, recipe.steps, generator)
-            for _ in fit(start_training(network, options), lambda _: batches, options):
-                pass  # one epoch
-        return network
 
 
 def _is_probing(cut: _Cut, recipe: FinetuneRecipe) -> bool:

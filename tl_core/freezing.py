@@ -14,6 +14,8 @@ from timm.layers import get_notrace_functions, get_notrace_modules
 from timm.models import group_parameters
 from torch import Tensor, fx, nn
 
+from tl_core.backbones import StageFeatures
+
 
 @dataclass(frozen=True)
 class SplitBackbone:
@@ -50,8 +52,10 @@ def split_backbone(backbone: nn.Module, freeze_depth: float) -> SplitBackbone:
 def _depth_groups(backbone: nn.Module) -> list[list[str]]:
     if not any(True for _ in backbone.parameters()):
         return []
-    groups = group_parameters(backbone, backbone.group_matcher(coarse=True))  # type: ignore[operator]
-    return [groups[depth] for depth in sorted(groups)]
+    # The patterns of timm's matchers are for the network's own parameter names.
+    network, prefix = (backbone.network, "network.") if isinstance(backbone, StageFeatures) else (backbone, "")
+    groups = group_parameters(network, network.group_matcher(coarse=True))  # type: ignore[operator]
+    return [[prefix + name for name in groups[depth]] for depth in sorted(groups)]
 
 
 class _Tracer(fx.Tracer):

@@ -10,8 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from tl_core.errors import InputError
-from tl_core.training import Objective, classification
+from tl_core.training import Objective, classification, train_mode
 
+RATES = (1e-5, 10.0)
+"""First and last learning rate where nobody says otherwise: wide enough for SGD and Adam alike."""
+N_STEPS = 100
 SMOOTHING = 0.9
 DIVERGENCE = 4.0
 _MIN_POINTS = 10
@@ -39,6 +42,8 @@ def lr_range_test(
     rates: tuple[float, float],
     n_steps: int,
     objective: Objective | None = None,
+    *,
+    batch_statistics: bool = True,
 ) -> LrCurve:
     """Run the test and leave the model, its mode and every statistic as they were.
 
@@ -49,6 +54,7 @@ def lr_range_test(
         rates: first and last learning rate.
         n_steps: steps between them.
         objective: by default cross-entropy.
+        batch_statistics: whether batch norm uses those of the batches, as the training to come will.
 
     Raises:
         InputError: the loss explodes, or the batches end, before there is a curve to read.
@@ -56,6 +62,7 @@ def lr_range_test(
     before = {name: value.detach().clone() for name, value in model.state_dict().items()}
     modes = [(module, module.training) for module in model.modules()]
     try:
+        train_mode(model, batch_statistics)
         curve = _walk(model, batches, optimizer, rates, n_steps, objective or classification())
     finally:
         model.load_state_dict(before)
@@ -79,7 +86,6 @@ def _walk(
     growth = (rates[1] / rates[0]) ** (1 / max(1, n_steps - 1))
     curve: list[tuple[float, float]] = []
     average, lowest = 0.0, math.inf
-    model.train()
     for step, (inputs, labels) in zip(range(n_steps), batches, strict=False):
         rate = rates[0] * growth**step
         for group in optimizer.param_groups:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,9 +18,9 @@ from tl_core.backbones import BackboneSpec, check_size, n_features
 from tl_core.classifier import Normalise
 from tl_core.datasets import ImageDataset
 from tl_core.devices import pick_dtype
-from tl_core.distributed import ALONE, World, share_statistics
+from tl_core.distributed import ALONE, World, share_statistics, total
 from tl_core.errors import InputError
-from tl_core.lr_finder import LrCurve, lr_range_test
+from tl_core.lr_finder import N_STEPS, RATES, LrCurve, lr_range_test
 from tl_core.mixing import mix_batch
 from tl_core.recipes import PretrainRecipe
 from tl_core.splits import ClassSplit, Indices
@@ -92,7 +93,7 @@ class Pretraining:
         With a `checkpoint` path, the state is saved after each epoch and continued from if the file is there; the
         epochs that it holds are yielded again first. `on_batch` is told the number of images before each step.
         """
-        options = self._options(device)
+        options = self._options(device, self.settle_max_lr(device))
         model = self._model.to(device)
         state = start_training(share_statistics(model) if self._world.size > 1 else model, options)
         if checkpoint is not None and checkpoint.is_file():
@@ -115,9 +116,20 @@ class Pretraining:
             yield _from_record(state.history[-1])
         self._model.load_state_dict(state.best_weights)
 
+    def settle_max_lr(self, device: torch.device) -> float:
+        """The recipe's peak learning rate; if that is `auto`, what a range test says, which then becomes the recipe's.
+
+        Processes that train together test side by side and settle on the geometric mean.
+        """
+        if self._recipe.max_lr == "auto":
+            suggestion = self.lr_range_test(device, RATES, N_STEPS).suggestion
+            shared = total(torch.tensor(math.log(suggestion), device=device)) / self._world.size
+            self._recipe = replace(self._recipe, max_lr=math.exp(float(shared)))
+        return float(self._recipe.max_lr)
+
     def lr_range_test(self, device: torch.device, rates: tuple[float, float], n_steps: int) -> LrCurve:
         """The range test on this model, its batches and its optimiser; leaves the model as it was."""
-        options = replace(self._options(device), max_lr=rates[0])
+        options = self._options(device, max_lr=rates[0])
         batches = (batch for epoch in itertools.count() for batch in self._batches(epoch, device))
         model = self._model.to(device)
         return lr_range_test(model, batches, build_optimizer(model, options), rates, n_steps, self._objective)
@@ -145,11 +157,11 @@ class Pretraining:
             loss = loss + self._recipe.rotation * F.cross_entropy(turns, targets[:, self._n_classes :])
         return loss, (logits.argmax(1) == wanted.argmax(1)).sum()
 
-    def _options(self, device: torch.device) -> FitOptions:
+    def _options(self, device: torch.device, max_lr: float) -> FitOptions:
         return FitOptions(
             epochs=self._recipe.epochs,
             steps_per_epoch=len(self._split.train) // self._batch_size,
-            max_lr=self._recipe.max_lr,
+            max_lr=max_lr,
             optimizer=self._recipe.optimizer,
             weight_decay=self._recipe.weight_decay,
             schedule=self._recipe.schedule,

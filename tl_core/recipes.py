@@ -18,10 +18,14 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 Schedule = Literal["one_cycle", "cosine"]
 Head = Literal["linear", "cosine"]
 HeadStart = Literal["prototypes", "probe"]
+Features = Literal["last", "stages"]
 Trained = Literal["all", "norm"]
 TestViews = Literal["none", "flip", "dihedral"]
 Unreadable = Literal["refuse", "skip"]
 Part = Literal["report", "search", "all"]
+
+MaxLr = float | Literal["auto"]
+"""A peak learning rate, or the one that a learning-rate range test suggests."""
 
 AUGMENT_OPS = ("flip", "dihedral", "crop", "colour")
 
@@ -37,6 +41,15 @@ def check_count(name: str, value: int, low: int, high: int) -> None:
     check_range(name, value, low, high)
     if not isinstance(value, int):
         raise InputError(f"{name} is {value!r}; allowed is a whole number from {low} to {high}")
+
+
+def check_max_lr(value: MaxLr) -> None:
+    """Raise `InputError` unless value is a learning rate or `auto`."""
+    if value == "auto":
+        return
+    if not isinstance(value, float | int):
+        raise InputError(f"max_lr is {value!r}; allowed is auto, or a number from 1e-09 to 100")
+    check_range("max_lr", value, 1e-9, 100)
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
@@ -98,8 +111,8 @@ class FinetuneRecipe:
 
     freeze_depth: float = 1.0
     """Fraction of the backbone's depth that stays frozen: 0 is full fine-tuning, 1 is linear probing."""
-    max_lr: float = 1e-2
-    """Peak of the one-cycle learning rate."""
+    max_lr: MaxLr = 1e-2
+    """Peak of the one-cycle learning rate; auto takes what a range test on support images suggests."""
     steps: int = 40
     """Optimiser steps; each sees every support image once, in one of its views. A linear head on a backbone that is
     frozen as a whole takes none: its start is the answer."""
@@ -128,7 +141,7 @@ class FinetuneRecipe:
 
     def __post_init__(self) -> None:
         check_range("freeze_depth", self.freeze_depth, 0, 1)
-        check_range("max_lr", self.max_lr, 1e-9, 100)
+        check_max_lr(self.max_lr)
         check_count("steps", self.steps, 0, 1_000_000)
         check_count("n_views", self.n_views, 1, 1_000)
         check_choice("head", self.head, get_args(Head))
@@ -151,8 +164,8 @@ class PretrainRecipe:
     """Passes over the training part."""
     batch_size: int = 128
     """Images per step."""
-    max_lr: float = 0.1
-    """Peak of the one-cycle learning rate."""
+    max_lr: MaxLr = 0.1
+    """Peak of the learning rate; auto takes what a range test on the first batches suggests."""
     optimizer: Optimizer = "sgd"
     """Optimiser; sgd uses Nesterov momentum 0.9."""
     weight_decay: float = 5e-4
@@ -181,7 +194,7 @@ class PretrainRecipe:
     def __post_init__(self) -> None:
         check_range("epochs", self.epochs, 1, 100_000)
         check_range("batch_size", self.batch_size, 2, 1_000_000)
-        check_range("max_lr", self.max_lr, 1e-9, 100)
+        check_max_lr(self.max_lr)
         check_range("weight_decay", self.weight_decay, 0, 10)
         check_range("label_smoothing", self.label_smoothing, 0, 0.99)
         check_range("mixup", self.mixup, 0, 100)

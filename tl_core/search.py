@@ -161,7 +161,7 @@ def crown(finalists: Sequence[Finalist]) -> Finalist:
 
 def _space_with(space: SearchSpace, base: FinetuneRecipe) -> SearchSpace:
     """The space, widened where the base recipe lies outside: the first trial must be one of its points."""
-    rates, depths = (*space.max_lr, base.max_lr), (*space.freeze_depth, base.freeze_depth)
+    rates, depths = (*space.max_lr, float(base.max_lr)), (*space.freeze_depth, base.freeze_depth)
     augments = tuple(sorted({*space.augments, base.augment}))
     return SearchSpace((min(rates), max(rates)), (min(depths), max(depths)), augments)
 

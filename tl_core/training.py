@@ -186,7 +186,7 @@ def fit(
     forward = torch.compile(model) if options.compile else _with_matrix_convolutions(model)
     while state.epoch < options.epochs:
         started = time.perf_counter()
-        _train_mode(state.model, options.batch_statistics)
+        train_mode(state.model, options.batch_statistics)
         losses, hits, images = [], [], 0
         with torch.random.fork_rng():
             # A function of the epoch, so that dropout too is the same after a resumption.
@@ -250,7 +250,8 @@ def _step(
     return loss.detach(), hits
 
 
-def _train_mode(model: nn.Module, batch_statistics: bool) -> None:
+def train_mode(model: nn.Module, batch_statistics: bool) -> None:
+    """Training mode, in which batch norm uses (and learns) the statistics of the batches, or keeps those it has."""
     model.train()
     if not batch_statistics:
         for module in model.modules():

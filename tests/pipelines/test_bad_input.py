@@ -78,6 +78,7 @@ def fails(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, c
         ("finetune --target good --backbone_run random --n_way 3", "has 10 images"),
         ("finetune --target good --backbone_run random --freeze_depth 1.5", "freeze_depth is 1.5"),
         ("finetune --target good --backbone_run random --max_lr nan", "max_lr is nan"),
+        ("search --target good --backbone_run random --max_lr auto", "max_lr is auto; allowed is a number"),
         ("finetune --target good --backbone_run 0123", "no pretrain run '0123'"),
         ("search --target good --backbone_run random --n_trials 0", "n_trials is 0"),
         ("search --target good --backbone_run random --n_way 3", "has 10 images"),

@@ -17,7 +17,7 @@ from pipelines.finetune import FinetuneConfig
 from pipelines.main import MainConfig
 from tests.conftest import COLOURS, write_colour_images
 from tl_core.errors import InputError
-from tl_core.recipes import EpisodeShape, PretrainRecipe
+from tl_core.recipes import EpisodeShape, FinetuneRecipe, PretrainRecipe, parse_recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 
@@ -233,3 +233,25 @@ def test_a_study_is_not_continued_on_other_episodes(line: tuple[str, Path]) -> N
     )
     with pytest.raises(InputError, match=f"study {study} was begun with network="):
         search.run(config)
+
+
+def test_auto_is_settled_before_the_episodes_and_logged(line: tuple[str, Path]) -> None:
+    import mlflow
+
+    from pipelines import finetune
+
+    recipe = FinetuneRecipe(freeze_depth=0.5, steps=2, max_lr="auto")
+    run_id = finetune.run(
+        FinetuneConfig(
+            target=str(line[1]),
+            backbone_run="random",
+            backbone="resnet10_small",
+            image_size=16,
+            shape=SHAPE,
+            n_episodes=2,
+            recipe=recipe,
+        )
+    )
+    settled = parse_recipe(Path(mlflow.artifacts.download_artifacts(f"runs:/{run_id}/recipe.json")).read_text())
+    logged = mlflow.MlflowClient().get_run(run_id).data.metrics["max_lr"]
+    assert settled.max_lr == pytest.approx(logged)

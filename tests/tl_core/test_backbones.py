@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import timm
 import torch
 
-from tl_core.backbones import BackboneSpec, build_backbone, n_features
+from tl_core.backbones import N_STAGES, BackboneSpec, build_backbone, n_features, with_features
+from tl_core.classifier import load_backbone, save_backbone
 from tl_core.errors import InputError
 
 SMALL = BackboneSpec("resnet10_small", 16)
@@ -104,3 +107,38 @@ def test_every_convolution_of_an_untrained_network_takes_part_in_its_features(na
         weight.zero_()
         assert not torch.equal(backbone(images), features)
         weight.copy_(kept)
+
+
+@pytest.mark.parametrize("name", ["resnet10_small", "vgg11", "efficientnet_lite0", "vit_tiny_patch16_224"])
+def test_stage_features_are_the_rooted_means_of_the_last_stages(name: str) -> None:
+    plain = build_backbone(BackboneSpec(name, 32), seed=0)
+    network, spec = with_features(plain, BackboneSpec(name, 32), "stages")
+    images = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        features = network.eval()(images)
+        maps = plain.forward_intermediates(images, indices=N_STAGES, intermediates_only=True)  # type: ignore[operator]
+    parts = features.split([stage.shape[1] for stage in maps], dim=1)
+    for part, stage in zip(parts, maps, strict=True):
+        means = stage.mean((2, 3))
+        assert torch.equal(part.sign(), means.sign())
+        shares = means.abs() / means.abs().sum(1, keepdim=True)
+        assert torch.allclose(part.square(), shares, atol=1e-5)
+    assert spec == BackboneSpec(name, 32, features="stages")
+    assert n_features(network, spec) == features.shape[1]
+
+
+def test_stage_features_of_a_network_without_stages_are_refused() -> None:
+    spec = BackboneSpec("pixels", 32)
+    with pytest.raises(InputError, match="pixels does not show its stages; give last"):
+        with_features(build_backbone(spec, seed=0), spec, "stages")
+
+
+def test_a_backbone_with_stage_features_is_rebuilt_from_its_files(tmp_path: Path) -> None:
+    spec = BackboneSpec("resnet10_small", 32, features="stages")
+    network = build_backbone(spec, seed=0)
+    save_backbone(network, spec, tmp_path)
+    loaded, loaded_spec = load_backbone(tmp_path)
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(loaded.eval()(images), network.eval()(images))
+    assert loaded_spec == spec

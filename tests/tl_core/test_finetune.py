@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -438,3 +439,31 @@ def test_the_fitted_classifier_answers_as_the_episode_does() -> None:
     with torch.no_grad():
         predictions = classifier(torch.from_numpy(NOISE.images[episode.query_rows])).argmax(1).numpy()
     assert np.array_equal(np.array(episode.class_ids)[predictions], result.predictions)
+
+
+def support(episode: Episode) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+    return episode.support_rows, episode.support_labels, episode.seed
+
+
+def test_auto_settles_on_the_geometric_mean_of_the_range_tests() -> None:
+    finetuner, episodes = tuner(RESNET), draw(NOISE, 2)
+    auto = replace(HALF, max_lr="auto")
+    rates = [float(finetuner.settle_max_lr([support(episode)], auto).max_lr) for episode in episodes]
+    settled = finetuner.settle_max_lr([support(episode) for episode in episodes], auto)
+    assert rates[0] != rates[1]
+    assert settled.max_lr == pytest.approx(math.sqrt(rates[0] * rates[1]))
+    assert replace(settled, max_lr=HALF.max_lr) == HALF
+
+
+def test_range_tests_leave_no_trace() -> None:
+    (episode,) = draw(NOISE, 1)
+    fresh = run(tuner(RESNET), [episode], HALF)
+    tested = tuner(RESNET)
+    tested.settle_max_lr([support(episode)], replace(HALF, max_lr="auto"))
+    assert answers(run(tested, [episode], HALF)[0]) == answers(fresh[0])
+
+
+@pytest.mark.parametrize("recipe", [LINEAR_PROBE, replace(HALF, steps=0)])
+def test_auto_tests_nothing_where_nothing_is_trained(recipe: FinetuneRecipe) -> None:
+    settled = tuner(RESNET).settle_max_lr([], replace(recipe, max_lr="auto"))
+    assert settled == replace(recipe, max_lr=FinetuneRecipe().max_lr)

@@ -15,6 +15,7 @@ from tests.conftest import write_colour_images
 from tl_core.backbones import BackboneSpec, build_backbone
 from tl_core.datasets import ImageDataset, load_dataset
 from tl_core.errors import InputError
+from tl_core.lr_finder import RATES
 from tl_core.pretrain import N_TURNS, Pretraining
 from tl_core.recipes import PretrainRecipe
 from tl_core.splits import split_within_classes
@@ -151,3 +152,13 @@ def test_soft_targets_give_the_cross_entropy_of_the_mixture() -> None:
     by_hand = -(0.7 * log_p[0, 0] + 0.3 * log_p[0, 1] + 0.2 * log_p[1, 0] + 0.8 * log_p[1, 1]) / 2
     torch.testing.assert_close(loss, by_hand)
     assert int(hits) == 2
+
+
+def test_auto_trains_as_the_suggested_rate_does(dataset: ImageDataset) -> None:
+    auto = pretraining(dataset, replace(RECIPE, epochs=1, max_lr="auto"))
+    max_lr = auto.settle_max_lr(CPU)
+    assert RATES[0] < max_lr < RATES[1]
+    named = pretraining(dataset, replace(RECIPE, epochs=1, max_lr=max_lr))
+    assert named.settle_max_lr(CPU) == max_lr
+    losses = [[epoch.training.loss for epoch in job.epochs(CPU)] for job in (auto, named)]
+    assert losses[0] == losses[1]

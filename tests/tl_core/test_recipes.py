@@ -132,6 +132,7 @@ def test_an_unknown_field_is_refused_by_name() -> None:
     ("text", "said"),
     [
         ('{"freeze_depth": 1.5}', r"freeze_depth is 1\.5; allowed is a number from 0 to 1"),
+        ('{"max_lr": "often"}', "max_lr is 'often'; allowed is auto, or a number from"),
         ('{"max_lr": NaN}', "max_lr is nan; allowed is a number from"),
         ('{"weight_decay": -Infinity}', "weight_decay is -inf; allowed is a number from"),
         ('{"augment": "mixup"}', "augment is 'mixup'; allowed is none, or"),
