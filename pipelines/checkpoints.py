@@ -12,7 +12,7 @@ from typing import Any
 from pipelines.cli import flat_params
 
 
-def checkpoint_path(kind: str, config: Any, *fingerprints: str) -> Path:
+def checkpoint_path(kind: str, config: Any, *fingerprints: str, suffix: str = ".pt") -> Path:
     """Where one piece of work keeps its checkpoint.
 
     The name depends on the whole config and on the content of the data, so that no other work continues from it.
@@ -22,11 +22,11 @@ def checkpoint_path(kind: str, config: Any, *fingerprints: str) -> Path:
     text = json.dumps([kind, flat_params(config), fingerprints], sort_keys=True, default=str)
     folder = default_cache_dir() / "checkpoints"
     folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.pt"
+    return folder / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:16]}{suffix}"
 
 
 @contextmanager
-def kept_checkpoint(kind: str, config: Any, *fingerprints: str) -> Iterator[Path]:
+def kept_checkpoint(kind: str, config: Any, *fingerprints: str, suffix: str = ".pt") -> Iterator[Path]:
     """The checkpoint file of one piece of work, alone in its use; deleted once the work ends without an error.
 
     Raises:
@@ -36,7 +36,7 @@ def kept_checkpoint(kind: str, config: Any, *fingerprints: str) -> Iterator[Path
 
     from tl_core.errors import InputError
 
-    path = checkpoint_path(kind, config, *fingerprints)
+    path = checkpoint_path(kind, config, *fingerprints, suffix=suffix)
     try:
         with FileLock(path.with_suffix(".lock"), timeout=0):
             yield path

@@ -5,67 +5,83 @@ from __future__ import annotations
 import json
 import tempfile
 import time
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
 import mlflow
 import numpy as np
 import pandas as pd
-from mlflow.entities import Metric, Param
 
+from pipelines.child_runs import ChildRuns
 from pipelines.figures import draw_confusion, draw_distribution
+from pipelines.journal import append_journal, read_journal
 from pipelines.networks import RECIPE_ARTIFACT
-from pipelines.tracking import child_tags, log_series
+from pipelines.tracking import log_series
 from tl_core.datasets import ImageDataset
-from tl_core.episodes import EpisodePool
+from tl_core.episodes import Episode, EpisodePool
 from tl_core.finetune import EpisodeResult
 from tl_core.recipes import EpisodeShape, FinetuneRecipe
-from tl_core.scoring import Estimate, count_confusions, estimate, score_predictions
+from tl_core.scoring import Estimate, RunningEstimate, calibration_error, count_confusions, estimate, score_predictions
 
 EPISODES_ARTIFACT = "episodes.parquet"
 
 
 class EpisodeLog:
-    """Collects the episodes of the active run; `close` writes what is known of all of them together."""
+    """Collects the episodes of the active run; `close` writes what is known of all of them together.
+
+    Each result is also appended to a journal, from which a repeated command takes what is already done.
+    """
 
     def __init__(
-        self, dataset: ImageDataset, pool: EpisodePool, shape: EpisodeShape, seed: int, recipe: FinetuneRecipe
+        self,
+        dataset: ImageDataset,
+        pool: EpisodePool,
+        shape: EpisodeShape,
+        seed: int,
+        recipe: FinetuneRecipe,
+        journal: Path,
     ) -> None:
-        run = mlflow.active_run()
-        assert run is not None
-        self._run = run
-        self._client = mlflow.MlflowClient()
+        self._runs = ChildRuns("episode")
         self._class_names = dataset.class_names
-        self._seed = seed
         self._results: list[EpisodeResult] = []
+        self._accuracy = RunningEstimate()
+        self._journal = journal
         # What makes two runs comparable: the same pool, seed and shape give the same episodes.
         mlflow.set_tags({"episodes": json.dumps({"pool": pool.fingerprint, "seed": seed, **asdict(shape)})})
+        mlflow.set_tag("transductive", recipe.transductive)
         mlflow.log_dict(asdict(recipe), RECIPE_ARTIFACT)
 
     def accuracy(self) -> Estimate:
         """Mean accuracy so far."""
-        return estimate([result.accuracy for result in self._results])
+        return self._accuracy.estimate()
+
+    def replay(self, episodes: Iterable[Episode]) -> int:
+        """Record the first episodes from the journal of an interrupted process; returns how many those are."""
+        for result in read_journal(self._journal, episodes):
+            self._record(result)
+        return len(self._results)
 
     def add(self, result: EpisodeResult) -> None:
         """Record one episode as a nested run."""
+        append_journal(self._journal, result)
+        self._record(result)
+
+    def _record(self, result: EpisodeResult) -> None:
         self._results.append(result)
-        end = int(time.time() * 1000)
-        index = result.episode.index
-        child = self._client.create_run(
-            self._run.info.experiment_id,
-            start_time=end - int(1000 * result.seconds),
-            tags=child_tags(f"episode-{index:04d}", "episode"),
+        self._accuracy.add(result.accuracy)
+        end = time.time()
+        self._runs.add(
+            f"episode-{result.episode.index:04d}",
+            end - result.seconds,
+            end,
+            params={"classes": ", ".join(self._classes_of(result)), "seed": result.episode.seed},
+            metrics={"query/accuracy": result.accuracy, "query/loss": result.loss, "seconds": result.seconds},
         )
-        metrics = {"query/accuracy": result.accuracy, "query/loss": result.loss, "seconds": result.seconds}
-        self._client.log_batch(
-            child.info.run_id,
-            metrics=[Metric(name, value, end, 0) for name, value in metrics.items()],
-            params=[Param("classes", ", ".join(self._classes_of(result))), Param("seed", str(result.episode.seed))],
-        )
-        self._client.set_terminated(child.info.run_id, end_time=end)
 
     def close(self) -> Estimate:
         """Log the means with their intervals, the table of episodes and the pictures; returns the accuracy."""
+        self._runs.close()
         accuracy = self.accuracy()
         macro = [score_predictions(result.labels, result.predictions) for result in self._results]
         metrics = {"accuracy": accuracy.mean, "n_episodes": accuracy.n}
@@ -73,6 +89,10 @@ class EpisodeLog:
             metrics |= {"accuracy_ci95": accuracy.ci95, "accuracy_sd": accuracy.sd}
         for name in ("precision", "recall", "f1"):
             metrics[f"macro_{name}"] = estimate([getattr(scores, name) for scores in macro]).mean
+        metrics["ece"] = calibration_error(
+            np.concatenate([r.confidences for r in self._results]),
+            np.concatenate([r.labels == r.predictions for r in self._results]),
+        )
         mlflow.log_metrics(metrics)
         log_series({"episode/accuracy": [result.accuracy for result in self._results]})
         self._log_artifacts(accuracy)

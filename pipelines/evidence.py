@@ -46,8 +46,13 @@ def paired_accuracies(finetune_runs: Sequence[str]) -> dict[str, list[float]]:
             )
     tables = [accuracies(run.info.run_id) for run in runs]
     shared = sorted(set.intersection(*(set(table) for table in tables)))
-    names = [f"{run.data.tags['network'][:12]} ({run.info.run_id[:8]})" for run in runs]
+    names = [_readable(run) for run in runs]
     return {name: [table[e] for e in shared] for name, table in zip(names, tables, strict=True)}
+
+
+def _readable(run: Run) -> str:
+    apart = "" if run.data.tags.get("transductive", "none") == "none" else ", transductive"
+    return f"{run.data.tags['network'][:12]} ({run.info.run_id[:8]}{apart})"
 
 
 def accuracy_of(finetune_run: str) -> Estimate:

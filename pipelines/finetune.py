@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.cli import run_command_line
-from pipelines.target import TargetConfig, open_target
-from tl_core.recipes import EpisodeShape, Part, check_range
+from pipelines.target import Target, TargetConfig, open_target
+from tl_core.recipes import EpisodeShape, FinetuneRecipe, Part, check_range
 
 if TYPE_CHECKING:
+    from pipelines.episode_log import EpisodeLog
     from tl_core.datasets import ImageDataset
+    from tl_core.episodes import Episode, EpisodePool
     from tl_core.finetune import Support
     from tl_core.scoring import Estimate
 
@@ -42,23 +44,26 @@ class FinetuneConfig(TargetConfig):
     """Images that episodes draw from: the half that search never sees, the half it sees, or all."""
     search_run: str = ""
     """Id of a search run whose recipe replaces the one below."""
+    workers: int = 0
+    """Processes that fine-tune, each with one thread; 0 is one per core. The results are the same for any number."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range("n_episodes", self.n_episodes, 1, 10_000_000)
         check_range("until_ci", self.until_ci, 0, 100)
+        check_range("workers", self.workers, 0, 1024)
 
 
 def run(config: FinetuneConfig) -> str:
     """Score the recipe on episodes; returns the run's id."""
     import mlflow
-    from tqdm import tqdm
 
+    from pipelines.checkpoints import kept_checkpoint
     from pipelines.episode_log import EpisodeLog
     from pipelines.networks import find_recipe, is_run
     from pipelines.provenance import check_unseen, log_origin
     from pipelines.tracking import tracked_run
-    from tl_core.episodes import build_pool, check_pool, sample_episode
+    from tl_core.episodes import build_pool, check_pool
     from tl_core.splits import part_rows
 
     with tracked_run("finetune", config, _run_name(config)) as run_id:
@@ -75,20 +80,34 @@ def run(config: FinetuneConfig) -> str:
         check_pool(pool, config.shape)
         recipe = finetuner.settle_max_lr(_rate_supports(dataset, config), recipe)
         mlflow.log_metric("max_lr", float(recipe.max_lr))
-        log = EpisodeLog(dataset, pool, config.shape, config.seed, recipe)
-        episodes = (sample_episode(pool, config.shape, config.seed, i) for i in range(config.n_episodes))
-        progress = tqdm(total=config.n_episodes, desc=f"finetune {config.backbone_run}", unit="episode", disable=None)
-        for result in finetuner.run_episodes(episodes, recipe):
-            log.add(result)
-            so_far = log.accuracy()
-            progress.set_postfix(accuracy=f"{100 * so_far.mean:.1f}%")
-            progress.update()
-            if config.until_ci > 0 and _is_sure(so_far, config.until_ci):
-                break
-        progress.close()
-        accuracy = log.close()
+        with kept_checkpoint("finetune", config, dataset.fingerprint, suffix=".jsonl") as journal:
+            log = EpisodeLog(dataset, pool, config.shape, config.seed, recipe, journal)
+            accuracy = _score(log, opened, pool, recipe, config)
         print(f"finetune {run_id}: accuracy {accuracy.percent()} on {config.target}")
     return run_id
+
+
+def _score(
+    log: EpisodeLog, opened: Target, pool: EpisodePool, recipe: FinetuneRecipe, config: FinetuneConfig
+) -> Estimate:
+    """Run the episodes that an interrupted process has not left in the journal; returns the accuracy of all."""
+    from tqdm import tqdm
+
+    from tl_core.episodes import sample_episode
+    from tl_core.parallel import available_cores, run_episodes
+
+    def episodes(first: int) -> Iterator[Episode]:
+        return (sample_episode(pool, config.shape, config.seed, i) for i in range(first, config.n_episodes))
+
+    n_done = log.replay(episodes(0))
+    n_workers = config.workers or available_cores()
+    with tqdm(total=config.n_episodes, initial=n_done, desc="finetune", unit="episode", disable=None) as progress:
+        results = run_episodes(opened.finetuner, episodes(n_done), recipe, n_workers)
+        while not _is_sure(log.accuracy(), config.until_ci) and (result := next(results, None)) is not None:
+            log.add(result)
+            progress.set_postfix(accuracy=f"{100 * log.accuracy().mean:.1f}%")
+            progress.update()
+    return log.close()
 
 
 def _rate_supports(dataset: ImageDataset, config: FinetuneConfig) -> Iterator[Support]:
@@ -102,7 +121,7 @@ def _rate_supports(dataset: ImageDataset, config: FinetuneConfig) -> Iterator[Su
 
 
 def _is_sure(accuracy: Estimate, until_ci: float) -> bool:
-    return accuracy.n >= MIN_EPISODES and 100 * accuracy.ci95 <= until_ci
+    return until_ci > 0 and accuracy.n >= MIN_EPISODES and 100 * accuracy.ci95 <= until_ci
 
 
 def _run_name(config: FinetuneConfig) -> str:

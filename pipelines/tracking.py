@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -13,6 +14,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 import mlflow
+import psutil
 from filelock import FileLock
 from mlflow.entities import Metric, Param, Run
 from mlflow.exceptions import MlflowException
@@ -29,6 +31,9 @@ EXPERIMENT = "transfer-lab"
 
 KIND = "kind"
 """Tag that says which entry point a run belongs to."""
+
+PROCESS = "process"
+"""Tag that says which process a run belongs to: host, number and start, so that a dead one's runs can be closed."""
 
 _DIGEST_LENGTH, _PROFILE_LENGTH, _BATCH_LENGTH = 36, 16_777_215, 1000  # what the store takes
 
@@ -55,6 +60,26 @@ def prepare_store() -> None:
             client.create_experiment(name, artifact_location=(STORE / "artifacts").as_uri() if local else None)
     if not os.environ.get("MLFLOW_RUN_ID"):  # under `mlflow run` the experiment is already chosen
         mlflow.set_experiment(name)
+    _close_runs_of_dead_processes(name)
+
+
+def _this_process() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
+
+
+def _close_runs_of_dead_processes(experiment: str) -> None:
+    """Mark as KILLED what processes of this machine have left RUNNING when they were killed."""
+    client = mlflow.MlflowClient()
+    known = client.get_experiment_by_name(experiment)
+    assert known is not None
+    ours = f"attributes.status = 'RUNNING' and tags.{PROCESS} LIKE '{socket.gethostname()}:%'"
+    for run in client.search_runs([known.experiment_id], ours):
+        _, number, start = run.data.tags[PROCESS].rsplit(":", 2)
+        with suppress(psutil.NoSuchProcess):
+            if f"{psutil.Process(int(number)).create_time():.0f}" == start:
+                continue
+        client.set_tag(run.info.run_id, "error", "the process ended without closing this run")
+        client.set_terminated(run.info.run_id, "KILLED")
 
 
 @contextmanager
@@ -71,7 +96,7 @@ def tracked_run(kind: str, config: Any, name: str = "") -> Iterator[str]:
     run_id: str = run.info.run_id
     status = "FINISHED"
     try:
-        mlflow.set_tags({KIND: kind, MLFLOW_RUN_NAME: name or kind})
+        mlflow.set_tags({KIND: kind, MLFLOW_RUN_NAME: name or kind, PROCESS: _this_process()})
         log_params(flat_params(config))
         yield run_id
     except BaseException as error:
@@ -133,12 +158,12 @@ def log_dataset(dataset: ImageDataset, context: str) -> None:
     mlflow.set_tag(f"{context}_fingerprint", dataset.fingerprint)
 
 
-def child_tags(name: str, kind: str) -> dict[str, str]:
+def child_tags(kind: str) -> dict[str, str]:
     """Tags that make a run made with `MlflowClient.create_run` a child of the active one."""
     parent = mlflow.active_run()
     assert parent is not None
     user = parent.data.tags.get(MLFLOW_USER) or getpass.getuser()
-    return {MLFLOW_PARENT_RUN_ID: parent.info.run_id, MLFLOW_RUN_NAME: name, MLFLOW_USER: user, KIND: kind}
+    return {MLFLOW_PARENT_RUN_ID: parent.info.run_id, MLFLOW_USER: user, KIND: kind, PROCESS: _this_process()}
 
 
 def find_run(run_id: str, kind: str) -> Run:

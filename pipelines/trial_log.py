@@ -9,10 +9,10 @@ from dataclasses import asdict
 import mlflow
 import optuna
 import pandas as pd
-from mlflow.entities import Metric, Param
 
+from pipelines.child_runs import ChildRuns
 from pipelines.networks import RECIPE_ARTIFACT
-from pipelines.tracking import STORE, child_tags
+from pipelines.tracking import STORE
 from tl_core.scoring import estimate
 from tl_core.search import Finalist, TrialResult, crown
 
@@ -26,10 +26,7 @@ class TrialLog:
     """Records the trials of a study under the active run."""
 
     def __init__(self, study: optuna.Study) -> None:
-        run = mlflow.active_run()
-        assert run is not None
-        self._run = run
-        self._client = mlflow.MlflowClient()
+        self._runs = ChildRuns("trial")
         self._study = study
         self._spent = 0
         self._n_trials = 0
@@ -41,19 +38,19 @@ class TrialLog:
         stored = self._study.trials[trial.number]
         assert stored.datetime_start is not None
         assert stored.datetime_complete is not None
-        start, end = (int(1000 * t.timestamp()) for t in (stored.datetime_start, stored.datetime_complete))
-        tags = {**child_tags(f"trial-{trial.number:04d}", "trial"), "state": trial.state, "error": trial.reason}
-        child = self._client.create_run(self._run.info.experiment_id, start_time=start, tags=tags)
-        self._client.log_batch(
-            child.info.run_id,
-            params=[Param(name, str(value)) for name, value in asdict(trial.recipe).items()],
-            metrics=[Metric(name, value, end, 0) for name, value in _trial_metrics(trial).items()],
-        )
         # A stopped or diverged trial is an orderly end: FAILED is kept for what nobody expected.
-        self._client.set_terminated(child.info.run_id, end_time=end)
+        self._runs.add(
+            f"trial-{trial.number:04d}",
+            stored.datetime_start.timestamp(),
+            stored.datetime_complete.timestamp(),
+            params=asdict(trial.recipe),
+            metrics=_trial_metrics(trial),
+            tags={"state": trial.state, "error": trial.reason},
+        )
 
     def close(self, finalists: Sequence[Finalist]) -> Finalist:
         """Log the winner among the finalists, the cost and the plots; returns the winner."""
+        self._runs.close()
         winner = crown(finalists)
         accuracy = estimate(winner.scores)
         mlflow.log_dict(asdict(winner.recipe), RECIPE_ARTIFACT)

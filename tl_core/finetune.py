@@ -10,8 +10,9 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -26,16 +27,20 @@ from tl_core.classifier import Classifier, Normalise, average_views
 from tl_core.datasets import ImageDataset
 from tl_core.devices import pick_dtype
 from tl_core.episodes import Episode
+from tl_core.errors import InputError
 from tl_core.freezing import SplitBackbone, split_backbone
-from tl_core.heads import FewShotHead, probe_episodes
+from tl_core.heads import FewShotHead, find_temperatures, probe_episodes, propagate_labels
 from tl_core.lr_finder import N_STEPS, RATES, lr_range_test
 from tl_core.recipes import FinetuneRecipe
 from tl_core.splits import Indices
+from tl_core.stacked import StackedNetworks
 from tl_core.training import FitOptions, build_optimizer, fit, predict_logits, start_training
 
 MAX_BATCH = 128
 _QUERY_CHUNK = 256
-_EPISODES_AT_ONCE = 32
+_PROBED_TOGETHER = 32
+_TOGETHER = {"cuda": 16}
+"""Episodes that are fine-tuned at once on an accelerator; a CPU gains nothing by it (docs/experiments.md)."""
 
 NORMALISATIONS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 
@@ -50,6 +55,7 @@ class EpisodeResult:
 
     Attributes:
         labels, predictions: int64 (n_way * n_query,), as labels of the dataset, not of the episode.
+        confidences: float64 (n_way * n_query,), the probability of each prediction.
         accuracy, loss: on the query images; the loss is the mean cross-entropy.
     """
 
@@ -58,6 +64,7 @@ class EpisodeResult:
     loss: float
     labels: NDArray[np.int64]
     predictions: NDArray[np.int64]
+    confidences: NDArray[np.float64]
     seconds: float
 
 
@@ -76,35 +83,68 @@ class Finetuner:
     """One backbone and one dataset, ready to be fine-tuned any number of times, always from the same weights."""
 
     def __init__(self, backbone: nn.Module, spec: BackboneSpec, dataset: ImageDataset, device: torch.device) -> None:
-        self._backbone = backbone.to(device)
-        self._spec = spec
-        self._dataset = dataset
-        self._device = device
+        self.backbone = backbone.to(device)
+        self.spec = spec
+        self.dataset = dataset
+        self.device = device
         self._n_features = n_features(backbone.cpu(), spec)
-        self._backbone.to(device)
+        self.backbone.to(device)
         self._cuts: dict[float, _Cut] = {}
         # Of the whole backbone: once it is cut, parameters of some layers hang on modules without a type.
         norms = (module for module in backbone.modules() if isinstance(module, NORMALISATIONS))
         self._norms = frozenset(parameter for norm in norms for parameter in norm.parameters())
 
-    def run_episodes(self, episodes: Iterable[Episode], recipe: FinetuneRecipe) -> Iterator[EpisodeResult]:
-        """Fine-tune on each episode's support images and score its query images; all episodes have the same shape."""
+    def run_episodes(
+        self, episodes: Iterable[Episode], recipe: FinetuneRecipe, together: int = 0
+    ) -> Iterator[EpisodeResult]:
+        """Fine-tune on each episode's support images and score its query images; all episodes have the same shape.
+
+        Args:
+            together: fine-tune so many episodes at once; 0 is what suits the device, and on a CPU that is one.
+        """
         cut = self._cut(recipe)
-        if not _is_probing(cut, recipe):
-            for episode in episodes:
-                yield self._run_episode(cut, episode, recipe)
-            return
+        together = together or _TOGETHER.get(self.device.type, 1)
         remaining = iter(episodes)
-        while together := list(itertools.islice(remaining, _EPISODES_AT_ONCE)):
-            yield from self._probe(cut, together, recipe)
+        if _is_probing(cut, recipe):
+            while group := list(itertools.islice(remaining, _PROBED_TOGETHER)):
+                yield from self._probe(cut, group, recipe)
+        elif together > 1:
+            while group := list(itertools.islice(remaining, together)):
+                yield from self._run_stacked(cut, group, recipe)
+        else:
+            for episode in remaining:
+                yield self._run_episode(cut, episode, recipe)
+
+    def is_probing(self, recipe: FinetuneRecipe) -> bool:
+        """Whether this recipe fits a linear head alone: many episodes are then solved at once, in any case."""
+        return _is_probing(self._cut(recipe), recipe)
+
+    def share(self, recipe: FinetuneRecipe, folder: Path) -> None:
+        """Keep this recipe's activations in files of a folder from now on, where other processes can read them."""
+        self._cut(recipe).activations.share(folder)
+
+    def compute(self, episodes: Iterable[Episode], recipe: FinetuneRecipe) -> dict[int, NDArray[np.float32]]:
+        """Compute what the frozen part says of these episodes' images; gives all that is shared, by view."""
+        cut, episodes = self._cut(recipe), list(episodes)
+        for view in fixed_views(recipe.augment) if not has_random_views(recipe.augment) else [0]:
+            cut.activations.compute(np.concatenate([e.support_rows for e in episodes]), view)
+        for view in fixed_views(recipe.test_views):
+            cut.activations.compute(np.concatenate([e.query_rows for e in episodes]), view)
+        return cut.activations.shared()
+
+    def adopt(self, recipe: FinetuneRecipe, views: Mapping[int, NDArray[np.float32]]) -> None:
+        """Read what another process's `compute` gave, instead of computing it again."""
+        self._cut(recipe).activations.adopt(views)
 
     def fit_classifier(self, rows: Indices, recipe: FinetuneRecipe, seed: int) -> Classifier:
         """Fine-tune on all given rows of the dataset, whose labels are the classes. Ends this object's use."""
+        if recipe.transductive != "none":
+            raise InputError(f"transductive is {recipe.transductive}; a classifier judges images one by one: give none")
         cut = self._cut(recipe)
         # As many passes over the images as in an episode.
         steps = recipe.steps * math.ceil(len(rows) / MAX_BATCH)
-        network = self._train(cut, rows, self._dataset.labels[rows], replace(recipe, steps=steps), seed)
-        return Classifier(self._spec, self._backbone, network[1], recipe.test_views).cpu().eval()
+        network = self._train(cut, rows, self.dataset.labels[rows], replace(recipe, steps=steps), seed)
+        return Classifier(self.spec, self.backbone, network[1], recipe.test_views).cpu().eval()
 
     def settle_max_lr(self, supports: Iterable[Support], recipe: FinetuneRecipe) -> FinetuneRecipe:
         """The recipe itself, or where its `max_lr` is `auto` with what range tests on some support sets say.
@@ -139,6 +179,23 @@ class Finetuner:
             cut.split.suffix.load_state_dict(cut.suffix_state)
         return _score(episode, average_views(torch.stack(views)), time.perf_counter() - started)
 
+    def _run_stacked(self, cut: _Cut, episodes: list[Episode], recipe: FinetuneRecipe) -> Iterator[EpisodeResult]:
+        """What `_run_episode` gives, for several episodes side by side."""
+        started = time.perf_counter()
+        starts = [self._start(cut, e.support_rows, e.support_labels, recipe, e.seed) for e in episodes]
+        networks = StackedNetworks([network for network, _ in starts])
+        if recipe.steps > 0:
+            steps = zip(*(batches for _, batches in starts), strict=True)
+            stacked = ((torch.stack([x for x, _ in s]), torch.stack([y for _, y in s])) for s in steps)
+            networks.train(stacked, self._options(recipe, float(recipe.max_lr)))
+        views = [
+            networks.predict(torch.stack([cut.activations.fixed(e.query_rows, view) for e in episodes]))
+            for view in fixed_views(recipe.test_views)
+        ]
+        seconds = (time.perf_counter() - started) / len(episodes)
+        for episode, of_views in zip(episodes, torch.stack(views, dim=1), strict=True):
+            yield _score(episode, average_views(of_views), seconds)
+
     def _probe(self, cut: _Cut, episodes: list[Episode], recipe: FinetuneRecipe) -> Iterator[EpisodeResult]:
         """What `_run_episode` gives, for several episodes at once, where only a linear head is fitted."""
         started = time.perf_counter()
@@ -149,38 +206,52 @@ class Finetuner:
                 for episode, generator in zip(episodes, generators, strict=True)
             ]
         )
-        labels = torch.stack([torch.from_numpy(episode.support_labels) for episode in episodes]).to(self._device)
+        labels = torch.stack([torch.from_numpy(episode.support_labels) for episode in episodes]).to(self.device)
         query_views = [
             torch.stack([cut.activations.fixed(episode.query_rows, view) for episode in episodes])
             for view in fixed_views(recipe.test_views)
         ]
-        logits = probe_episodes(
-            views.flatten(1, 2),
-            labels.repeat_interleave(views.shape[2], dim=1),
-            torch.cat(query_views, dim=1),
-            recipe.head_start,
-            recipe.l2,
-            recipe.label_smoothing,
-        ).cpu()
+        logits = self._judge(views, labels, torch.stack(query_views, dim=2), recipe).cpu()
         seconds = (time.perf_counter() - started) / len(episodes)
         for episode, of_views in zip(episodes, logits, strict=True):
-            yield _score(episode, average_views(of_views.unflatten(0, (len(query_views), -1))), seconds)
+            yield _score(episode, average_views(of_views.transpose(0, 1)), seconds)
+
+    def _judge(self, support: Tensor, labels: Tensor, queries: Tensor, recipe: FinetuneRecipe) -> Tensor:
+        """Logits (b, m, n_views, n_classes) of queries (b, m, n_views, d), from every view of support (b, n, v, d)."""
+        if recipe.transductive == "label_propagation":
+            return propagate_labels(support.mean(2), labels, queries.mean(2))[:, :, None]
+        head = (recipe.head_start, recipe.l2, recipe.label_smoothing)
+        of_views = labels.repeat_interleave(support.shape[2], dim=1)
+        logits = probe_episodes(support.flatten(1, 2), of_views, queries.flatten(1, 2), *head)
+        if recipe.temperature == "cv":
+            logits = logits / find_temperatures(support, labels, *head)[:, None, None]
+        return logits.unflatten(1, queries.shape[1:3])
 
     def _cut(self, recipe: FinetuneRecipe) -> _Cut:
+        cut = self._find_cut(recipe)
+        solved = recipe.temperature != "none" or recipe.transductive != "none"
+        if solved and not _is_probing(cut, recipe):
+            raise InputError(
+                f"temperature is {recipe.temperature} and transductive is {recipe.transductive}; with a head that is "
+                "trained, allowed is none (give freeze_depth=1 and head=linear)"
+            )
+        return cut
+
+    def _find_cut(self, recipe: FinetuneRecipe) -> _Cut:
         if recipe.freeze_depth not in self._cuts:
-            split = split_backbone(self._backbone, recipe.freeze_depth)
+            split = split_backbone(self.backbone, recipe.freeze_depth)
             twin = next((cut for cut in self._cuts.values() if cut.split.n_frozen == split.n_frozen), None)
             self._cuts[recipe.freeze_depth] = twin or self._new_cut(split)
         cut = self._cuts[recipe.freeze_depth]
         trained = cut.unfrozen if recipe.trained == "all" else cut.unfrozen & self._norms
-        for parameter in self._backbone.parameters():
+        for parameter in self.backbone.parameters():
             parameter.requires_grad_(parameter in trained)
         return cut
 
     def _new_cut(self, split: SplitBackbone) -> _Cut:
-        prefix = nn.Sequential(Normalise(self._spec), split.prefix)
+        prefix = nn.Sequential(Normalise(self.spec), split.prefix)
         keep = split.n_frozen > 0 or split.n_groups == 0
-        activations = FrozenActivations(prefix, self._dataset.images, self._device, keep)
+        activations = FrozenActivations(prefix, self.dataset.images, self.device, keep)
         state = {name: value.detach().clone() for name, value in split.suffix.state_dict().items()}
         unfrozen = frozenset(p for p in split.suffix.parameters() if p.requires_grad)
         return _Cut(split, activations, state, unfrozen)
@@ -202,15 +273,15 @@ class Finetuner:
         """Suffix and started head, and the batches to train them on."""
         generator = torch.Generator().manual_seed(seed)
         views = _support_views(cut.activations, rows, recipe, generator)
-        targets = torch.from_numpy(labels).to(self._device)
-        head = FewShotHead(recipe.head, self._n_features, int(labels.max()) + 1).to(self._device)
-        head.start(
-            _suffix_features(cut.split.suffix, views),
-            targets.repeat_interleave(views.shape[1]),
-            recipe.head_start,
-            recipe.l2,
-            recipe.label_smoothing,
-        )
+        targets = torch.from_numpy(labels).to(self.device)
+        head = FewShotHead(recipe.head, self._n_features, int(labels.max()) + 1).to(self.device)
+        features = _suffix_features(cut.split.suffix, views)
+        of_views = targets.repeat_interleave(views.shape[1])
+        head.start(features, of_views, recipe.head_start, recipe.l2, recipe.label_smoothing)
+        if recipe.temperature == "cv":
+            by_image = features.unflatten(0, views.shape[:2])[None]
+            settings = (recipe.head_start, recipe.l2, recipe.label_smoothing)
+            head.divide(find_temperatures(by_image, targets[None], *settings))
         return nn.Sequential(cut.split.suffix, head), _draw_batches(views, targets, recipe.steps, generator)
 
     def _options(self, recipe: FinetuneRecipe, max_lr: float) -> FitOptions:
@@ -222,7 +293,7 @@ class Finetuner:
             weight_decay=recipe.weight_decay,
             label_smoothing=recipe.label_smoothing,
             batch_statistics=False,
-            dtype=pick_dtype(recipe.precision, self._device),
+            dtype=pick_dtype(recipe.precision, self.device),
         )
 
 
@@ -234,6 +305,7 @@ def _is_probing(cut: _Cut, recipe: FinetuneRecipe) -> bool:
 def _score(episode: Episode, logits: Tensor, seconds: float) -> EpisodeResult:
     """`logits`: float (n_way * n_query, n_way), on the CPU."""
     labels = torch.from_numpy(episode.query_labels)
+    probabilities = logits.double().softmax(1)
     predictions = logits.argmax(1)
     class_ids = np.array(episode.class_ids, dtype=np.int64)
     return EpisodeResult(
@@ -242,6 +314,7 @@ def _score(episode: Episode, logits: Tensor, seconds: float) -> EpisodeResult:
         loss=float(F.cross_entropy(logits, labels)),
         labels=class_ids[episode.query_labels],
         predictions=class_ids[predictions.numpy()],
+        confidences=probabilities.amax(1).numpy(),
         seconds=seconds,
     )
 

@@ -14,6 +14,12 @@ from tl_core.recipes import Head, HeadStart
 SHARPNESS = 10.0
 """Scale of the logits that prototypes give, as in cosine classifiers."""
 
+TEMPERATURES = tuple(2 ** (i / 8) for i in range(-40, 41))
+"""What is tried, from 1/32 to 32."""
+MAX_FOLDS = 5
+N_NEIGHBOURS, SPREAD = 10, 0.9
+"""Of label propagation: edges per image, and the share of a label that travels on."""
+
 _MAX_STEPS = 2000
 _RANK_TOLERANCE = 1e-6
 
@@ -47,6 +53,12 @@ class FewShotHead(nn.Module):
         """Centred features, scaled to root mean square length 1 over the support, or each to length 1."""
         centred = features - self.centre
         return F.normalize(centred, dim=1) if self.kind == "cosine" else centred / self.scale
+
+    @torch.no_grad()
+    def divide(self, temperature: Tensor) -> None:
+        """Divide all logits of a linear head by a temperature."""
+        self.weight.div_(temperature)
+        self.bias.div_(temperature)
 
     @torch.no_grad()
     def start(self, features: Tensor, labels: Tensor, how: HeadStart, l2: float, label_smoothing: float = 0.0) -> None:
@@ -94,6 +106,78 @@ def probe_episodes(
     return ((queries - centre[:, None]) / scale[:, None, None]) @ weight.mT + bias[:, None]
 
 
+def find_temperatures(
+    support: Tensor, labels: Tensor, how: HeadStart, l2: float, label_smoothing: float = 0.0
+) -> Tensor:
+    """Temperatures (Guo et al., 2017) of the linear heads of many episodes, by cross-validation inside the support.
+
+    Each image is judged, over the mean of its views, by a head that was fitted without it. With one image per class
+    there is nothing to leave out, and the temperature is 1.
+
+    Args:
+        support: float (b, n, n_views, d), every view of every image.
+        labels: int64 (b, n), in the same order in every episode.
+
+    Returns:
+        Temperatures (b,).
+    """
+    folds = _folds(labels[0])
+    if not folds:
+        return support.new_ones(len(support))
+    log_probabilities = support.new_zeros(len(support), len(TEMPERATURES), *labels.shape[1:])
+    scales = 1 / torch.tensor(TEMPERATURES, dtype=support.dtype, device=support.device)
+    for held in folds:
+        kept = torch.ones(labels.shape[1], dtype=torch.bool, device=labels.device)
+        kept[held] = False
+        logits = probe_episodes(
+            support[:, kept].flatten(1, 2),
+            labels[:, kept].repeat_interleave(support.shape[2], dim=1),
+            support[:, held].flatten(1, 2),
+            how,
+            l2,
+            label_smoothing,
+        ).unflatten(1, (len(held), -1))  # (b, held, n_views, n_classes)
+        by_scale = (logits[:, None] * scales[:, None, None, None]).log_softmax(4)
+        right = labels[:, None, held, None, None].expand(-1, len(scales), -1, logits.shape[2], 1)
+        log_probabilities[:, :, held] = by_scale.gather(4, right)[..., 0].logsumexp(3)
+    best = log_probabilities.sum(2).argmax(1)
+    return 1 / scales[best]
+
+
+def _folds(labels: Tensor) -> list[Tensor]:
+    """Positions (of n) in up to `MAX_FOLDS` parts, each with about as many of every class; none for a single shot."""
+    rank = torch.zeros_like(labels)
+    for label in labels.unique():
+        members = labels == label
+        rank[members] = torch.arange(int(members.sum()), device=labels.device)
+    n_folds = min(MAX_FOLDS, int(labels.bincount().min()))
+    return [(rank % n_folds == fold).nonzero()[:, 0] for fold in range(n_folds)] if n_folds > 1 else []
+
+
+def propagate_labels(support: Tensor, labels: Tensor, queries: Tensor) -> Tensor:
+    """Label propagation over support and queries together (Zhou et al., 2004): transductive.
+
+    Args:
+        support: float (b, n, d); labels: int64 (b, n); queries: float (b, m, d).
+
+    Returns:
+        Logits (b, m, n_classes): the logarithm of what has arrived at each query.
+    """
+    points = torch.cat([support, queries], dim=1)
+    points = F.normalize(points - points.mean(1, keepdim=True), dim=2)
+    itself = torch.eye(points.shape[1], dtype=torch.bool, device=points.device)
+    closeness = (points @ points.mT).masked_fill(itself, -1.0)
+    n_neighbours = min(N_NEIGHBOURS, points.shape[1] - 1)
+    nearest = closeness >= closeness.topk(n_neighbours, dim=2).values[:, :, -1:]
+    weights = torch.where(nearest | nearest.mT, (SHARPNESS * closeness).exp(), torch.zeros_like(closeness))
+    degree = weights.sum(2).rsqrt()
+    spread = degree[:, :, None] * weights * degree[:, None, :]
+    sources = F.one_hot(labels).to(points.dtype)
+    sources = F.pad(sources, (0, 0, 0, queries.shape[1]))
+    arrived = torch.linalg.solve(itself.to(points.dtype) - SPREAD * spread, sources)
+    return arrived[:, support.shape[1] :].clamp(min=1e-12).log()
+
+
 def centre_and_scale(features: Tensor) -> tuple[Tensor, Tensor]:
     """Mean (b, d) of the features (b, n, d), and the root mean square length (b,) of what is left without it."""
     centre = features.mean(1)
@@ -131,7 +215,7 @@ def fit_logistic(
         points: float (b, n, d).
         labels: int64 (b, n), values 0 .. n_classes - 1.
         l2: strength of the penalty, above 0; scikit-learn's C is 1 / (n * l2).
-        tolerance: no logit of any episode moves by more in the last step.
+        tolerance: no logit of an episode moves by more in its last step.
 
     Returns:
         Weight (b, n_classes, d) and bias (b, n_classes).
@@ -148,11 +232,14 @@ def fit_logistic(
     bias = rotated.new_zeros(len(points), 1, n_classes)
     ahead_weight, ahead_bias = weight, bias
     momentum = rotated.new_ones(len(points), 1, 1)
+    moving = torch.ones_like(bias[:, :, :1], dtype=torch.bool)
     for _ in range(_MAX_STEPS):
         error = (torch.softmax(rotated @ ahead_weight + ahead_bias, dim=2) - targets) / n
         step_weight = (rotated.mT @ error + l2 * ahead_weight) / curvature
         step_bias = 2 * error.sum(1, keepdim=True)
-        new_weight, new_bias = ahead_weight - step_weight, ahead_bias - step_bias
+        # An episode that has arrived stays where it is: no answer depends on the episodes beside it.
+        new_weight = torch.where(moving, ahead_weight - step_weight, weight)
+        new_bias = torch.where(moving, ahead_bias - step_bias, bias)
         moved_weight, moved_bias = new_weight - weight, new_bias - bias
         # Momentum that points uphill is dropped.
         uphill = _inner(step_weight, moved_weight, curvature) + 0.5 * _inner(step_bias, moved_bias) > 0
@@ -161,7 +248,9 @@ def fit_logistic(
         push = (old - 1) / momentum
         ahead_weight, ahead_bias = new_weight + push * moved_weight, new_bias + push * moved_bias
         weight, bias = new_weight, new_bias
-        if max(float((rotated @ step_weight).abs().max()), float(step_bias.abs().max())) < tolerance:
+        far = (rotated @ step_weight).abs().amax((1, 2)) >= tolerance
+        moving = moving & (far | (step_bias.abs().amax((1, 2)) >= tolerance))[:, None, None]
+        if not bool(moving.any()):
             break
     in_features = (axes @ weight).mT  # (b, c, d)
     return in_features, bias[:, 0] - (in_features @ centre.mT)[:, :, 0]

@@ -12,7 +12,7 @@ from typing import Literal, get_args
 
 from tl_core.errors import InputError
 
-Optimizer = Literal["sgd", "adam", "adamw"]
+Optimizer = Literal["sgd", "adam", "adamw", "rmsprop"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Schedule = Literal["one_cycle", "cosine"]
@@ -21,6 +21,8 @@ HeadStart = Literal["prototypes", "probe"]
 Features = Literal["last", "stages"]
 Trained = Literal["all", "norm"]
 TestViews = Literal["none", "flip", "dihedral"]
+Temperature = Literal["none", "cv"]
+Transductive = Literal["none", "label_propagation"]
 Unreadable = Literal["refuse", "skip"]
 Part = Literal["report", "search", "all"]
 
@@ -136,6 +138,11 @@ class FinetuneRecipe:
     """Label smoothing of the cross-entropy."""
     test_views: TestViews = "none"
     """Views of each new image over which probabilities are averaged: itself, flip, or dihedral (8)."""
+    temperature: Temperature = "none"
+    """Whether the logits of a linear head are divided by a temperature that cross-validation inside the support finds
+    (cv), so that probabilities can be believed."""
+    transductive: Transductive = "none"
+    """Whether queries are judged together (label_propagation) and not one by one: results of another column."""
     precision: Precision = "float32"
     """In which the unfrozen part is trained: float32, bfloat16 autocast, or auto."""
 
@@ -149,6 +156,8 @@ class FinetuneRecipe:
         check_range("l2", self.l2, 1e-9, 1e9)
         check_choice("trained", self.trained, get_args(Trained))
         check_choice("test_views", self.test_views, get_args(TestViews))
+        check_choice("temperature", self.temperature, get_args(Temperature))
+        check_choice("transductive", self.transductive, get_args(Transductive))
         check_choice("precision", self.precision, get_args(Precision))
         check_choice("optimizer", self.optimizer, get_args(Optimizer))
         check_range("weight_decay", self.weight_decay, 0, 10)

@@ -43,6 +43,40 @@ class Estimate:
         return f"{100 * self.mean:.2f} +- {100 * self.ci95:.2f} % (n={self.n})"
 
 
+def calibration_error(confidences: NDArray[np.float64], right: NDArray[np.bool_], n_bins: int = 15) -> float:
+    """Expected calibration error (Naeini et al., 2015): how far confidence and accuracy are apart, over equal bins.
+
+    Args:
+        confidences: (n,) in [0, 1], the probability of each prediction.
+        right: (n,), whether it was right.
+    """
+    bins = np.minimum((confidences * n_bins).astype(int), n_bins - 1)
+    gaps = np.bincount(bins, weights=confidences - right, minlength=n_bins)
+    return float(np.abs(gaps).sum() / len(confidences))
+
+
+class RunningEstimate:
+    """The estimate of values that come one by one, without keeping them (Welford, 1962)."""
+
+    def __init__(self) -> None:
+        self._n = 0
+        self._mean = 0.0
+        self._squares = 0.0
+
+    def add(self, value: float) -> None:
+        """Take one more value into account."""
+        self._n += 1
+        step = value - self._mean
+        self._mean += step / self._n
+        self._squares += step * (value - self._mean)
+
+    def estimate(self) -> Estimate:
+        """What `estimate` says of the values so far; without any, that nothing is known."""
+        if self._n <= 1:
+            return Estimate(self._mean if self._n else math.nan, math.inf, math.nan, self._n)
+        return _estimate(self._mean, math.sqrt(self._squares / (self._n - 1)), self._n)
+
+
 def estimate(values: Sequence[float] | NDArray[np.float64]) -> Estimate:
     """Mean and 95 % interval of independent values; with a single value the interval is infinite."""
     scores = np.asarray(values, dtype=np.float64)
@@ -50,9 +84,11 @@ def estimate(values: Sequence[float] | NDArray[np.float64]) -> Estimate:
         raise InputError("no episode was scored; a mean needs at least one")
     if scores.size == 1:
         return Estimate(float(scores[0]), math.inf, math.nan, 1)
-    sd = float(scores.std(ddof=1))
-    half_width = float(stats.t.ppf(0.975, scores.size - 1)) * sd / math.sqrt(scores.size)
-    return Estimate(float(scores.mean()), half_width, sd, int(scores.size))
+    return _estimate(float(scores.mean()), float(scores.std(ddof=1)), int(scores.size))
+
+
+def _estimate(mean: float, sd: float, n: int) -> Estimate:
+    return Estimate(mean, float(stats.t.ppf(0.975, n - 1)) * sd / math.sqrt(n), sd, n)
 
 
 def paired_difference(

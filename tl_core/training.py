@@ -144,10 +144,10 @@ def start_training(model: nn.Module, options: FitOptions) -> TrainingState:
     average = None
     if options.ema > 0:
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(options.ema), use_buffers=True)
-    return TrainingState(model, optimizer, _build_scheduler(optimizer, options), average)
+    return TrainingState(model, optimizer, build_scheduler(optimizer, options), average)
 
 
-def _build_scheduler(optimizer: torch.optim.Optimizer, options: FitOptions) -> LRScheduler:
+def build_scheduler(optimizer: torch.optim.Optimizer, options: FitOptions) -> LRScheduler:
     """One cycle (Smith and Topin, 2018), or a short linear warm-up and a cosine (Loshchilov and Hutter, 2017)."""
     total_steps = max(1, options.epochs * options.steps_per_epoch)
     if options.schedule == "one_cycle":
@@ -262,13 +262,19 @@ def train_mode(model: nn.Module, batch_statistics: bool) -> None:
 def build_optimizer(model: nn.Module, options: FitOptions) -> torch.optim.Optimizer:
     """The optimiser over a model's trainable parameters."""
     trained = [p for p in model.parameters() if p.requires_grad]
+    return optimizer_over([p for p in trained if p.ndim > 1], [p for p in trained if p.ndim <= 1], options)
+
+
+def optimizer_over(matrices: list[Tensor], vectors: list[Tensor], options: FitOptions) -> torch.optim.Optimizer:
+    """The optimiser over some parameters; biases, norm scales and logit scales are not decayed (He et al., 2019)."""
     groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": options.weight_decay},
-        # Biases, norm scales and logit scales are not decayed (He et al., 2019).
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": matrices, "weight_decay": options.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
     ]
     if options.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=options.max_lr, momentum=0.9, nesterov=True, fused=True)
+    if options.optimizer == "rmsprop":
+        return torch.optim.RMSprop(groups, lr=options.max_lr, momentum=0.9)
     build = torch.optim.AdamW if options.optimizer == "adamw" else torch.optim.Adam
     return build(groups, lr=options.max_lr, fused=True)
 

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from tl_core.backbones import BackboneSpec, build_backbone
 from tl_core.datasets import ImageDataset, load_dataset
 from tl_core.episodes import Episode, build_pool, sample_episode
+from tl_core.errors import InputError
 from tl_core.finetune import EpisodeResult, Finetuner
 from tl_core.recipes import EpisodeShape, FinetuneRecipe
 from tl_core.training import TrainingDivergedError
@@ -249,14 +250,14 @@ def test_without_steps_a_linear_head_is_the_nearest_class_mean_worked_out_by_han
 
 
 class RowRecorder:
-    """Counts the images that go through a module, and remembers them."""
+    """Counts the images that go through a module, and remembers them; the blank ones that fill a batch up are none."""
 
     def __init__(self, module: nn.Module) -> None:
         self.rows: list[Tensor] = []
         module.register_forward_pre_hook(self._record)
 
     def _record(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        self.rows.extend(inputs[0].detach().clone())
+        self.rows.extend(image.clone() for image in inputs[0].detach() if image.std((1, 2)).any())
 
     def unique(self) -> int:
         return len(torch.unique(torch.stack(self.rows), dim=0))
@@ -467,3 +468,42 @@ def test_range_tests_leave_no_trace() -> None:
 def test_auto_tests_nothing_where_nothing_is_trained(recipe: FinetuneRecipe) -> None:
     settled = tuner(RESNET).settle_max_lr([], replace(recipe, max_lr="auto"))
     assert settled == replace(recipe, max_lr=FinetuneRecipe().max_lr)
+
+
+@pytest.mark.parametrize("option", [{"temperature": "cv"}, {"transductive": "label_propagation"}])
+def test_what_needs_a_solved_head_is_refused_where_it_is_trained(option: dict[str, str]) -> None:
+    with pytest.raises(InputError, match="allowed is none"):
+        run(tuner(RESNET), draw(NOISE, 1), replace(HALF, **option))
+
+
+def test_a_transductive_recipe_makes_no_classifier(pictures: ImageDataset) -> None:
+    recipe = replace(LINEAR_PROBE, transductive="label_propagation")
+    with pytest.raises(InputError, match="judges images one by one"):
+        tuner(PIXELS, pictures).fit_classifier(np.arange(len(pictures.labels)), recipe, seed=0)
+
+
+def test_a_temperature_changes_confidences_and_no_answer() -> None:
+    episodes = draw(NOISE, 2)
+    plain, divided = (run(tuner(RESNET), episodes, replace(LINEAR_PROBE, temperature=how)) for how in ("none", "cv"))
+    for one, other in zip(plain, divided, strict=True):
+        assert one.predictions.tolist() == other.predictions.tolist()
+        # Meaningless pictures: an honest judge is far less sure.
+        assert other.confidences.mean() < one.confidences.mean()
+
+
+def test_the_fitted_classifier_has_the_temperature_in_its_head() -> None:
+    (episode,) = draw(NOISE, 1)
+    recipe = replace(LINEAR_PROBE, temperature="cv")
+    (scored,) = run(tuner(RESNET), [episode], recipe)
+    own = replace_labels(NOISE, episode)
+    classifier = tuner(RESNET, own).fit_classifier(episode.support_rows, recipe, episode.seed)
+    with torch.no_grad():
+        probabilities = classifier(torch.from_numpy(NOISE.images[episode.query_rows])).softmax(1)
+    assert probabilities.amax(1).numpy() == pytest.approx(scored.confidences, abs=1e-4)
+
+
+def replace_labels(dataset: ImageDataset, episode: Episode) -> ImageDataset:
+    """The dataset with the episode's labels on the episode's support."""
+    labels = dataset.labels.copy()
+    labels[episode.support_rows] = episode.support_labels
+    return replace(dataset, labels=labels)

@@ -11,6 +11,8 @@ from scipy import stats
 from tl_core.errors import InputError
 from tl_core.scoring import (
     Estimate,
+    RunningEstimate,
+    calibration_error,
     compare_all,
     count_confusions,
     estimate,
@@ -136,3 +138,28 @@ def test_one_method_or_one_episode_is_no_comparison() -> None:
     for scores in ({"a": [0.5, 0.6]}, {"a": [0.5], "b": [0.6]}):
         with pytest.raises(InputError, match="needs two methods and two episodes"):
             compare_all(scores)
+
+
+def test_the_running_estimate_is_that_of_all_values() -> None:
+    values = np.random.default_rng(0).normal(0.7, 0.1, 500)
+    running = RunningEstimate()
+    assert running.estimate().n == 0
+    assert math.isinf(running.estimate().ci95)
+    for n, value in enumerate(values, start=1):
+        running.add(value)
+        if n in {1, 2, 3, 500}:
+            so_far, all_at_once = running.estimate(), estimate(values[:n])
+            assert so_far.n == n
+            assert so_far.mean == pytest.approx(all_at_once.mean)
+            assert so_far.ci95 == pytest.approx(all_at_once.ci95)
+
+
+def test_the_calibration_error_worked_out_by_hand() -> None:
+    # Bins of a fifth: [0.5, 0.5] is right half the time, [0.9, 0.9, 0.9, 1.0] three times in four.
+    confidences = np.array([0.5, 0.5, 0.9, 0.9, 0.9, 1.0])
+    right = np.array([True, False, True, True, True, False])
+    assert calibration_error(confidences, right, n_bins=5) == pytest.approx((0 + abs(3.7 - 3)) / 6)
+
+
+def test_a_sure_and_wrong_judge_has_the_largest_calibration_error() -> None:
+    assert calibration_error(np.ones(4), np.zeros(4, dtype=bool)) == 1.0

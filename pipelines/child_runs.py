@@ -1,0 +1,71 @@
+"""Nested runs, written by a thread of their own: whoever computes does not wait for the store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import mlflow
+from mlflow.entities import Metric, Param
+
+from pipelines.tracking import child_tags
+
+_MAX_WAITING = 1000  # runs in memory at most, where the store is slower than the work
+
+
+class ChildRuns:
+    """Finished runs nested under the active one; `close` returns when all are written."""
+
+    def __init__(self, kind: str) -> None:
+        run = mlflow.active_run()
+        assert run is not None
+        self._experiment = run.info.experiment_id
+        self._tags = child_tags(kind)
+        self._client = mlflow.MlflowClient()
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix=f"write-{kind}")
+        self._waiting: list[Future[None]] = []
+
+    def add(
+        self,
+        name: str,
+        start: float,
+        end: float,
+        params: Mapping[str, object],
+        metrics: Mapping[str, float],
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Have one run written; `start` and `end` are seconds since the epoch."""
+        if len(self._waiting) >= _MAX_WAITING:
+            self._settle()
+        self._waiting.append(self._writer.submit(self._write, name, start, end, params, metrics, dict(tags or {})))
+
+    def close(self) -> None:
+        """Wait for what is not yet written; raises what writing raised."""
+        self._settle()
+        self._writer.shutdown()
+
+    def _settle(self) -> None:
+        for future in self._waiting:
+            future.result()
+        self._waiting.clear()
+
+    def _write(
+        self,
+        name: str,
+        start: float,
+        end: float,
+        params: Mapping[str, object],
+        metrics: Mapping[str, float],
+        tags: dict[str, str],
+    ) -> None:
+        ended = int(1000 * end)
+        # The name by its own argument: the tag alone would leave the run's name to chance.
+        child = self._client.create_run(
+            self._experiment, start_time=int(1000 * start), tags={**self._tags, **tags}, run_name=name
+        )
+        self._client.log_batch(
+            child.info.run_id,
+            params=[Param(key, str(value)) for key, value in params.items()],
+            metrics=[Metric(key, value, ended, 0) for key, value in metrics.items()],
+        )
+        self._client.set_terminated(child.info.run_id, end_time=ended)

@@ -1,0 +1,96 @@
+"""What a killed process has done is not done again, and what it left open is closed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+import pytest
+
+from pipelines.episode_log import EPISODES_ARTIFACT
+from pipelines.journal import append_journal, read_journal
+from pipelines.tracking import ROOT
+from tests.conftest import write_colour_images
+from tests.pipelines.test_tracking import _environment
+from tests.tl_core.test_finetune import LINEAR_PROBE, NOISE, PIXELS, answers, draw, tuner
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+
+N_EPISODES = 12
+
+
+def config(data: Path) -> list[str]:
+    options = "--backbone_run random --image_size 16 --n_way 3 --n_shot 3 --n_query 5 --freeze_depth 0 --workers 1"
+    return [
+        *[sys.executable, "-m", "pipelines.finetune", "--target", str(data), "--n_episodes", str(N_EPISODES)],
+        *options.split(),
+    ]
+
+
+def table(client: mlflow.MlflowClient, run_id: str) -> pd.DataFrame:
+    folder = client.get_run(run_id).info.artifact_uri
+    assert folder is not None
+    return pd.read_parquet(Path(folder.removeprefix("file://"), EPISODES_ARTIFACT)).drop(columns="seconds")
+
+
+def test_a_killed_finetune_is_finished_and_its_runs_are_closed(tmp_path: Path) -> None:
+    data = write_colour_images(tmp_path / "data", n_per_class=20, size=16)
+    environment = _environment(tmp_path)
+    journals = tmp_path / "cache" / "checkpoints"
+    process = subprocess.Popen(config(data), cwd=ROOT, env=environment)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and sum(len(p.read_text().splitlines()) for p in journals.glob("*.jsonl")) < 3:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    (journal,) = journals.glob("*.jsonl")
+    before = [line for line in journal.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    assert 3 <= len(before) < N_EPISODES
+    subprocess.run(config(data), cwd=ROOT, env=environment, check=True)
+    undisturbed = {**environment, "TRANSFER_LAB_CACHE": str(tmp_path / "other")}
+    subprocess.run(config(data), cwd=ROOT, env=undisturbed, check=True)
+
+    client = mlflow.MlflowClient(environment["MLFLOW_TRACKING_URI"])
+    (experiment,) = [e for e in client.search_experiments() if e.name != "Default"]
+    runs = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"])
+    parents = [run for run in runs if run.data.tags["kind"] == "finetune"]
+    assert [run.info.status for run in parents] == ["KILLED", "FINISHED", "FINISHED"]
+    assert [run for run in runs if run.info.status == "RUNNING"] == []
+    children = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == parents[1].info.run_id]
+    assert sorted(r.info.run_name for r in children) == [f"episode-{i:04d}" for i in range(N_EPISODES)]
+    resumed, fresh = (table(client, run.info.run_id) for run in parents[1:])
+    pd.testing.assert_frame_equal(resumed, fresh)
+    assert not journal.exists()
+
+
+def test_a_journal_gives_back_what_was_written(tmp_path: Path) -> None:
+    episodes = draw(NOISE, 4)
+    results = list(tuner(PIXELS).run_episodes(episodes, LINEAR_PROBE))
+    for result in results[:3]:
+        append_journal(tmp_path / "j", result)
+    read = list(read_journal(tmp_path / "j", episodes))
+    assert [answers(result) for result in read] == [answers(result) for result in results[:3]]
+    assert [result.episode for result in read] == episodes[:3]
+
+
+@pytest.mark.parametrize("cut", [1, 20, 60])
+def test_half_a_line_is_cut_off(tmp_path: Path, cut: int) -> None:
+    episodes = draw(NOISE, 2)
+    path = tmp_path / "j"
+    for result in tuner(PIXELS).run_episodes(episodes, LINEAR_PROBE):
+        append_journal(path, result)
+    whole = path.read_bytes()
+    os.truncate(path, len(whole) - cut)
+    assert len(list(read_journal(path, episodes))) == 1
+    assert whole.startswith(path.read_bytes())
+    assert path.read_bytes().endswith(b"\n")
+
+
+def test_without_a_journal_nothing_is_done(tmp_path: Path) -> None:
+    assert list(read_journal(tmp_path / "none", draw(NOISE, 1))) == []
