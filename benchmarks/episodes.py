@@ -1,20 +1,25 @@
-"""What does an episode cost, and does it score the same? Contenders side by side on the same episodes, taking turns.
+"""What does an episode cost, and does it score the same? Contenders side by side in one run, on the same episodes.
 
     make bench-episodes          (made pictures; DATA=EuroSAT.zip BACKBONE=folder of a pretrain run's backbone artifact)
 
-The first line is the loop that a tutorial writes: a data loader over the support images, the whole network at each
-of 200 steps of 13 images, the frozen part computed again and again. The last line is the first line's speed-up.
+The loop is the one that a tutorial writes: a data loader over the support images, the whole network at each of 200
+steps of 13 images, the frozen part computed again and again. Ours runs all episodes as a user would, in as many
+processes as there are cores; contenders that are slow run the first of them only. The last line is the speed-up of
+fine-tuning the last stage and the head.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import psutil
 import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
@@ -25,16 +30,96 @@ from tl_core.backbones import BackboneSpec, build_backbone, n_features
 from tl_core.classifier import Normalise, load_backbone
 from tl_core.datasets import ImageDataset, load_dataset
 from tl_core.devices import pick_device
-from tl_core.episodes import Episode, build_pool, sample_episode
+from tl_core.episodes import Episode, EpisodePool, build_pool, sample_episode
 from tl_core.finetune import Finetuner
+from tl_core.parallel import available_cores, run_episodes
 from tl_core.recipes import EpisodeShape, FinetuneRecipe
 from tl_core.scoring import estimate, paired_difference
 
 LOOP_STEPS, LOOP_BATCH, LOOP_LR = 200, 13, 0.01
-LAST_STAGE = 0.8
+N_PROBED = 1000
+N_BY_OTHERS = 50
+PROBE = FinetuneRecipe(freeze_depth=1.0)
+LAST_STAGE = FinetuneRecipe(freeze_depth=0.8, max_lr=3e-4, steps=20)
+WHOLE = FinetuneRecipe(freeze_depth=0.0, max_lr=1e-4, steps=20)
 
 Score = Callable[[Episode], float]
 """From an episode to its accuracy."""
+
+
+class Bench:
+    """One network and one dataset, on which contenders are timed."""
+
+    def __init__(self, data: str, backbone: str, cache: Path) -> None:
+        spec = BackboneSpec("resnet10", 64)
+        self.network, self.spec = load_backbone(Path(backbone)) if backbone else (build_backbone(spec, seed=0), spec)
+        self.dataset: ImageDataset = load_dataset(data, self.spec.image_size, cache_dir=cache)
+        self.pool: EpisodePool = build_pool(self.dataset, "all")
+
+    def episodes(self, n: int) -> list[Episode]:
+        """The first n episodes."""
+        return [sample_episode(self.pool, EpisodeShape(), 0, index) for index in range(n)]
+
+    def ours(self, recipe: FinetuneRecipe, episodes: Sequence[Episode]) -> tuple[list[float], float]:
+        """Accuracies and seconds of our engine, with nothing computed before."""
+        finetuner = Finetuner(self.network, self.spec, self.dataset, pick_device("auto"))
+        started = time.perf_counter()
+        results = run_episodes(finetuner, episodes, recipe, available_cores())
+        return [result.accuracy for result in results], time.perf_counter() - started
+
+    def images(self, rows: Iterable[int]) -> Tensor:
+        """float (n, 3, s, s), in [0, 1]."""
+        return to_float(torch.from_numpy(self.dataset.images[np.asarray(rows)])).contiguous()
+
+    @torch.no_grad()
+    def features(self, rows: Iterable[int]) -> Tensor:
+        """What the frozen network says of some images."""
+        features: Tensor = nn.Sequential(Normalise(self.spec), self.network).eval()(self.images(rows))
+        return features
+
+    def by_loop(self, episode: Episode, trained: str) -> float:
+        """The tutorial's loop; `trained` is in the names of the parameters that learn."""
+        before = {name: value.clone() for name, value in self.network.state_dict().items()}
+        torch.manual_seed(episode.seed)
+        head = nn.Linear(n_features(self.network, self.spec), int(episode.support_labels.max()) + 1)
+        model = nn.Sequential(Normalise(self.spec), self.network, head)
+        for name, parameter in self.network.named_parameters():
+            parameter.requires_grad_(trained in name)
+        support = TensorDataset(self.images(episode.support_rows), torch.from_numpy(episode.support_labels))
+        loader = DataLoader(support, LOOP_BATCH, shuffle=True)
+        optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=LOOP_LR, momentum=0.9)
+        step = 0
+        model.eval()
+        while step < LOOP_STEPS:
+            for images, labels in loader:
+                loss = nn.functional.cross_entropy(model(images), labels)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                step += 1
+        with torch.no_grad():
+            predictions = model(self.images(episode.query_rows)).argmax(1).numpy()
+        self.network.load_state_dict(before)
+        self.network.requires_grad_(True)
+        return float((predictions == episode.query_labels).mean())
+
+
+def by_scikit_learn(support: Tensor, query: Tensor, episode: Episode) -> float:
+    """Logistic regression of one episode, on features (n, d)."""
+    centre = support.mean(0)
+    scale = (support - centre).square().sum(1).mean().sqrt()
+    c = 1 / (len(support) * PROBE.l2)
+    judge = LogisticRegression(C=c, max_iter=1000).fit(((support - centre) / scale).numpy(), episode.support_labels)
+    return float((judge.predict(((query - centre) / scale).numpy()) == episode.query_labels).mean())
+
+
+def by_easyfsl(support: Tensor, query: Tensor, episode: Episode) -> float:
+    """easyfsl's fine-tuned linear head of one episode, with its defaults, on features (n, d)."""
+    from easyfsl.methods import Finetune
+
+    method = Finetune(backbone=nn.Identity())
+    method.process_support_set(support, torch.from_numpy(episode.support_labels))
+    return float((method(query).detach().argmax(1).numpy() == episode.query_labels).mean())
 
 
 def main() -> None:
@@ -42,109 +127,85 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", default="digits:target")
     parser.add_argument("--backbone", default="", help="folder with a backbone's weights; by default untrained")
-    parser.add_argument("--episodes", type=int, default=20)
+    parser.add_argument("--episodes", type=int, default=20, help="episodes of the tutorial's loop")
+    parser.add_argument("--scale", type=int, nargs="*", default=[100, 1000], help="numbers of linear-probe episodes")
     options = parser.parse_args()
-    spec = BackboneSpec("resnet10", 64)
-    network = build_backbone(spec, seed=0)
-    if options.backbone:
-        network, spec = load_backbone(Path(options.backbone))
     with tempfile.TemporaryDirectory() as scratch:
-        dataset = load_dataset(options.data, spec.image_size, cache_dir=Path(scratch))
-        pool = build_pool(dataset, "all")
-        episodes = [sample_episode(pool, EpisodeShape(), 0, index) for index in range(options.episodes)]
-        tuned = FinetuneRecipe(freeze_depth=LAST_STAGE, max_lr=3e-4, precision="auto")
-        print(f"{spec.architecture}, {spec.image_size} px, {options.data}, {options.episodes} episodes\n")
-        probe_ratio = _table(
-            episodes,
-            {
-                "scikit-learn, features by the network": lambda e: _by_scikit_learn(network, spec, dataset, e),
-                "ours: linear probing": _ours(network, spec, dataset, FinetuneRecipe(), episodes),
-            },
-        )
-        print(f"linear probing: {probe_ratio:.1f} times\n")
-        ratio = _table(
-            episodes,
-            {
-                "loop: whole network, 200 steps of 13": lambda e: _by_loop(network, spec, dataset, e),
-                "ours: last stage and head": _ours(network, spec, dataset, tuned, episodes),
-            },
-        )
-        print(f"ratio: {ratio:.2f}")
+        bench = Bench(options.data, options.backbone, Path(scratch))
+        print(f"{bench.spec.architecture}, {bench.spec.image_size} px, {options.data}, {available_cores()} cores\n")
+        _probing(bench)
+        _scaling(bench, options.scale)
+        few = bench.episodes(max(2, options.episodes // 5))
+        _against_loop(bench, few, "the whole network", WHOLE, trained="")
+        ratio = _against_loop(bench, bench.episodes(options.episodes), "the last stage", LAST_STAGE, trained="layer4")
+    print(f"ratio: {ratio:.2f}")
 
 
-def _table(episodes: Sequence[Episode], contenders: dict[str, Score]) -> float:
-    """Run the contenders in turns, print what they score and cost; returns how much faster the second one is."""
-    scores: dict[str, list[float]] = {name: [] for name in contenders}
-    seconds = dict.fromkeys(contenders, 0.0)
-    for episode in episodes:
-        for name, score in contenders.items():
-            started = time.perf_counter()
-            scores[name].append(score(episode))
-            seconds[name] += time.perf_counter() - started
-    for name in contenders:
-        print(f"{name:42s} {estimate(scores[name]).percent():28s} {1000 * seconds[name] / len(episodes):9.1f} ms")
-    first, second = contenders
-    difference = paired_difference(scores[second], scores[first])
-    print(f"{'difference on the same episodes':42s} {100 * difference.mean:+.2f} +- {100 * difference.ci95:.2f} points")
-    return seconds[first] / seconds[second]
+def _probing(bench: Bench) -> None:
+    episodes = bench.episodes(N_PROBED)
+    scores, seconds = bench.ours(PROBE, episodes)
+    few = episodes[:N_BY_OTHERS]
+    known = [(bench.features(e.support_rows), bench.features(e.query_rows)) for e in few]
+    finetuner = Finetuner(bench.network, bench.spec, bench.dataset, pick_device("auto"))
+    list(run_episodes(finetuner, episodes, PROBE, 1))
+    started = time.perf_counter()
+    list(run_episodes(finetuner, episodes, PROBE, 1))
+    warm = (time.perf_counter() - started) / len(episodes)
+    print(f"linear probing, {len(episodes)} episodes for us, the first {len(few)} for the others")
+    _line("ours, features included", scores, seconds / len(episodes))
+    _line("ours, on features", scores, warm)
+    _contender(
+        "scikit-learn, features by the network",
+        few,
+        lambda e: by_scikit_learn(bench.features(e.support_rows), bench.features(e.query_rows), e),
+        scores,
+        seconds / len(episodes),
+    )
+    by_index = {episode.index: pair for episode, pair in zip(few, known, strict=True)}
+    _contender("scikit-learn, on features", few, lambda e: by_scikit_learn(*by_index[e.index], e), scores, warm)
+    if find_spec("easyfsl"):
+        _contender("easyfsl's Finetune, on features", few, lambda e: by_easyfsl(*by_index[e.index], e), scores, warm)
+    else:
+        print("easyfsl is not installed: left out")
+    print()
 
 
-def _ours(
-    network: nn.Module, spec: BackboneSpec, dataset: ImageDataset, recipe: FinetuneRecipe, episodes: Sequence[Episode]
-) -> Score:
-    """All episodes are run at the first one's turn, as a user would run them: its time is the time of them all."""
-    finetuner = Finetuner(network, spec, dataset, pick_device("auto"))
-    scores: dict[int, float] = {}
-
-    def score(episode: Episode) -> float:
-        if not scores:
-            scores.update((r.episode.index, r.accuracy) for r in finetuner.run_episodes(episodes, recipe))
-        return scores[episode.index]
-
-    return score
+def _scaling(bench: Bench, numbers: Sequence[int]) -> None:
+    for n in numbers:
+        _, seconds = bench.ours(PROBE, bench.episodes(n))
+        memory = psutil.Process(os.getpid()).memory_info().rss / 2**20
+        print(f"{n:>7,} linear-probe episodes {seconds:9.1f} s {memory:9.0f} MiB resident")
+    print()
 
 
-def _images(dataset: ImageDataset, rows: np.ndarray) -> Tensor:
-    return to_float(torch.from_numpy(dataset.images[rows])).contiguous()
+def _against_loop(bench: Bench, episodes: Sequence[Episode], name: str, recipe: FinetuneRecipe, trained: str) -> float:
+    print(f"fine-tuning {name}, {len(episodes)} episodes")
+    scores, seconds = bench.ours(recipe, episodes)
+    _line("ours", scores, seconds / len(episodes))
+    return _contender(
+        f"loop: {LOOP_STEPS} steps of {LOOP_BATCH}",
+        episodes,
+        lambda e: bench.by_loop(e, trained),
+        scores,
+        seconds / len(episodes),
+    )
 
 
-def _by_scikit_learn(network: nn.Module, spec: BackboneSpec, dataset: ImageDataset, episode: Episode) -> float:
-    model = nn.Sequential(Normalise(spec), network).eval()
-    with torch.no_grad():
-        support, query = (model(_images(dataset, rows)).numpy() for rows in (episode.support_rows, episode.query_rows))
-    centre = support.mean(0)
-    scale = np.sqrt(np.square(support - centre).sum(1).mean())
-    c = 1 / (len(support) * FinetuneRecipe().l2)
-    judge = LogisticRegression(C=c, max_iter=1000).fit((support - centre) / scale, episode.support_labels)
-    return float((judge.predict((query - centre) / scale) == episode.query_labels).mean())
+def _contender(
+    name: str, episodes: Sequence[Episode], score: Score, ours: Sequence[float], our_seconds: float
+) -> float:
+    started = time.perf_counter()
+    scores = [score(episode) for episode in episodes]
+    seconds = (time.perf_counter() - started) / len(episodes)
+    _line(name, scores, seconds)
+    difference = paired_difference(ours[: len(scores)], scores)
+    gain = f"ours {100 * difference.mean:+.2f} +- {100 * difference.ci95:.2f} points on the same episodes"
+    print(f"{'':42s} {gain}, {seconds / our_seconds:.1f} times as fast", flush=True)
+    return seconds / our_seconds
 
 
-def _by_loop(network: nn.Module, spec: BackboneSpec, dataset: ImageDataset, episode: Episode) -> float:
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    torch.manual_seed(episode.seed)
-    head = nn.Linear(n_features(network, spec), int(episode.support_labels.max()) + 1)
-    model = nn.Sequential(Normalise(spec), network, head)
-    for name, parameter in network.named_parameters():
-        parameter.requires_grad_("layer4" in name)
-    support = TensorDataset(_images(dataset, episode.support_rows), torch.from_numpy(episode.support_labels))
-    loader = DataLoader(support, LOOP_BATCH, shuffle=True)
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.SGD(trained, lr=LOOP_LR, momentum=0.9)
-    step = 0
-    model.eval()
-    while step < LOOP_STEPS:
-        for images, labels in loader:
-            loss = nn.functional.cross_entropy(model(images), labels)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            step += 1
-    with torch.no_grad():
-        predictions = model(_images(dataset, episode.query_rows)).argmax(1).numpy()
-    network.load_state_dict(before)
-    for parameter in network.parameters():
-        parameter.requires_grad_(True)
-    return float((predictions == episode.query_labels).mean())
+def _line(name: str, scores: Sequence[float], seconds: float) -> None:
+    print(f"{name:42s} {estimate(scores).percent():28s} {1000 * seconds:9.1f} ms", flush=True)
 
 
 if __name__ == "__main__":

@@ -9,13 +9,13 @@ episode is a nested run; the parent has the mean accuracy with its 95 % interval
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.cli import run_command_line
 from pipelines.target import Target, TargetConfig, open_target
-from tl_core.recipes import EpisodeShape, FinetuneRecipe, Part, check_range
+from tl_core.recipes import OPEN_SHAPE, ChosenPart, EpisodeShape, FinetuneRecipe, Part, check_range
 
 if TYPE_CHECKING:
     from pipelines.episode_log import EpisodeLog
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from tl_core.scoring import Estimate
 
 _NAME_LENGTH = 8  # of a run id, as much as tells it apart
+MIN_HALF = 10
+"""Images of a class below which half of them is not enough to judge by."""
 N_RATE_TESTS = 3
 """Learning-rate range tests whose mean `max_lr=auto` takes."""
 MIN_EPISODES = 20
@@ -35,13 +37,14 @@ MIN_EPISODES = 20
 class FinetuneConfig(TargetConfig):
     """How well is a few-image target learned, and how sure is that? Fine-tuning on many episodes."""
 
-    shape: EpisodeShape = field(default_factory=EpisodeShape)
+    shape: EpisodeShape = OPEN_SHAPE
     n_episodes: int = 20
     """Episodes to average over: the interval shrinks with their square root."""
     until_ci: float = 0.0
     """Stop earlier, once the interval's half-width is at most this many points; 0 runs all episodes."""
-    part: Part = "report"
-    """Images that episodes draw from: the half that search never sees, the half it sees, or all."""
+    part: ChosenPart = "auto"
+    """Images that episodes draw from: the half that search never sees (report), the half it sees (search), or all; auto
+    is all where few images are left in a half and nothing was searched, else report."""
     search_run: str = ""
     """Id of a search run whose recipe replaces the one below."""
     workers: int = 0
@@ -63,7 +66,7 @@ def run(config: FinetuneConfig) -> str:
     from pipelines.networks import find_recipe, is_run
     from pipelines.provenance import check_unseen, log_origin
     from pipelines.tracking import tracked_run
-    from tl_core.episodes import build_pool, check_pool
+    from tl_core.episodes import build_pool, check_pool, fit_shape
     from tl_core.splits import part_rows
 
     with tracked_run("finetune", config, _run_name(config)) as run_id:
@@ -71,12 +74,14 @@ def run(config: FinetuneConfig) -> str:
         opened = open_target(config)
         dataset, finetuner = opened.dataset, opened.finetuner
         log_origin(config.backbone_run, opened.spec, config.seed, recipe)
-        rows = part_rows(dataset, config.part)
+        part = _choose_part(dataset, config)
+        rows = part_rows(dataset, part)
         if is_run(config.backbone_run):
             check_unseen(config.backbone_run, "pretrain", dataset, rows)
         if config.search_run:
             check_unseen(config.search_run, "search", dataset, rows)
-        pool = build_pool(dataset, config.part)
+        pool = build_pool(dataset, part)
+        config = replace(config, part=part, shape=fit_shape(pool, config.shape))
         check_pool(pool, config.shape)
         recipe = finetuner.settle_max_lr(_rate_supports(dataset, config), recipe)
         mlflow.log_metric("max_lr", float(recipe.max_lr))
@@ -85,6 +90,16 @@ def run(config: FinetuneConfig) -> str:
             accuracy = _score(log, opened, pool, recipe, config)
         print(f"finetune {run_id}: accuracy {accuracy.percent()} on {config.target}")
     return run_id
+
+
+def _choose_part(dataset: ImageDataset, config: FinetuneConfig) -> Part:
+    """`report`, so that a later search has a half of its own, unless that would leave too little to judge by."""
+    from tl_core.episodes import build_pool
+
+    if config.part != "auto":
+        return config.part
+    smallest = min(len(rows) for rows in build_pool(dataset, "report").rows_by_class)
+    return "report" if config.search_run or smallest >= MIN_HALF else "all"
 
 
 def _score(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from pipelines import export, finetune, fit, pretrain, register, search
 from pipelines.cli import run_command_line
-from tl_core.recipes import Device, EpisodeShape, PretrainRecipe, Unreadable, check_range
+from tl_core.recipes import OPEN_SHAPE, Device, EpisodeShape, PretrainRecipe, Unreadable, check_range
 
 
 def _demo_recipe() -> PretrainRecipe:
@@ -32,7 +32,7 @@ class MainConfig:
     """Any architecture name of timm, or resnet10, resnet10_small."""
     image_size: int = 32
     """Side of the square input in pixels."""
-    shape: EpisodeShape = field(default_factory=EpisodeShape)
+    shape: EpisodeShape = OPEN_SHAPE
     n_episodes: int = 40
     """Episodes that every method is scored on, the same ones for all."""
     n_trials: int = 8
@@ -86,12 +86,12 @@ def run(config: MainConfig) -> str:
 def _check_data(config: MainConfig) -> None:
     """Refuse a target that is too small, or part of the source, before the source is trained on, not after it."""
     from tl_core.datasets import load_dataset
-    from tl_core.episodes import build_pool, check_pool
+    from tl_core.episodes import build_pool, check_pool, fit_shape
     from tl_core.errors import InputError
 
     target = load_dataset(config.target, config.image_size, unreadable=config.unreadable)
-    check_pool(build_pool(target, "report"), config.shape)
-    check_pool(build_pool(target, "search"), config.shape)
+    for pool in (build_pool(target, "report"), build_pool(target, "search")):
+        check_pool(pool, fit_shape(pool, config.shape))
     source = load_dataset(config.source, config.image_size, unreadable=config.unreadable)
     n_shared = len(set(source.content_hashes) & set(target.content_hashes))
     if n_shared:
@@ -120,6 +120,7 @@ def _finetune_config(config: MainConfig) -> finetune.FinetuneConfig:
         image_size=config.image_size,
         shape=config.shape,
         n_episodes=config.n_episodes,
+        part="report",
         seed=config.seed,
         device=config.device,
         unreadable=config.unreadable,

@@ -85,7 +85,7 @@ def _lead(config: PretrainConfig, device: torch.device, world: World) -> str:
     from pipelines.tracking import log_dataset, tracked_run
     from tl_core.classifier import save_backbone
     from tl_core.datasets import load_dataset
-    from tl_core.episodes import build_pool, check_pool
+    from tl_core.episodes import build_pool, check_pool, fit_shape
 
     with tracked_run("pretrain", config, f"pretrain {config.backbone}") as run_id:
         work = _build(config, world)
@@ -93,7 +93,8 @@ def _lead(config: PretrainConfig, device: torch.device, world: World) -> str:
         log_seen_images(work.dataset, np.arange(len(work.dataset.labels)))
         novel = load_dataset(config.novel, work.spec.image_size, unreadable=config.unreadable) if config.novel else None
         if novel is not None:
-            check_pool(build_pool(novel, "all"), config.novel_shape)
+            pool = build_pool(novel, "all")
+            check_pool(pool, fit_shape(pool, config.novel_shape))
         with kept_checkpoint("pretrain", config, work.dataset.fingerprint) as checkpoint:
             mlflow.log_metric("max_lr", work.training.settle_max_lr(device))
             history = _train(work, config, device, checkpoint)

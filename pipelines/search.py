@@ -10,14 +10,14 @@ base recipe are then scored on fresh episodes, because the best of many is partl
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from pipelines.cli import run_command_line
 from pipelines.target import TargetConfig, open_target
 from tl_core.errors import InputError
-from tl_core.recipes import EpisodeShape, FinetuneRecipe, check_range
+from tl_core.recipes import OPEN_SHAPE, EpisodeShape, FinetuneRecipe, check_range
 
 if TYPE_CHECKING:
     import optuna
@@ -32,7 +32,7 @@ class SearchConfig(TargetConfig):
 
     n_trials: int = 20
     """Trials that the study shall hold in the end."""
-    shape: EpisodeShape = field(default_factory=EpisodeShape)
+    shape: EpisodeShape = OPEN_SHAPE
     n_episodes: int = 20
     """Episodes per trial, the same ones for every trial."""
     n_finalists: int = 3
@@ -60,7 +60,7 @@ def run(config: SearchConfig) -> str:
     from pipelines.provenance import log_seen_images, network_name
     from pipelines.tracking import tracked_run
     from pipelines.trial_log import TrialLog, study_storage
-    from tl_core.episodes import build_pool, check_pool
+    from tl_core.episodes import build_pool, check_pool, fit_shape
     from tl_core.scoring import estimate
     from tl_core.search import SEARCHED, SearchSpace, build_study, check_setting, rescore, run_trials
     from tl_core.splits import part_rows
@@ -70,6 +70,7 @@ def run(config: SearchConfig) -> str:
         dataset = opened.dataset
         log_seen_images(dataset, part_rows(dataset, "search"))
         pool = build_pool(dataset, "search")
+        config = replace(config, shape=fit_shape(pool, config.shape))
         check_pool(pool, config.shape)
         study = build_study(config.study or f"search-{run_id}", study_storage(), config.seed)
         mlflow.set_tag("study", study.study_name)

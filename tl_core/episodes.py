@@ -17,6 +17,9 @@ from tl_core.errors import InputError
 from tl_core.recipes import EpisodeShape, Part
 from tl_core.splits import Indices, part_rows
 
+STANDARD = EpisodeShape()
+"""The literature's 5-way 5-shot with 15 queries."""
+
 
 @dataclass(frozen=True)
 class EpisodePool:
@@ -62,8 +65,18 @@ def build_pool(dataset: ImageDataset, part: Part) -> EpisodePool:
     return EpisodePool(dataset.class_names, by_class, fingerprint)
 
 
+def fit_shape(pool: EpisodePool, shape: EpisodeShape) -> EpisodeShape:
+    """The shape with its open numbers settled by what the smallest class of the pool can give."""
+    smallest = min(len(rows) for rows in pool.rows_by_class)
+    for_support = smallest - shape.n_query if shape.n_query else smallest // 2
+    n_shot = shape.n_shot or max(1, min(STANDARD.n_shot, for_support))
+    n_query = shape.n_query or max(1, min(STANDARD.n_query, smallest - n_shot))
+    return EpisodeShape(shape.n_way or len(pool.class_names), n_shot, n_query)
+
+
 def check_pool(pool: EpisodePool, shape: EpisodeShape) -> None:
-    """Raise `InputError` if some episode of this shape could not be drawn."""
+    """Raise `InputError` if some episode of this shape, settled by `fit_shape`, could not be drawn."""
+    assert min(shape.n_way, shape.n_shot, shape.n_query) > 0
     if shape.n_way > len(pool.class_names):
         raise InputError(f"n_way is {shape.n_way}, but the target has {len(pool.class_names)} classes")
     needed = shape.n_shot + shape.n_query

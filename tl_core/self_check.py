@@ -7,7 +7,7 @@ from torch import nn
 
 from tl_core.backbones import BackboneSpec
 from tl_core.datasets import ImageDataset
-from tl_core.episodes import build_pool, sample_episode
+from tl_core.episodes import build_pool, fit_shape, sample_episode
 from tl_core.finetune import Finetuner
 from tl_core.recipes import EpisodeShape, FinetuneRecipe
 from tl_core.scoring import Estimate, estimate
@@ -29,6 +29,7 @@ def check_features(
         InputError: the novel classes are too few or too small for the shape.
     """
     pool = build_pool(novel, "all")
+    shape = fit_shape(pool, shape)
     episodes = [sample_episode(pool, shape, seed, index) for index in range(N_EPISODES)]
     finetuner = Finetuner(backbone, spec, novel, device)
     return {

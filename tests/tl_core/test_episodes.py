@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.tl_core.made_datasets import dataset_of_counts
 from tl_core.datasets import ImageDataset
-from tl_core.episodes import Episode, EpisodePool, build_pool, check_pool, sample_episode
+from tl_core.episodes import Episode, EpisodePool, build_pool, check_pool, fit_shape, sample_episode
 from tl_core.errors import InputError
 from tl_core.recipes import EpisodeShape, Part
 from tl_core.splits import part_rows
@@ -161,7 +161,36 @@ def test_exactly_enough_images_are_enough() -> None:
     assert sorted([*episode.support_rows.tolist(), *episode.query_rows.tolist()]) == list(range(20))
 
 
-@pytest.mark.parametrize("shape", [(1, 5, 15), (5, 0, 15), (5, 5, 0), (5, -1, 15)])
+@pytest.mark.parametrize("shape", [(1, 5, 15), (-2, 5, 15), (5, -1, 15), (5, 5, -1)])
 def test_a_shape_without_sense_is_refused(shape: tuple[int, int, int]) -> None:
-    with pytest.raises(InputError, match="allowed is a number from"):
+    with pytest.raises(InputError, match="allowed is"):
         EpisodeShape(*shape)
+
+
+@pytest.mark.parametrize(
+    ("smallest", "asked", "given"),
+    [
+        (20, (0, 0, 0), (3, 5, 15)),
+        (400, (0, 0, 0), (3, 5, 15)),
+        (19, (0, 0, 0), (3, 5, 14)),
+        (8, (0, 0, 0), (3, 4, 4)),
+        (3, (0, 0, 0), (3, 1, 2)),
+        (2, (0, 0, 0), (3, 1, 1)),
+        (12, (2, 0, 10), (2, 2, 10)),
+        (12, (0, 9, 0), (3, 9, 3)),
+        (12, (2, 3, 4), (2, 3, 4)),
+    ],
+)
+def test_open_numbers_take_what_the_smallest_class_can_give(
+    smallest: int, asked: tuple[int, int, int], given: tuple[int, int, int]
+) -> None:
+    pool = build_pool(dataset_of_counts([smallest + 2, smallest, smallest + 1]), "all")
+    settled = fit_shape(pool, EpisodeShape(*asked))
+    assert settled == EpisodeShape(*given)
+    check_pool(pool, settled)
+
+
+def test_a_class_with_a_single_image_still_makes_no_episode() -> None:
+    pool = build_pool(dataset_of_counts([4, 1]), "all")
+    with pytest.raises(InputError, match=r"has 1 images in this part of the target, but n_shot \+ n_query is 2"):
+        check_pool(pool, fit_shape(pool, EpisodeShape(0, 0, 0)))

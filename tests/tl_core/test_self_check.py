@@ -29,11 +29,13 @@ def test_colours_are_told_apart_by_their_pixels(tmp_path: Path) -> None:
 def test_features_that_say_nothing_score_at_chance(tmp_path: Path) -> None:
     novel = load_dataset(str(write_colour_images(tmp_path / "novel", n_per_class=8)), 16)
 
+    noise = torch.Generator().manual_seed(0)
+
     class Nothing(torch.nn.Module):
-        """The same features for every image, up to noise that says nothing of it."""
+        """Features that are noise, and say nothing of the image."""
 
         def forward(self, images: torch.Tensor) -> torch.Tensor:
-            return torch.randn(len(images), 4, generator=torch.Generator().manual_seed(len(images)))
+            return torch.randn(len(images), 4, generator=noise)
 
         def group_matcher(self, coarse: bool = False) -> dict[str, str]:
             return {}
