@@ -21,6 +21,7 @@ ENTRY_POINTS = (
     "prepare",
     "lr_find",
     "pretrain",
+    "train",
     "finetune",
     "compare",
     "search",

@@ -16,12 +16,14 @@ Optimizer = Literal["sgd", "adam", "adamw"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Schedule = Literal["one_cycle", "cosine"]
+StageSchedule = Literal["constant", "one_cycle", "cosine", "plateau"]
 Head = Literal["linear", "cosine"]
 HeadStart = Literal["prototypes", "probe"]
 Trained = Literal["all", "norm"]
 TestViews = Literal["none", "flip", "dihedral"]
 Unreadable = Literal["refuse", "skip"]
 Part = Literal["report", "search", "all"]
+SplitRule = Literal["auto", "layout", "random"]
 
 AUGMENT_OPS = ("flip", "dihedral", "crop", "colour")
 

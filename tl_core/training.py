@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
+from torch.optim.lr_scheduler import ConstantLR, LambdaLR, LRScheduler, OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from tl_core.distributed import process_count, share_gradients, total
 from tl_core.errors import InputError
-from tl_core.recipes import Optimizer, Schedule
+from tl_core.recipes import Optimizer, StageSchedule
 from tl_core.small_maps import matrix_convolutions
 
 Batches = Callable[[int], Iterable[tuple[Tensor, Tensor]]]
@@ -45,7 +45,8 @@ class FitOptions:
     optimizer: Optimizer
     weight_decay: float = 0.0
     label_smoothing: float = 0.0
-    schedule: Schedule = "one_cycle"
+    schedule: StageSchedule = "one_cycle"
+    """How the learning rate moves from step to step; for `plateau` the loop keeps it, and the caller lowers it."""
     ema: float = 0.0
     """Decay of the exponential moving average of the weights, which is then what is evaluated; 0 is none."""
     seed: int = 0
@@ -53,7 +54,10 @@ class FitOptions:
     compile: bool = False
     dtype: torch.dtype = torch.float32
     batch_statistics: bool = True
-    """Whether batch norm uses (and learns) the statistics of the training batches, or keeps those it has."""
+    """Whether batch norm uses (and learns) the statistics of the training batches, or keeps those it has; a frozen
+    one always keeps them."""
+    clip_value: float = 0.0
+    """Largest magnitude of a gradient's component, beyond which it is clipped; 0 clips nothing."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +152,9 @@ def start_training(model: nn.Module, options: FitOptions) -> TrainingState:
 
 
 def _build_scheduler(optimizer: torch.optim.Optimizer, options: FitOptions) -> LRScheduler:
-    """One cycle (Smith and Topin, 2018), or a short linear warm-up and a cosine (Loshchilov and Hutter, 2017)."""
+    """One cycle (Smith and Topin, 2018), a short linear warm-up and a cosine (Loshchilov and Hutter, 2017), or none."""
+    if options.schedule in ("constant", "plateau"):
+        return ConstantLR(optimizer, factor=1.0, total_iters=0)  # keeps what the optimiser has, whoever lowers that
     total_steps = max(1, options.epochs * options.steps_per_epoch)
     if options.schedule == "one_cycle":
         return OneCycleLR(optimizer, options.max_lr, total_steps=total_steps, cycle_momentum=False)
@@ -162,12 +168,17 @@ def _build_scheduler(optimizer: torch.optim.Optimizer, options: FitOptions) -> L
     return LambdaLR(optimizer, factor)
 
 
-def classification(label_smoothing: float = 0.0) -> Objective:
-    """Cross-entropy against int64 labels (n,) or float probabilities (n, n_classes)."""
+def classification(label_smoothing: float = 0.0, class_weights: Tensor | None = None) -> Objective:
+    """Cross-entropy against int64 labels (n,) or float probabilities (n, n_classes).
+
+    Args:
+        label_smoothing: share of the target that is spread over all classes.
+        class_weights: float (n_classes,), on the logits' device; how much an image of each class counts.
+    """
 
     def objective(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         labels = targets if targets.ndim == 1 else targets.argmax(1)
-        loss = F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
+        loss = F.cross_entropy(logits, targets, weight=class_weights, label_smoothing=label_smoothing)
         return loss, (logits.detach().argmax(1) == labels).sum()
 
     return objective
@@ -242,6 +253,8 @@ def _step(
     loss, hits = objective(outputs, targets)
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()
+    if options.clip_value > 0:
+        nn.utils.clip_grad_value_(state.model.parameters(), options.clip_value)
     state.optimizer.step()
     state.scheduler.step()
     if state.average is not None:
@@ -252,10 +265,10 @@ def _step(
 
 def _train_mode(model: nn.Module, batch_statistics: bool) -> None:
     model.train()
-    if not batch_statistics:
-        for module in model.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.eval()
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            frozen = module.affine and not module.weight.requires_grad
+            module.train(batch_statistics and not frozen)
 
 
 def build_optimizer(model: nn.Module, options: FitOptions) -> torch.optim.Optimizer:
