@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from tl_core.image_scores import Interval
 from tl_core.lr_finder import LrCurve
 from tl_core.pretrain import PretrainEpoch
 from tl_core.scoring import Estimate
@@ -103,11 +104,11 @@ def draw_curves(curves: Sequence[Curve]) -> Figure:
     return figure
 
 
-def draw_intervals(results: Mapping[str, tuple[float, float, float]]) -> Figure:
-    """Accuracies with their 95 % intervals (value, low, high as shares), one row each."""
+def draw_intervals(results: Mapping[str, Interval]) -> Figure:
+    """Accuracies with their 95 % intervals, one row each."""
     figure = Figure(figsize=(7, 1.2 + 0.4 * len(results)), layout="constrained")
     axes = figure.add_subplot()
-    values, lows, highs = 100 * np.array(list(results.values())).T
+    values, lows, highs = 100 * np.array([(r.value, r.low, r.high) for r in results.values()]).T
     axes.errorbar(values, range(len(results)), xerr=[values - lows, highs - values], fmt="o", color=_BLUE, capsize=4)
     axes.set_yticks(range(len(results)), list(results))
     axes.invert_yaxis()

@@ -43,6 +43,8 @@ class TrainConfig:
     """Where to compute."""
     unreadable: Unreadable = "refuse"
     """What to do about unreadable files: refuse the data, or skip them."""
+    name: str = ""
+    """What tables and figures call this run; by default its backbone."""
     recipe: TrainRecipe = field(default_factory=TrainRecipe)
 
     def __post_init__(self) -> None:
@@ -65,7 +67,8 @@ def run(config: TrainConfig) -> str:
     from tl_core.splits import split_for_training
     from tl_core.train import Training
 
-    with tracked_run("train", config, f"train {config.backbone}") as run_id, tempfile.TemporaryDirectory() as folder:
+    name = config.name or f"train {config.backbone}"
+    with tracked_run("train", config, name) as run_id, tempfile.TemporaryDirectory() as folder:
         network, spec = load_network(config.weights, config.backbone, config.image_size, config.seed)
         dataset = load_dataset(config.data, spec.image_size, unreadable=config.unreadable)
         log_dataset(dataset, "target")

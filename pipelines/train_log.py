@@ -85,7 +85,7 @@ class TrainLog:
         mlflow.log_metrics({"stage": chosen.number, "val/best_accuracy": chosen.best_val})
         mlflow.log_metrics(_scores(chosen.predictions, chosen.accuracy))
         for stage in self._stages:
-            mlflow.log_metric(f"test/accuracy_stage_{stage.number}", stage.accuracy.value)
+            mlflow.log_metrics(stage_metrics(stage.number, stage.accuracy))
         points = [_points(epoch) for epoch in self._epochs]
         series = {name: [point[name] for point in points] for name in CURVES}
         log_series(series)
@@ -114,6 +114,12 @@ class TrainLog:
                 "probability": predictions.probabilities,
             }
         )
+
+
+def stage_metrics(number: int, accuracy: Interval) -> dict[str, float]:
+    """A stage's test accuracy, as its training's run has it."""
+    name = f"stage_{number}/test_accuracy"
+    return {name: accuracy.value, f"{name}_low": accuracy.low, f"{name}_high": accuracy.high}
 
 
 def _points(epoch: TrainEpoch) -> dict[str, float]:

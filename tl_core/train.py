@@ -95,7 +95,7 @@ class Training:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self._head = build_head(recipe.head, width, len(dataset.class_names), recipe.dropout).to(device)
-        self._backbone = backbone.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._backbone = backbone.to(device).to(memory_format=torch.channels_last)
         self._objective = classification(recipe.label_smoothing, self._class_weights())
 
     def epochs(self, stage: int, on_batch: Callable[[int], object] = lambda _: None) -> Iterator[TrainEpoch]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
@@ -33,9 +32,9 @@ def parts(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def trained(parts: Path, store: str) -> Iterator[Run]:
+def trained(parts: Path, store: str) -> Run:
     run_id = train.run(TrainConfig(data=str(parts), image_size=16, recipe=RECIPE))
-    yield mlflow.MlflowClient().get_run(run_id)
+    return mlflow.MlflowClient().get_run(run_id)
 
 
 def curve(run_id: str, name: str) -> list[float]:
@@ -85,12 +84,6 @@ def test_the_exported_file_gives_the_predictions_that_were_scored(trained: Run, 
 
 
 def test_a_class_that_only_the_test_part_has_is_refused(parts: Path, store: str) -> None:
-    (parts / "train" / "red").rename(parts / "elsewhere")
+    (parts / "train" / "red").rename(parts.parent / "elsewhere")
     with pytest.raises(InputError, match="classes that its training part lacks: red"):
         train.run(TrainConfig(data=str(parts), image_size=16))
-
-
-def test_a_diverged_training_is_one_sentence(parts: Path, store: str) -> None:
-    recipe = TrainRecipe(epochs="3", freeze_depth="0", max_lr="100", optimizer="sgd", precision="float32")
-    with pytest.raises(InputError, match="give a lower max_lr"):
-        train.run(TrainConfig(data=str(parts), image_size=16, recipe=recipe))
