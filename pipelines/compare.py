@@ -9,6 +9,7 @@ images, and gives every paired difference with its interval and a p-value that a
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from pipelines.cli import run_command_line
@@ -31,15 +32,16 @@ class CompareConfig:
 
 def run(config: CompareConfig) -> str:
     """Compare and log; returns the run's id."""
+    import mlflow
+
     from pipelines.tracking import tracked_run
 
     with tracked_run("compare", config) as run_id:
-        if config.train_runs:
-            lines = _compare_trainings(_ids(config.train_runs))
-        else:
-            lines = _compare_episodes(_ids(config.finetune_runs))
+        run_ids = _ids(config.train_runs or config.finetune_runs)
+        lines = _compare_trainings(run_ids) if config.train_runs else _compare_episodes(run_ids)
+        mlflow.log_text("\n".join(lines), "comparison.txt")
         print("\n".join(lines))
-        print(f"compare {run_id}: see comparison.txt and differences.csv")
+        print(f"compare {run_id}: {len(run_ids)} runs, {math.comb(len(run_ids), 2)} pairs")
     return run_id
 
 
@@ -74,7 +76,6 @@ def _compare_episodes(run_ids: list[str]) -> list[str]:
     lines = [f"{name:<44} {result.percent()}" for name, result in results.items()]
     lines += ["", f"{'difference on the same episodes':<44} in points, 95 % interval; p after Holm"]
     lines += [f"{f'{pair.first} - {pair.second}':<44} {pair.points()}" for pair in pairs]
-    mlflow.log_text("\n".join(lines), "comparison.txt")
     return lines
 
 
@@ -107,7 +108,6 @@ def _compare_trainings(run_ids: list[str]) -> list[str]:
     lines = table_of(trainings, results)
     lines += ["", f"{'difference on the same images':<44} in points, 95 % interval; p of McNemar's test after Holm"]
     lines += [f"{f'{pair.first} - {pair.second}':<44} {pair.points()}" for pair in pairs]
-    mlflow.log_text("\n".join(lines), "comparison.txt")
     return lines
 
 

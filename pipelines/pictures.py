@@ -79,7 +79,7 @@ class Album:
 
 
 def draw_prediction(prediction: Prediction, label: str = "") -> Figure:
-    """The image, the predicted class as its title, and the probabilities as bars; `label` is the true class or empty."""
+    """The image under its predicted class, and the probabilities as bars; `label` is the true class or empty."""
     figure = Figure(figsize=(8, 3.5), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.2))
     _show(left, prediction, label)
