@@ -58,8 +58,8 @@ def run(config: TrainConfig) -> str:
     import numpy as np
     from tqdm import tqdm
 
-    from pipelines.networks import load_network
-    from pipelines.provenance import log_seen_images, network_name
+    from pipelines.networks import is_run, load_network
+    from pipelines.provenance import check_unseen, log_seen_images, network_name
     from pipelines.tracking import log_dataset, tracked_run
     from pipelines.train_log import TrainLog
     from tl_core.datasets import load_dataset
@@ -73,6 +73,8 @@ def run(config: TrainConfig) -> str:
         dataset = load_dataset(config.data, spec.image_size, unreadable=config.unreadable)
         log_dataset(dataset, "target")
         split = split_for_training(dataset, config.split, config.val_fraction, config.test_fraction, config.seed)
+        if is_run(config.weights):
+            check_unseen(config.weights, "pretrain", dataset, split.test)
         log_seen_images(dataset, np.concatenate([split.train, split.val]))
         device = pick_device(config.device)
         training = Training(network, spec, dataset, split, config.recipe, seed=config.seed, device=device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import mlflow
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 
 from pipelines import recipe
+from pipelines.mlproject import ROOT
 from pipelines.recipe import RecipeConfig
 from pipelines.recipe_files import load_recipe, plan_runs, recipe_names
 from pipelines.tracking import fetch_artifact
@@ -42,6 +44,13 @@ def parts(tmp_path: Path) -> Path:
 
 def test_there_is_a_case_for_every_recipe() -> None:
     assert sorted(CASES) == recipe_names()
+
+
+def test_the_readme_has_every_recipes_command() -> None:
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    for name in recipe_names():
+        fields = tomllib.loads((ROOT / "recipes" / f"{name}.toml").read_text())
+        assert " ".join(fields["command"].strip().splitlines()[-1].split()) in readme
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -10,12 +10,14 @@ import pandas as pd
 import pytest
 from mlflow.entities import Run
 
-from pipelines import export, train
+from pipelines import export, pretrain, train
+from pipelines.pretrain import PretrainConfig
 from pipelines.tracking import fetch_artifact
 from pipelines.train import TrainConfig
 from tests.conftest import write_colour_images
 from tl_core.errors import InputError
 from tl_core.preprocess import decode_image
+from tl_core.recipes import PretrainRecipe
 from tl_core.train_recipe import TrainRecipe
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
@@ -81,6 +83,13 @@ def test_the_exported_file_gives_the_predictions_that_were_scored(trained: Run, 
     probabilities = model.predict(images)
     assert [model.class_names[i] for i in probabilities.argmax(1)] == table["prediction"].tolist()
     assert probabilities.max(1).tolist() == pytest.approx(table["probability"].tolist(), abs=1e-5)
+
+
+def test_a_backbone_that_has_seen_the_test_images_is_refused(parts: Path, store: str) -> None:
+    recipe = PretrainRecipe(epochs=1, batch_size=16)
+    backbone = pretrain.run(PretrainConfig(source=str(parts), image_size=16, recipe=recipe))
+    with pytest.raises(InputError, match="has seen 24 of the 24 images to report on"):
+        train.run(TrainConfig(data=str(parts), weights=backbone, recipe=RECIPE))
 
 
 def test_a_class_that_only_the_test_part_has_is_refused(parts: Path, store: str) -> None:

@@ -19,6 +19,7 @@ SPECS = (
     BackboneSpec("resnet10", 16),
     BackboneSpec("resnet10_small", 16),
     BackboneSpec("resnet18", 16),
+    BackboneSpec("resnet9", 16),
     BackboneSpec("vgg11", 32),
     BackboneSpec("vit_tiny_patch16_224", 64),
     BackboneSpec("convnext_atto", 32),
