@@ -88,7 +88,7 @@ def run(config: TrainConfig) -> str:
             disable=None,
         ) as progress:
             for number, plan in enumerate(stages):
-                with log.stage(number, plan):
+                with tracked_run("stage", plan, f"stage-{number + 1}"):
                     for epoch in training.epochs(number, on_batch=progress.update):
                         log.add(epoch)
                         progress.set_postfix(stage=number + 1, val=f"{100 * epoch.val_accuracy:.1f}%")

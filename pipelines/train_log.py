@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,14 +12,13 @@ import pandas as pd
 
 from pipelines.figures import Curve, draw_confusion, draw_curves
 from pipelines.networks import CLASSIFIER_ARTIFACT, N_SAMPLES, SAMPLES_ARTIFACT
-from pipelines.tracking import log_series, tracked_run
+from pipelines.tracking import log_series
 from tl_core.classifier import save_classifier
 from tl_core.datasets import ImageDataset
 from tl_core.image_scores import Interval, wilson
 from tl_core.scoring import count_confusions, score_predictions
 from tl_core.splits import ClassSplit
 from tl_core.train import ImagePredictions, TrainEpoch, Training
-from tl_core.train_recipe import Stage
 
 PREDICTIONS_ARTIFACT = "predictions.parquet"
 CURVES = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
@@ -50,14 +47,8 @@ class TrainLog:
         # What makes two runs comparable: the same test images.
         mlflow.set_tags({"network": network, "test_images": _fingerprint(dataset, split)})
 
-    @contextmanager
-    def stage(self, number: int, plan: Stage) -> Iterator[None]:
-        """The nested run of one stage."""
-        with tracked_run("stage", plan, f"stage-{number + 1}"):
-            yield
-
     def add(self, epoch: TrainEpoch) -> None:
-        """Record one epoch in the stage's run."""
+        """Record one epoch in the active run, the stage's."""
         self._epochs.append(epoch)
         mlflow.log_metrics(
             {
@@ -69,7 +60,7 @@ class TrainLog:
         )
 
     def close_stage(self, training: Training) -> None:
-        """Score the test part with the stage's best weights, and keep the classifier if validation likes it best."""
+        """Score the test part with the stage's weights, and keep the classifier if validation likes it best."""
         number = self._epochs[-1].stage
         best_val = max(epoch.val_accuracy for epoch in self._epochs if epoch.stage == number)
         predictions = training.predict_test()
@@ -85,7 +76,7 @@ class TrainLog:
         mlflow.log_metrics({"stage": chosen.number, "val/best_accuracy": chosen.best_val})
         mlflow.log_metrics(_scores(chosen.predictions, chosen.accuracy))
         for stage in self._stages:
-            mlflow.log_metrics(stage_metrics(stage.number, stage.accuracy))
+            mlflow.log_metrics(_stage_metrics(stage.number, stage.accuracy))
         points = [_points(epoch) for epoch in self._epochs]
         series = {name: [point[name] for point in points] for name in CURVES}
         log_series(series)
@@ -116,8 +107,7 @@ class TrainLog:
         )
 
 
-def stage_metrics(number: int, accuracy: Interval) -> dict[str, float]:
-    """A stage's test accuracy, as its training's run has it."""
+def _stage_metrics(number: int, accuracy: Interval) -> dict[str, float]:
     name = f"stage_{number}/test_accuracy"
     return {name: accuracy.value, f"{name}_low": accuracy.low, f"{name}_high": accuracy.high}
 
