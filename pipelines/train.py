@@ -5,7 +5,8 @@
 
 Transfer learning on training images, in stages; validation chooses each stage's weights and which stage is kept. The
 test images are asked once per stage, of the weights that were chosen, and choose nothing. Every stage is a nested run.
-What is saved goes to `export` as a fit run's classifier does.
+What is saved goes to `export` as a fit run's classifier does. After each epoch a checkpoint is written: the same
+command, given again after an interruption, continues there.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ def run(config: TrainConfig) -> str:
     import numpy as np
     from tqdm import tqdm
 
+    from pipelines.checkpoints import kept_checkpoint
     from pipelines.networks import is_run, load_network
     from pipelines.provenance import check_unseen, log_seen_images, network_name
     from pipelines.tracking import log_dataset, tracked_run
@@ -79,21 +81,17 @@ def run(config: TrainConfig) -> str:
         device = pick_device(config.device)
         training = Training(network, spec, dataset, split, config.recipe, seed=config.seed, device=device)
         log = TrainLog(dataset, split, network_name(config.weights, spec, config.seed), Path(folder))
-        stages = config.recipe.stages()
-        with tqdm(
-            total=sum(stage.epochs for stage in stages) * len(split.train),
-            desc=f"train {config.backbone}",
-            unit=" images",
-            unit_scale=True,
-            disable=None,
-        ) as progress:
-            for number, plan in enumerate(stages):
-                with tracked_run("stage", plan, f"stage-{number + 1}"):
-                    for epoch in training.epochs(number, on_batch=progress.update):
+        n_images = sum(stage.epochs for stage in config.recipe.stages()) * len(split.train)
+        progress = tqdm(total=n_images, desc=name, unit=" images", unit_scale=True, disable=None)
+        with progress, kept_checkpoint("train", config, dataset.fingerprint) as checkpoint:
+            for number, plan in enumerate(config.recipe.stages(), start=1):
+                of_stage = checkpoint.with_name(f"{checkpoint.stem}-{number}.pt")
+                with tracked_run("stage", plan, f"stage-{number}"):
+                    for epoch in training.epochs(number - 1, of_stage, on_batch=progress.update):
                         log.add(epoch)
-                        progress.set_postfix(stage=number + 1, val=f"{100 * epoch.val_accuracy:.1f}%")
+                        progress.set_postfix(stage=number, val=f"{100 * epoch.val_accuracy:.1f}%")
                     log.close_stage(training)
-        accuracy = log.close()
+            accuracy = log.close()
         print(f"train {run_id}: test accuracy {accuracy.percent()} on {config.data}")
     return run_id
 

@@ -7,7 +7,8 @@ the very classifier that is exported, on the pictures themselves: no other trans
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,7 +16,6 @@ from numpy.typing import NDArray
 from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from tl_core.activations import FrozenActivations
 from tl_core.augment import fixed_views, has_random_views
@@ -34,7 +34,6 @@ KEPT_BYTES = 2**30
 """The frozen part's output is kept for all images where it is not larger than this; a feature vector always is."""
 
 EVALUATION_BATCH = 128
-PLATEAU_FACTOR, PLATEAU_PATIENCE = 0.1, 3
 
 
 @dataclass(frozen=True)
@@ -98,10 +97,13 @@ class Training:
         self._backbone = backbone.to(device).to(memory_format=torch.channels_last)
         self._objective = classification(recipe.label_smoothing, self._class_weights())
 
-    def epochs(self, stage: int, on_batch: Callable[[int], object] = lambda _: None) -> Iterator[TrainEpoch]:
+    def epochs(
+        self, stage: int, checkpoint: Path | None = None, on_batch: Callable[[int], object] = lambda _: None
+    ) -> Iterator[TrainEpoch]:
         """Train one stage, yielding after each epoch; at its end the weights are those that were best on validation.
 
-        `on_batch` is told the number of images before each step.
+        With a `checkpoint` path, the state is saved after each epoch and continued from if the file is there; the
+        epochs that it holds are yielded again first. `on_batch` is told the number of images before each step.
         """
         plan = self._recipe.stages()[stage]
         split = split_backbone(self._backbone, plan.freeze_depth)
@@ -111,23 +113,26 @@ class Training:
         network = nn.Sequential(split.suffix, self._head)
         options = self._options(plan, stage)
         state = start_training(network, options)
-        plateau = ReduceLROnPlateau(state.optimizer, "max", PLATEAU_FACTOR, PLATEAU_PATIENCE, threshold=0)
-        best_epoch = 0
+        if checkpoint is not None and checkpoint.is_file():
+            state.load(checkpoint)
+            for record in state.history:
+                on_batch(int(record["images"]))
+                yield _from_record(stage, record)
 
         def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
             for inputs, labels in self._batches(prefix, plan, stage, epoch):
                 on_batch(len(labels))
                 yield inputs, labels
 
-        for metrics in fit(state, batches, options, self._objective):
+        epochs = iter(()) if self._is_stale(state.history) else fit(state, batches, options, self._objective)
+        for metrics in epochs:
             loss, accuracy = self._validate(network, prefix, options.dtype)
-            if accuracy > state.best_score:
-                best_epoch = metrics.epoch
             state.keep_if_best(accuracy)
-            if plan.schedule == "plateau":
-                plateau.step(accuracy)
-            yield TrainEpoch(stage + 1, metrics, loss, accuracy)
-            if self._recipe.patience and metrics.epoch - best_epoch >= self._recipe.patience:
+            state.history.append({**asdict(metrics), "val_loss": loss, "val_accuracy": accuracy})
+            if checkpoint is not None:
+                state.save(checkpoint)
+            yield _from_record(stage, state.history[-1])
+            if self._is_stale(state.history):
                 break
         network.load_state_dict(state.best_weights)
 
@@ -143,6 +148,12 @@ class Training:
     def predict_test(self) -> ImagePredictions:
         """The classifier's answers on the test part; they choose nothing."""
         return predict_rows(self.classifier(), self._dataset, self._split.test, self._device)
+
+    def _is_stale(self, history: list[dict[str, float]]) -> bool:
+        """Whether the best validation accuracy is `patience` epochs old."""
+        scores = [record["val_accuracy"] for record in history]
+        patience = self._recipe.patience
+        return patience > 0 and bool(scores) and len(scores) - 1 - int(np.argmax(scores)) >= patience
 
     def _validate(self, network: nn.Module, prefix: FrozenActivations, dtype: torch.dtype) -> tuple[float, float]:
         """Loss and accuracy on the validation part, of the images as they are."""
@@ -196,6 +207,11 @@ class Training:
         weights = torch.ones(len(self._dataset.class_names))
         weights[present] = torch.from_numpy(compute_class_weight("balanced", classes=present, y=labels)).float()
         return weights.to(self._device)
+
+
+def _from_record(stage: int, record: dict[str, float]) -> TrainEpoch:
+    training = {name: value for name, value in record.items() if not name.startswith("val_")}
+    return TrainEpoch(stage + 1, EpochMetrics(**training), record["val_loss"], record["val_accuracy"])  # type: ignore[arg-type]
 
 
 def predict_rows(

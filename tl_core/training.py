@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.lr_scheduler import ConstantLR, LambdaLR, LRScheduler, OneCycleLR
+from torch.optim.lr_scheduler import ConstantLR, LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from tl_core.distributed import process_count, share_gradients, total
@@ -29,6 +29,7 @@ Objective = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """From (outputs, targets) of a batch to its mean loss and its number of right answers."""
 
 WARMUP_SHARE = 0.05
+PLATEAU_FACTOR, PLATEAU_PATIENCE = 0.1, 3
 
 
 class TrainingDivergedError(InputError):
@@ -46,7 +47,7 @@ class FitOptions:
     weight_decay: float = 0.0
     label_smoothing: float = 0.0
     schedule: StageSchedule = "one_cycle"
-    """How the learning rate moves from step to step; for `plateau` the loop keeps it, and the caller lowers it."""
+    """How the learning rate moves from step to step; for `plateau` the loop keeps it, and scores lower it."""
     ema: float = 0.0
     """Decay of the exponential moving average of the weights, which is then what is evaluated; 0 is none."""
     seed: int = 0
@@ -80,6 +81,7 @@ class TrainingState:
     optimizer: torch.optim.Optimizer
     scheduler: LRScheduler
     average: AveragedModel | None = None
+    plateau: ReduceLROnPlateau | None = None
     epoch: int = 0
     best_score: float = -math.inf
     best_weights: dict[str, Tensor] = field(default_factory=dict)
@@ -92,7 +94,9 @@ class TrainingState:
         return self.model if self.average is None else self.average.module
 
     def keep_if_best(self, score: float) -> None:
-        """Remember the evaluated weights if their validation score is the highest so far."""
+        """Remember the evaluated weights if their validation score is the highest so far; a plateau counts it too."""
+        if self.plateau is not None:
+            self.plateau.step(score)
         if score > self.best_score:
             self.best_score = score
             self.best_weights = {name: v.detach().cpu().clone() for name, v in self.evaluated.state_dict().items()}
@@ -106,6 +110,7 @@ class TrainingState:
             "best_weights": self.best_weights,
             "history": self.history,
             "average": None if self.average is None else self.average.state_dict(),
+            "plateau": None if self.plateau is None else self.plateau.state_dict(),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
@@ -136,6 +141,8 @@ class TrainingState:
         self.scheduler.load_state_dict(state["scheduler"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
+        if self.plateau is not None:
+            self.plateau.load_state_dict(state["plateau"])
         self.epoch = state["epoch"]
         self.history = state["history"]
         self.best_score = state["best_score"]
@@ -148,7 +155,10 @@ def start_training(model: nn.Module, options: FitOptions) -> TrainingState:
     average = None
     if options.ema > 0:
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(options.ema), use_buffers=True)
-    return TrainingState(model, optimizer, _build_scheduler(optimizer, options), average)
+    plateau = None
+    if options.schedule == "plateau":
+        plateau = ReduceLROnPlateau(optimizer, "max", PLATEAU_FACTOR, PLATEAU_PATIENCE, threshold=0)
+    return TrainingState(model, optimizer, _build_scheduler(optimizer, options), average, plateau)
 
 
 def _build_scheduler(optimizer: torch.optim.Optimizer, options: FitOptions) -> LRScheduler:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import itertools
+from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -154,6 +156,33 @@ def test_a_plateau_lowers_the_learning_rate_to_a_tenth(dataset: ImageDataset) ->
     # Four epochs without a better one are one more than its patience; the next epoch has the lower rate.
     assert rates[: best + 5] == pytest.approx([1e-3] * (best + 5))
     assert rates[best + 5] == pytest.approx(1e-4)
+
+
+@pytest.mark.parametrize("killed_after", [1, 3, 5, 8])
+def test_an_interrupted_training_continues_bit_identically(
+    dataset: ImageDataset, tmp_path: Path, killed_after: int
+) -> None:
+    recipe = replace(
+        RECIPE,
+        epochs="6,6",
+        freeze_depth="1,0",
+        schedule="plateau",
+        patience=5,
+        max_lr="1e-2",
+        augment="crop",
+        head="dense_norm",
+    )
+    undisturbed = training(dataset, recipe)
+    expected = [epoch.training.loss for epoch in train(undisturbed, recipe)]
+
+    def all_epochs(job: Training) -> Iterator[TrainEpoch]:
+        for stage in range(2):
+            yield from job.epochs(stage, tmp_path / f"{stage}.pt")
+
+    list(itertools.islice(all_epochs(training(dataset, recipe)), killed_after))
+    resumed = training(dataset, recipe)
+    assert [epoch.training.loss for epoch in all_epochs(resumed)] == expected
+    assert same(weights_of(undisturbed), weights_of(resumed))
 
 
 def test_every_stage_has_its_own_learning_rate(dataset: ImageDataset) -> None:

@@ -383,7 +383,7 @@ def test_pretraining_learns_the_colours(dataset: ImageDataset) -> None:
 
 
 def test_a_constant_schedule_keeps_the_rate_and_whoever_lowers_it_is_heard() -> None:
-    chosen = options(epochs=3, steps_per_epoch=2, schedule="plateau", max_lr=0.1)
+    chosen = options(epochs=3, steps_per_epoch=2, schedule="constant", max_lr=0.1)
     state = start_training(linear_model(), chosen)
     rates = []
     for metrics in fit(state, lambda epoch: numbered_batches(epoch, 2), chosen):
