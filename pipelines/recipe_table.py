@@ -17,7 +17,8 @@ Runs = Mapping[str, Mapping[str, str]]
 
 def describe_results(runs: Runs) -> list[str]:
     """Lines of the table; a cell has the accuracy after each stage, with its 95 % interval, in %."""
-    table = pd.DataFrame({_title(data): _column(variants) for data, variants in runs.items()})
+    titles = _titles(runs)
+    table = pd.DataFrame({titles[data]: _column(variants) for data, variants in runs.items()})
     started = [f"{name}: {_weights(run_id)} (run {run_id[:8]})" for name, run_id in next(iter(runs.values())).items()]
     means = [] if len(runs) == 1 else ["", "mean over the sets, stage by stage", *_means(runs)]
     return [*table.to_string().split("\n"), *means, "", "started from", *started]
@@ -25,16 +26,19 @@ def describe_results(runs: Runs) -> list[str]:
 
 def predictions_table(runs: Runs) -> pd.DataFrame:
     """One row per test image, data set and variant of a recipe of train runs."""
+    titles = _titles(runs)
     tables = [
-        predictions_of(run_id).assign(data=_title(data), variant=variant)
+        predictions_of(run_id).assign(data=titles[data], variant=variant)
         for data, variants in runs.items()
         for variant, run_id in variants.items()
     ]
     return pd.concat(tables)[["data", "variant", "file", "label", "prediction", "probability"]]
 
 
-def _title(data: str) -> str:
-    return Path(data).stem or data
+def _titles(runs: Runs) -> dict[str, str]:
+    """What each data spec is called: its file's name, or all of it where two files have the same name."""
+    stems = {data: Path(data).stem or data for data in runs}
+    return stems if len(set(stems.values())) == len(stems) else {data: data for data in runs}
 
 
 def _column(variants: Mapping[str, str]) -> dict[str, str]:

@@ -124,11 +124,18 @@ def _row(files: _Files, name: str, label: str, part: str, where: str) -> CsvRow:
     path = PurePosixPath(name.replace("\\", "/"))
     if not name or path.is_absolute() or ".." in path.parts:
         raise InputError(f"{where} names {name!r}; expected is a path below the csv's folder")
-    fault = "no label" if not label else f"several labels, {label!r}" if _SEVERAL in label else ""
     matches = files.find(path)
     if len(matches) > 1:
         raise InputError(f"{where} names {name!r}, which may be {matches[0]} or {matches[1]}; give the path")
-    return CsvRow(matches[0] if matches else str(path), label, part, fault or ("" if matches else "no such file"))
+    return CsvRow(matches[0] if matches else str(path), label, part, _fault(label, matches))
+
+
+def _fault(label: str, matches: Sequence[str]) -> str:
+    if not matches:
+        return "no such file"
+    if not label:
+        return "no label"
+    return f"several labels, {label!r}" if _SEVERAL in label else ""
 
 
 class _Files:

@@ -13,6 +13,7 @@ from pipelines import recipe
 from pipelines.mlproject import ROOT
 from pipelines.recipe import RecipeConfig
 from pipelines.recipe_files import load_recipe, plan_runs, recipe_names
+from pipelines.recipe_table import _titles
 from pipelines.tracking import fetch_artifact
 from tests.conftest import write_colour_images
 from tl_core.errors import InputError
@@ -92,6 +93,11 @@ def test_several_sets_are_the_columns_and_the_predictions_are_of_all(parts: Path
     table = pd.read_csv(fetch_artifact(run_id, "predictions.csv"))
     counted = table.groupby(["data", "variant"]).size()
     assert counted.to_dict() == {("parts", "own"): 12, ("other", "own"): 6}
+
+
+def test_two_sets_of_one_name_are_told_apart() -> None:
+    assert _titles({"a/set.zip": {}, "b/other.zip": {}}) == {"a/set.zip": "set", "b/other.zip": "other"}
+    assert _titles({"a/set.zip": {}, "b/set.zip": {}}) == {"a/set.zip": "a/set.zip", "b/set.zip": "b/set.zip"}
 
 
 def test_a_misspelt_recipe_is_refused_with_the_nearest_name() -> None:
