@@ -85,10 +85,10 @@ def _compare_trainings(run_ids: list[str]) -> list[str]:
 
     from pipelines.figures import draw_curves, draw_intervals
     from pipelines.trainings import curve_of, load_trainings, table_of
-    from tl_core.image_scores import bootstrap, compare_on_images
+    from tl_core.image_scores import compare_on_images, wilson
 
     trainings = load_trainings(run_ids)
-    results = {training.name: bootstrap(training.hits.astype(float)) for training in trainings}
+    results = {training.name: wilson(training.hits) for training in trainings}
     pairs = compare_on_images({training.name: training.hits for training in trainings})
     table = pd.DataFrame(
         {
