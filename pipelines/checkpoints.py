@@ -29,6 +29,8 @@ def checkpoint_path(kind: str, config: Any, *fingerprints: str, suffix: str = ".
 def kept_checkpoint(kind: str, config: Any, *fingerprints: str, suffix: str = ".pt") -> Iterator[Path]:
     """The checkpoint file of one piece of work, alone in its use; deleted once the work ends without an error.
 
+    So are files beside it whose names start with its stem, as those of a training's stages do.
+
     Raises:
         InputError: another process is at the same work.
     """
@@ -40,6 +42,7 @@ def kept_checkpoint(kind: str, config: Any, *fingerprints: str, suffix: str = ".
     try:
         with FileLock(path.with_suffix(".lock"), timeout=0):
             yield path
-            path.unlink(missing_ok=True)
+            for file in path.parent.glob(f"{path.stem}*.pt"):
+                file.unlink()
     except Timeout as error:
         raise InputError(f"another process is at the same {kind}; wait for it, or give another seed") from error

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
@@ -20,8 +20,6 @@ BAD_INPUT = 2
 
 def run_command_line(config_type: type[Config], run: Callable[[Config], object]) -> None:
     """Parse the command line into the config, run the entry point, and turn bad input into exit code 2."""
-    import tyro
-
     signal.signal(signal.SIGTERM, _stop)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     # Threads that wait by spinning make a step many times slower as soon as another process wants a core; a short
@@ -29,12 +27,19 @@ def run_command_line(config_type: type[Config], run: Callable[[Config], object])
     os.environ.setdefault("GOMP_SPINCOUNT", "100000")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     try:
-        config = tyro.cli(config_type, config=_cli_style(), use_underscores=True)
+        config = parse_config(config_type)
         _quiet_libraries()
         run(config)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(BAD_INPUT)
+
+
+def parse_config(config_type: type[Config], arguments: Sequence[str] | None = None) -> Config:
+    """The config that a command line says, by default this process's own."""
+    import tyro
+
+    return tyro.cli(config_type, args=arguments, config=_cli_style(), use_underscores=True)
 
 
 def flat_params(config: Any) -> dict[str, Any]:

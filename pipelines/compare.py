@@ -1,60 +1,114 @@
 """Which of these is better, and is that more than luck?
 
     mlflow run . -e compare -P finetune_runs=<id>,<id>,<id>
+    mlflow run . -e compare -P train_runs=<id>,<id>,<id>
 
-Takes finetune runs that scored different backbones or recipes on the same episodes, and gives every paired difference
-with its interval and a p-value that allows for the number of pairs.
+Takes finetune runs that scored different backbones or recipes on the same episodes, or train runs with the same test
+images, and gives every paired difference with its interval and a p-value that allows for the number of pairs.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from pipelines.cli import run_command_line
+from tl_core.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompareConfig:
-    """Which of these is better, and is that more than luck? Paired differences on the same episodes."""
+    """Which of these is better, and is that more than luck? Paired differences on the same episodes or images."""
 
-    finetune_runs: str
+    finetune_runs: str = ""
     """Ids of two or more finetune runs, separated by commas."""
+    train_runs: str = ""
+    """Ids of two or more train runs, separated by commas, instead."""
+
+    def __post_init__(self) -> None:
+        if bool(self.finetune_runs) == bool(self.train_runs):
+            raise InputError("a comparison is of finetune_runs or of train_runs; give one of the two")
 
 
 def run(config: CompareConfig) -> str:
     """Compare and log; returns the run's id."""
     import mlflow
+
+    from pipelines.tracking import tracked_run
+
+    with tracked_run("compare", config) as run_id:
+        run_ids = _ids(config.train_runs or config.finetune_runs)
+        lines = _compare_trainings(run_ids) if config.train_runs else _compare_episodes(run_ids)
+        mlflow.log_text("\n".join(lines), "comparison.txt")
+        print("\n".join(lines))
+        print(f"compare {run_id}: {len(run_ids)} runs, {math.comb(len(run_ids), 2)} pairs")
+    return run_id
+
+
+def _ids(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _compare_episodes(run_ids: list[str]) -> list[str]:
+    import mlflow
     import pandas as pd
 
     from pipelines.evidence import paired_accuracies
     from pipelines.figures import draw_estimates
-    from pipelines.tracking import tracked_run
     from tl_core.scoring import compare_all, estimate
 
-    with tracked_run("compare", config) as run_id:
-        scores = paired_accuracies([text.strip() for text in config.finetune_runs.split(",") if text.strip()])
-        results = {name: estimate(values) for name, values in scores.items()}
-        pairs = compare_all(scores)
-        table = pd.DataFrame(
-            {
-                "first": [pair.first for pair in pairs],
-                "second": [pair.second for pair in pairs],
-                "difference": [pair.difference.mean for pair in pairs],
-                "ci95": [pair.difference.ci95 for pair in pairs],
-                "p": [pair.p for pair in pairs],
-                "p_holm": [pair.p_holm for pair in pairs],
-            }
-        )
-        mlflow.log_text(table.to_csv(index=False), "differences.csv")
-        mlflow.log_figure(draw_estimates(results), "accuracies.png")
-        mlflow.log_metric("n_episodes", next(iter(results.values())).n)
-        lines = [f"{name:<44} {result.percent()}" for name, result in results.items()]
-        lines += ["", f"{'difference on the same episodes':<44} in points, 95 % interval; p after Holm"]
-        lines += [f"{f'{pair.first} - {pair.second}':<44} {pair.points()}" for pair in pairs]
-        mlflow.log_text("\n".join(lines), "comparison.txt")
-        print("\n".join(lines))
-        print(f"compare {run_id}: {len(results)} runs, {len(pairs)} pairs")
-    return run_id
+    scores = paired_accuracies(run_ids)
+    results = {name: estimate(values) for name, values in scores.items()}
+    pairs = compare_all(scores)
+    table = pd.DataFrame(
+        {
+            "first": [pair.first for pair in pairs],
+            "second": [pair.second for pair in pairs],
+            "difference": [pair.difference.mean for pair in pairs],
+            "ci95": [pair.difference.ci95 for pair in pairs],
+            "p": [pair.p for pair in pairs],
+            "p_holm": [pair.p_holm for pair in pairs],
+        }
+    )
+    mlflow.log_text(table.to_csv(index=False), "differences.csv")
+    mlflow.log_figure(draw_estimates(results), "accuracies.png")
+    mlflow.log_metric("n_episodes", next(iter(results.values())).n)
+    lines = [f"{name:<44} {result.percent()}" for name, result in results.items()]
+    lines += ["", f"{'difference on the same episodes':<44} in points, 95 % interval; p after Holm"]
+    lines += [f"{f'{pair.first} - {pair.second}':<44} {pair.points()}" for pair in pairs]
+    return lines
+
+
+def _compare_trainings(run_ids: list[str]) -> list[str]:
+    import mlflow
+    import pandas as pd
+
+    from pipelines.figures import draw_curves, draw_intervals
+    from pipelines.trainings import curve_of, load_trainings, table_of
+    from tl_core.image_scores import compare_on_images, wilson
+
+    trainings = load_trainings(run_ids)
+    results = {training.name: wilson(training.hits) for training in trainings}
+    pairs = compare_on_images({training.name: training.hits for training in trainings})
+    table = pd.DataFrame(
+        {
+            "first": [pair.first for pair in pairs],
+            "second": [pair.second for pair in pairs],
+            "difference": [pair.difference.value for pair in pairs],
+            "low": [pair.difference.low for pair in pairs],
+            "high": [pair.difference.high for pair in pairs],
+            "p": [pair.p for pair in pairs],
+            "p_holm": [pair.p_holm for pair in pairs],
+        }
+    )
+    mlflow.log_text(table.to_csv(index=False), "differences.csv")
+    mlflow.log_figure(draw_intervals(results), "accuracies.png")
+    mlflow.log_figure(draw_curves([curve_of(training) for training in trainings]), "curves.png")
+    mlflow.log_metric("n_images", len(trainings[0].hits))
+    lines = table_of(trainings, results)
+    lines += ["", f"{'difference on the same images':<44} in points, 95 % interval; p of McNemar's test after Holm"]
+    lines += [f"{f'{pair.first} - {pair.second}':<44} {pair.points()}" for pair in pairs]
+    return lines
 
 
 if __name__ == "__main__":

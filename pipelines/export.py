@@ -22,7 +22,7 @@ class ExportConfig:
     """Does one file answer as the trained classifier does? Export to ONNX with a parity check."""
 
     fit_run: str
-    """Id of a fit run."""
+    """Id of a fit run, or of a train run."""
 
 
 def run(config: ExportConfig) -> str:
@@ -37,7 +37,7 @@ def run(config: ExportConfig) -> str:
     from tl_core.export import check_parity, export_onnx
 
     with tracked_run("export", config) as run_id, tempfile.TemporaryDirectory() as folder:
-        fit_run = find_run(config.fit_run, "fit")
+        fit_run = find_run(config.fit_run, "fit", "train")
         classifier, description = load_classifier(fetch_artifact(config.fit_run, CLASSIFIER_ARTIFACT))
         with np.load(fetch_artifact(config.fit_run, SAMPLES_ARTIFACT), allow_pickle=False) as samples:
             images = samples["images"]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from tl_core.image_scores import Interval
 from tl_core.lr_finder import LrCurve
 from tl_core.pretrain import PretrainEpoch
 from tl_core.scoring import Estimate
@@ -16,10 +18,11 @@ from tl_core.scoring import Estimate
 mpl.use("agg")
 
 _BLUE, _ORANGE = "#0072b2", "#d55e00"  # Okabe and Ito: distinct for colour-blind readers
+_COLOURS = (_BLUE, _ORANGE, "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
 _MAX_ANNOTATED = 20
 
 
-def draw_confusion(counts: NDArray[np.int64], class_names: Sequence[str]) -> Figure:
+def draw_confusion(counts: NDArray[np.int64], class_names: Sequence[str], of: str = "all episodes") -> Figure:
     """Confusion matrix in shares of each true class; counts is (n_classes, n_classes), true classes in rows."""
     shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
     n = len(class_names)
@@ -29,7 +32,7 @@ def draw_confusion(counts: NDArray[np.int64], class_names: Sequence[str]) -> Fig
     picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set_xticks(range(n), class_names, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(n), class_names)
-    axes.set(xlabel="predicted class", ylabel="true class", title="Share of each true class, all episodes")
+    axes.set(xlabel="predicted class", ylabel="true class", title=f"Share of each true class, {of}")
     if n <= _MAX_ANNOTATED:
         for row, column in np.ndindex(shares.shape):
             share = shares[row, column]
@@ -68,6 +71,48 @@ def draw_training_curves(history: Sequence[PretrainEpoch]) -> Figure:
     right.plot(epochs, 100 * np.asarray(val), color=_ORANGE, marker=".", label="validation")
     right.set(xlabel="epoch", ylabel="accuracy in %", title="Accuracy")
     right.legend()
+    return figure
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One training, a value per epoch; accuracies as shares."""
+
+    name: str
+    train_loss: Sequence[float]
+    train_accuracy: Sequence[float]
+    val_loss: Sequence[float]
+    val_accuracy: Sequence[float]
+
+
+def draw_curves(curves: Sequence[Curve]) -> Figure:
+    """Loss and accuracy by epoch of one or several trainings: training dashed, validation solid, a colour for each."""
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for i, curve in enumerate(curves):
+        colour = _COLOURS[i % len(_COLOURS)]
+        for axes, train, val, scale in (
+            (left, curve.train_loss, curve.val_loss, 1),
+            (right, curve.train_accuracy, curve.val_accuracy, 100),
+        ):
+            epochs = range(1, len(train) + 1)
+            axes.plot(epochs, scale * np.asarray(train), color=colour, linestyle="--", alpha=0.6)
+            axes.plot(epochs, scale * np.asarray(val), color=colour, marker=".", label=curve.name or "validation")
+    left.set(xlabel="epoch", ylabel="loss", title="Loss: training dashed, validation solid")
+    right.set(xlabel="epoch", ylabel="accuracy in %", title="Accuracy: training dashed, validation solid")
+    right.legend()
+    return figure
+
+
+def draw_intervals(results: Mapping[str, Interval]) -> Figure:
+    """Accuracies with their 95 % intervals, one row each."""
+    figure = Figure(figsize=(7, 1.2 + 0.4 * len(results)), layout="constrained")
+    axes = figure.add_subplot()
+    values, lows, highs = 100 * np.array([(r.value, r.low, r.high) for r in results.values()]).T
+    axes.errorbar(values, range(len(results)), xerr=[values - lows, highs - values], fmt="o", color=_BLUE, capsize=4)
+    axes.set_yticks(range(len(results)), list(results))
+    axes.invert_yaxis()
+    axes.set(xlabel="accuracy in %, with its 95 % interval", title="On the same images")
     return figure
 
 

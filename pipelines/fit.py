@@ -15,9 +15,6 @@ from pathlib import Path
 from pipelines.cli import run_command_line
 from pipelines.target import TargetConfig, open_target
 
-N_SAMPLES = 66
-"""Images kept beside the classifier, so that the export can be checked on real pictures: two batches of 33."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class FitConfig(TargetConfig):
@@ -32,7 +29,7 @@ def run(config: FitConfig) -> str:
     import mlflow
     import numpy as np
 
-    from pipelines.networks import CLASSIFIER_ARTIFACT, SAMPLES_ARTIFACT, find_recipe
+    from pipelines.networks import CLASSIFIER_ARTIFACT, N_SAMPLES, SAMPLES_ARTIFACT, find_recipe
     from pipelines.provenance import log_origin
     from pipelines.tracking import tracked_run
     from tl_core.classifier import ClassifierDescription, save_classifier

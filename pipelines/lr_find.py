@@ -24,6 +24,8 @@ class LrFindConfig:
     """Any architecture name of timm, or resnet10, resnet10_small."""
     image_size: int = 32
     """Side of the square input in pixels."""
+    weights: str = ""
+    """Weights to start from: a file, timm, timm:TAG or torchvision:ENUM.NAME; empty starts from random ones."""
     min_lr: float = 1e-4
     """First learning rate."""
     end_lr: float = 10.0
@@ -50,18 +52,17 @@ def run(config: LrFindConfig) -> str:
     import mlflow
 
     from pipelines.figures import draw_lr_curve
+    from pipelines.networks import load_network
     from pipelines.tracking import log_dataset, log_series, tracked_run
-    from tl_core.backbones import BackboneSpec, build_backbone
     from tl_core.datasets import load_dataset
     from tl_core.devices import pick_device
     from tl_core.pretrain import Pretraining
     from tl_core.splits import split_within_classes
 
     with tracked_run("lr_find", config) as run_id:
-        spec = BackboneSpec(config.backbone, config.image_size)
-        backbone = build_backbone(spec, config.seed)
+        backbone, spec = load_network(config.weights or "random", config.backbone, config.image_size, config.seed)
         device = pick_device(config.device)
-        dataset = load_dataset(config.source, config.image_size, unreadable=config.unreadable)
+        dataset = load_dataset(config.source, spec.image_size, unreadable=config.unreadable)
         log_dataset(dataset, "source")
         split = split_within_classes(dataset, 0.1, 0.1, config.seed)
         training = Pretraining(backbone, spec, dataset, split, config.recipe, seed=config.seed)

@@ -21,6 +21,7 @@ ENTRY_POINTS = (
     "prepare",
     "lr_find",
     "pretrain",
+    "train",
     "finetune",
     "compare",
     "search",
@@ -28,6 +29,7 @@ ENTRY_POINTS = (
     "export",
     "register",
     "predict",
+    "recipe",
 )
 
 _HEADER = """# Generated from the config dataclasses of pipelines/ by `make mlproject`; a test keeps them equal.
@@ -88,22 +90,22 @@ def locked_versions() -> dict[str, str]:
 
 
 def _render_entry_point(name: str) -> str:
-    parameters = list(_parameters(config_type(name)))
+    rows = list(parameters(config_type(name)))
     lines = [f"  {name}:", "    parameters:"]
-    for parameter, kind, default in parameters:
+    for parameter, kind, default in rows:
         value = "" if default is MISSING else f", default: {_yaml(default)}"
         lines.append(f"      {parameter}: {{type: {_KINDS.get(kind, 'string')}{value}}}")
-    options = " ".join(f"--{parameter} {{{parameter}}}" for parameter, _, _ in parameters)
+    options = " ".join(f"--{parameter} {{{parameter}}}" for parameter, _, _ in rows)
     return "\n".join([*lines, f'    command: "python -m pipelines.{name} {options}"', ""])
 
 
-def _parameters(config: type, defaults: Any = None) -> list[tuple[str, str, Any]]:
+def parameters(config: type, defaults: Any = None) -> list[tuple[str, str, Any]]:
     """Name, type and default of every flat field; `defaults` is the instance that a nested config starts from."""
     found: list[tuple[str, str, Any]] = []
     for field in fields(config):
         default = _default(field) if defaults is None else getattr(defaults, field.name)
         if is_dataclass(default):
-            found += _parameters(type(default), default)
+            found += parameters(type(default), default)
         else:
             found.append((field.name, str(field.type), default))
     return found

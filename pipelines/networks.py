@@ -17,6 +17,8 @@ BACKBONE_ARTIFACT = "backbone"
 RECIPE_ARTIFACT = "recipe.json"
 CLASSIFIER_ARTIFACT = "classifier"
 SAMPLES_ARTIFACT = "samples.npz"
+N_SAMPLES = 66
+"""Images kept beside a classifier, so that the export can be checked on real pictures: two batches of 33."""
 ONNX_ARTIFACT = "onnx/classifier.onnx"
 
 CONTROLS = ("random", "pixels")

@@ -25,13 +25,15 @@ class PredictConfig:
     model: str
     """An .onnx file, or a registered model such as models:/transfer-lab@champion."""
     images: str
-    """Folder of images, at any depth."""
+    """Folder of images, at any depth, or one image."""
     output: str = "predictions.csv"
     """The .csv or .parquet file to write."""
     top_k: int = 5
     """Classes to list per image."""
     batch_size: int = 64
     """Images per call of the model."""
+    pictures: str = ""
+    """Folder for pictures: images with their probabilities, and the most confident mistakes where labels are known."""
 
     def __post_init__(self) -> None:
         check_range("top_k", self.top_k, 1, 10_000)
@@ -47,26 +49,34 @@ def run(config: PredictConfig) -> str:
     import mlflow
     from tqdm import tqdm
 
+    from pipelines.pictures import Album
     from pipelines.tracking import tracked_run
     from registry.versions import resolve_onnx
     from serving.batch import check_output, find_images, predict_files, write_csv, write_parquet
     from serving.model import OnnxClassifier
     from tl_core.errors import InputError
+    from tl_core.preprocess import is_image_name
 
     with tracked_run("predict", config) as run_id:
         output = Path(config.output)
         check_output(output, OUTPUT_KINDS)
         model = OnnxClassifier.load(resolve_onnx(config.model))
-        files = find_images(Path(config.images))
+        images = Path(config.images)
+        files = [images] if is_image_name(images.name) and images.is_file() else find_images(images)
+        album = Album(Path(config.pictures), model.class_names) if config.pictures else None
         started = time.perf_counter()
         predictions = predict_files(model, files, config.top_k, config.batch_size)
         write = write_csv if output.suffix.lower() == ".csv" else write_parquet
+        predictions = album.watch(predictions) if album else predictions
         progress = tqdm(predictions, total=len(files), desc="predict", unit="image", disable=None)
         unreadable = write(progress, output, config.top_k)
         seconds = time.perf_counter() - started
         metrics = {"n_images": len(files), "n_unreadable": unreadable, "images_per_second": len(files) / seconds}
         mlflow.log_metrics(metrics)
         mlflow.log_artifact(str(output))
+        if album:
+            print(album.close())
+            mlflow.log_artifacts(config.pictures, "pictures")
         print(f"predict {run_id}: {len(files):,} images, {len(files) / seconds:,.0f} images/s, written to {output}")
     if unreadable:
         raise InputError(f"{unreadable} of {len(files)} images could not be read; {output} lists them with the reason")

@@ -20,7 +20,7 @@ class PrepareConfig:
     """What is in this data? Classes, counts, unreadable files, fingerprint."""
 
     data: str = "digits:target"
-    """A folder of class folders, a .zip or .tar of one, digits:source, digits:target or eurosat."""
+    """Class folders, a .zip or .tar of them, a .csv of images and labels, digits:source, digits:target or eurosat."""
     image_size: int = 64
     """Side of the square, in pixels, that images are decoded to."""
     unreadable: Unreadable = "refuse"

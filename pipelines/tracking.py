@@ -166,21 +166,22 @@ def child_tags(kind: str) -> dict[str, str]:
     return {MLFLOW_PARENT_RUN_ID: parent.info.run_id, MLFLOW_USER: user, KIND: kind, PROCESS: _this_process()}
 
 
-def find_run(run_id: str, kind: str) -> Run:
-    """The finished run of this id.
+def find_run(run_id: str, *kinds: str) -> Run:
+    """The finished run of this id, of one of these kinds.
 
     Raises:
         InputError: there is none, it is of another kind, or it did not finish.
     """
+    wanted = " or ".join(kinds)
     try:
         run = mlflow.MlflowClient().get_run(run_id)
     except MlflowException as error:
-        raise InputError(f"no {kind} run {run_id!r} in {mlflow.get_tracking_uri()}") from error
+        raise InputError(f"no {wanted} run {run_id!r} in {mlflow.get_tracking_uri()}") from error
     found = run.data.tags.get(KIND, "unknown")
-    if found != kind:
-        raise InputError(f"run {run_id} is a {found} run; a {kind} run is needed here")
+    if found not in kinds:
+        raise InputError(f"run {run_id} is a {found} run; a {wanted} run is needed here")
     if run.info.status != "FINISHED":
-        raise InputError(f"{kind} run {run_id} is {run.info.status}; only a FINISHED one can be used")
+        raise InputError(f"{found} run {run_id} is {run.info.status}; only a FINISHED one can be used")
     return run
 
 

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from tl_core.augment import dihedral_view, fixed_views, to_float
 from tl_core.backbones import BackboneSpec, build_backbone, n_features
 from tl_core.errors import InputError
-from tl_core.heads import FewShotHead
-from tl_core.recipes import Head
+from tl_core.train_heads import build_head
 
 _WEIGHTS, _DESCRIPTION = "weights.safetensors", "description.json"
 
@@ -64,7 +63,8 @@ class ClassifierDescription:
 
     backbone: BackboneSpec
     class_names: tuple[str, ...]
-    head: Head
+    head: str
+    """Its kind, a name that `build_head` knows."""
     test_views: str = "none"
 
 
@@ -99,7 +99,7 @@ def load_classifier(folder: Path) -> tuple[Classifier, ClassifierDescription]:
     description = _parse(_load_description(folder), _classifier_description)
     spec = description.backbone
     backbone = build_backbone(spec, seed=0)
-    head = FewShotHead(description.head, n_features(backbone, spec), len(description.class_names))
+    head = build_head(description.head, n_features(backbone, spec), len(description.class_names))
     classifier = Classifier(spec, backbone, head, description.test_views)
     _load_weights(classifier, folder)
     return classifier.eval(), description

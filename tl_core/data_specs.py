@@ -1,8 +1,9 @@
 """One grammar for `source`, `target` and `data`: what a spec names, and the files in it.
 
-A spec is a folder of class folders, a `.zip` or `.tar` of one at any depth, or a name: `digits:source`,
-`digits:target`, `eurosat`. Archives are read in place and never unpacked, so that no member can be written
-anywhere; members that point outside the archive are refused all the same.
+A spec is a folder of class folders, a `.zip` or `.tar` of one at any depth, a `.csv` of paths and labels beside its
+images, or a name: `digits:source`, `digits:target`, `eurosat`. Class folders may lie in folders train, val and test.
+Archives are read in place and never unpacked, so that no member can be written anywhere; members that point outside
+the archive are refused all the same.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pathlib import Path, PurePosixPath
 
 from filelock import FileLock
 
+from tl_core.csv_layout import PART_NAMES, CsvRow, read_rows
 from tl_core.errors import InputError
 from tl_core.preprocess import is_image_name
 
@@ -41,6 +43,10 @@ class ImageEntry:
     """Name of the folder that holds the file."""
     name: str
     """Path below the spec's root, with forward slashes."""
+    part: str = ""
+    """train, val or test, where the layout says so."""
+    fault: str = ""
+    """Why the file cannot be used, where that is known before it is read."""
 
 
 @dataclass(frozen=True)
@@ -68,26 +74,50 @@ def list_images(spec: str, data_dir: Path) -> ImageListing:
     """Find the images that a spec names.
 
     Args:
-        spec: a folder, a `.zip` or `.tar`, or one of `BUILT_IN`.
+        spec: a folder, a `.zip`, `.tar` or `.csv`, or one of `BUILT_IN`.
         data_dir: where the built-in sets are written to.
 
     Raises:
         InputError: the path is missing, of another kind, not an archive, unsafe, or holds no class folders.
     """
     root = _resolve(spec, data_dir)
+    if root.suffix.lower() == ".csv" and root.is_file():
+        return _list_table(root)
     if root.is_dir():
         names, stamps = _folder_names(root)
     elif root.suffix.lower() == ".zip":
         names, stamps = _zip_names(root), [_file_stamp(root)]
     else:
         names, stamps = _tar_names(root), [_file_stamp(root)]
-    entries = tuple(sorted((ImageEntry(PurePosixPath(n).parent.name, n) for n in names), key=_order))
+    entries = tuple(sorted((_entry(name) for name in names), key=_order))
     if not entries:
         raise InputError(f"no images found in {spec}; expected class folders with png, jpg, webp or bmp files")
     if any(entry.class_name == "" for entry in entries):
         raise InputError(f"{spec} holds images outside of class folders; expected {spec}/<class>/<image>")
-    signature = hashlib.sha256("\n".join([str(root.resolve()), *names, *stamps]).encode("utf-8", "surrogateescape"))
-    return ImageListing(root, entries, signature.hexdigest())
+    if all(entry.class_name.lower() in PART_NAMES for entry in entries):
+        names_found = ", ".join(sorted({entry.class_name for entry in entries}))
+        raise InputError(f"{spec} has its images right below {names_found}; expected {spec}/train/<class>/<image>")
+    return ImageListing(root, entries, _signature(root, [*names, *stamps]))
+
+
+def _entry(name: str) -> ImageEntry:
+    folder = PurePosixPath(name).parent
+    return ImageEntry(folder.name, name, PART_NAMES.get(folder.parent.name.lower(), ""))
+
+
+def _list_table(table: Path) -> ImageListing:
+    rows = read_rows(table)
+    stamps = [_file_stamp(table), *(row.fault or _file_stamp(table.parent / row.file) for row in rows)]
+    entries = tuple(sorted((_entry_of_row(row) for row in rows), key=_order))
+    return ImageListing(table.parent, entries, _signature(table, stamps))
+
+
+def _entry_of_row(row: CsvRow) -> ImageEntry:
+    return ImageEntry(row.class_name, row.file, row.part, row.fault)
+
+
+def _signature(root: Path, facts: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join([str(root.resolve()), *facts]).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _order(entry: ImageEntry) -> tuple[str, str]:
@@ -103,10 +133,10 @@ def _resolve(spec: str, data_dir: Path) -> Path:
         return _download_eurosat(data_dir)
     path = Path(os.path.expanduser(spec))  # noqa: PTH111 - unlike Path's, these two never raise
     if not os.path.exists(path):  # noqa: PTH110
-        raise InputError(f"no data at {spec!r}; allowed is a folder, a .zip or .tar, or one of {', '.join(BUILT_IN)}")
-    if path.is_dir() or path.suffix.lower() in (".zip", ".tar"):
+        raise InputError(f"no data at {spec!r}; allowed is a folder, a .zip, .tar or .csv, or {', '.join(BUILT_IN)}")
+    if path.is_dir() or path.suffix.lower() in (".zip", ".tar", ".csv"):
         return path
-    raise InputError(f"{spec} is a file of kind {path.suffix or 'unknown'!r}; allowed is a folder, a .zip or a .tar")
+    raise InputError(f"{spec} is a file of kind {path.suffix or 'unknown'!r}; allowed is a folder, .zip, .tar or .csv")
 
 
 def _download_eurosat(data_dir: Path) -> Path:

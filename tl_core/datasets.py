@@ -33,6 +33,7 @@ class ImageDataset:
         fingerprint: changes when any file's content, name or class does.
         unreadable: files that were left out, with the reason.
         decoded: images decoded for this load; 0 when the cache was warm.
+        parts: one per image: train, val or test where the layout says so, else empty.
     """
 
     name: str
@@ -44,6 +45,7 @@ class ImageDataset:
     fingerprint: str
     unreadable: tuple[UnreadableFile, ...]
     decoded: int
+    parts: tuple[str, ...] = ()
 
     @property
     def image_size(self) -> int:
@@ -82,6 +84,7 @@ def load_dataset(
     class_names, labels = np.unique(np.array(cached.index.class_names, dtype=object), return_inverse=True)
     if len(class_names) < 2:
         raise InputError(f"{spec} has {len(class_names)} class(es) with readable images; at least 2 are needed")
+    part_of = {entry.name: entry.part for entry in listing.entries}
     return ImageDataset(
         name=spec,
         class_names=tuple(class_names),
@@ -92,6 +95,7 @@ def load_dataset(
         fingerprint=cached.index.fingerprint,
         unreadable=tuple(cached.index.unreadable),
         decoded=cached.decoded,
+        parts=tuple(part_of[name] for name in cached.index.names),
     )
 
 

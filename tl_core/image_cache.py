@@ -156,6 +156,8 @@ def _decoded(listing: ImageListing, image_size: int, rule: ResizeRule) -> Iterat
 
 
 def _decode_entry(read: Reader, entry: ImageEntry, image_size: int, rule: ResizeRule) -> Outcome:
+    if entry.fault:
+        return entry.fault
     try:
         content = read(entry.name)
         return decode_image(content, image_size, rule), hashlib.sha256(content).hexdigest()

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
+from torch.optim.lr_scheduler import ConstantLR, LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from tl_core.distributed import process_count, share_gradients, total
 from tl_core.errors import InputError
-from tl_core.recipes import Optimizer, Schedule
+from tl_core.recipes import Optimizer, StageSchedule
 from tl_core.small_maps import matrix_convolutions
 
 Batches = Callable[[int], Iterable[tuple[Tensor, Tensor]]]
@@ -29,6 +29,7 @@ Objective = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """From (outputs, targets) of a batch to its mean loss and its number of right answers."""
 
 WARMUP_SHARE = 0.05
+PLATEAU_FACTOR, PLATEAU_PATIENCE = 0.1, 3
 
 
 class TrainingDivergedError(InputError):
@@ -45,7 +46,8 @@ class FitOptions:
     optimizer: Optimizer
     weight_decay: float = 0.0
     label_smoothing: float = 0.0
-    schedule: Schedule = "one_cycle"
+    schedule: StageSchedule = "one_cycle"
+    """How the learning rate moves from step to step; for `plateau` the loop keeps it, and scores lower it."""
     ema: float = 0.0
     """Decay of the exponential moving average of the weights, which is then what is evaluated; 0 is none."""
     seed: int = 0
@@ -53,7 +55,10 @@ class FitOptions:
     compile: bool = False
     dtype: torch.dtype = torch.float32
     batch_statistics: bool = True
-    """Whether batch norm uses (and learns) the statistics of the training batches, or keeps those it has."""
+    """Whether batch norm uses (and learns) the statistics of the training batches, or keeps those it has; a frozen
+    one always keeps them."""
+    clip_value: float = 0.0
+    """Largest magnitude of a gradient's component, beyond which it is clipped; 0 clips nothing."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,7 @@ class TrainingState:
     optimizer: torch.optim.Optimizer
     scheduler: LRScheduler
     average: AveragedModel | None = None
+    plateau: ReduceLROnPlateau | None = None
     epoch: int = 0
     best_score: float = -math.inf
     best_weights: dict[str, Tensor] = field(default_factory=dict)
@@ -88,7 +94,9 @@ class TrainingState:
         return self.model if self.average is None else self.average.module
 
     def keep_if_best(self, score: float) -> None:
-        """Remember the evaluated weights if their validation score is the highest so far."""
+        """Remember the evaluated weights if their validation score is the highest so far; a plateau counts it too."""
+        if self.plateau is not None:
+            self.plateau.step(score)
         if score > self.best_score:
             self.best_score = score
             self.best_weights = {name: v.detach().cpu().clone() for name, v in self.evaluated.state_dict().items()}
@@ -102,6 +110,7 @@ class TrainingState:
             "best_weights": self.best_weights,
             "history": self.history,
             "average": None if self.average is None else self.average.state_dict(),
+            "plateau": None if self.plateau is None else self.plateau.state_dict(),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
@@ -132,6 +141,8 @@ class TrainingState:
         self.scheduler.load_state_dict(state["scheduler"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
+        if self.plateau is not None:
+            self.plateau.load_state_dict(state["plateau"])
         self.epoch = state["epoch"]
         self.history = state["history"]
         self.best_score = state["best_score"]
@@ -144,11 +155,16 @@ def start_training(model: nn.Module, options: FitOptions) -> TrainingState:
     average = None
     if options.ema > 0:
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(options.ema), use_buffers=True)
-    return TrainingState(model, optimizer, build_scheduler(optimizer, options), average)
+    plateau = None
+    if options.schedule == "plateau":
+        plateau = ReduceLROnPlateau(optimizer, "max", PLATEAU_FACTOR, PLATEAU_PATIENCE, threshold=0)
+    return TrainingState(model, optimizer, build_scheduler(optimizer, options), average, plateau)
 
 
 def build_scheduler(optimizer: torch.optim.Optimizer, options: FitOptions) -> LRScheduler:
-    """One cycle (Smith and Topin, 2018), or a short linear warm-up and a cosine (Loshchilov and Hutter, 2017)."""
+    """One cycle (Smith and Topin, 2018), a short linear warm-up and a cosine (Loshchilov and Hutter, 2017), or none."""
+    if options.schedule in ("constant", "plateau"):
+        return ConstantLR(optimizer, factor=1.0, total_iters=0)  # keeps what the optimiser has, whoever lowers that
     total_steps = max(1, options.epochs * options.steps_per_epoch)
     if options.schedule == "one_cycle":
         return OneCycleLR(optimizer, options.max_lr, total_steps=total_steps, cycle_momentum=False)
@@ -162,12 +178,17 @@ def build_scheduler(optimizer: torch.optim.Optimizer, options: FitOptions) -> LR
     return LambdaLR(optimizer, factor)
 
 
-def classification(label_smoothing: float = 0.0) -> Objective:
-    """Cross-entropy against int64 labels (n,) or float probabilities (n, n_classes)."""
+def classification(label_smoothing: float = 0.0, class_weights: Tensor | None = None) -> Objective:
+    """Cross-entropy against int64 labels (n,) or float probabilities (n, n_classes).
+
+    Args:
+        label_smoothing: share of the target that is spread over all classes.
+        class_weights: float (n_classes,), on the logits' device; how much an image of each class counts.
+    """
 
     def objective(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         labels = targets if targets.ndim == 1 else targets.argmax(1)
-        loss = F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
+        loss = F.cross_entropy(logits, targets, weight=class_weights, label_smoothing=label_smoothing)
         return loss, (logits.detach().argmax(1) == labels).sum()
 
     return objective
@@ -242,6 +263,8 @@ def _step(
     loss, hits = objective(outputs, targets)
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()
+    if options.clip_value > 0:
+        nn.utils.clip_grad_value_(state.model.parameters(), options.clip_value)
     state.optimizer.step()
     state.scheduler.step()
     if state.average is not None:
@@ -253,10 +276,10 @@ def _step(
 def train_mode(model: nn.Module, batch_statistics: bool) -> None:
     """Training mode, in which batch norm uses (and learns) the statistics of the batches, or keeps those it has."""
     model.train()
-    if not batch_statistics:
-        for module in model.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.eval()
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            frozen = module.affine and not module.weight.requires_grad
+            module.train(batch_statistics and not frozen)
 
 
 def build_optimizer(model: nn.Module, options: FitOptions) -> torch.optim.Optimizer:

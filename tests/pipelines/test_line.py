@@ -136,6 +136,17 @@ def test_the_champion_loads_in_mlflow_and_agrees_with_predict(line: tuple[str, P
     assert np.mean([row["label"] == Path(row["file"]).parent.name for row in rows]) > 0.9
 
 
+def test_one_image_is_predicted_and_drawn(line: tuple[str, Path], tmp_path: Path) -> None:
+    output, album = tmp_path / "predictions.csv", tmp_path / "album"
+    image = line[1] / "red" / "003.png"
+    model = f"models:/{NAME}@champion"
+    predict.run(predict.PredictConfig(model=model, images=str(image), output=str(output), pictures=str(album)))
+    with output.open() as file:
+        (row,) = csv.DictReader(file)
+    assert row["file"] == str(image)
+    assert (album / "001-003.png").stat().st_size > 1000
+
+
 def test_a_second_registration_is_decided_by_the_gate(line: tuple[str, Path]) -> None:
     import mlflow
 

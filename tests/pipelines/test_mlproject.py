@@ -13,6 +13,7 @@ import yaml
 
 from pipelines.mlproject import ENTRY_POINTS, ROOT, config_type, locked_versions, render_conda, render_mlproject
 from tl_core.recipes import EpisodeShape, FinetuneRecipe, PretrainRecipe
+from tl_core.train_recipe import TrainRecipe
 
 
 def test_mlproject_equals_the_configs() -> None:
@@ -42,7 +43,7 @@ def test_every_parameter_reaches_the_command(name: str) -> None:
 
 @pytest.mark.parametrize("name", ENTRY_POINTS)
 def test_every_field_is_documented(name: str) -> None:
-    for config in (config_type(name), EpisodeShape, FinetuneRecipe, PretrainRecipe):
+    for config in (config_type(name), EpisodeShape, FinetuneRecipe, PretrainRecipe, TrainRecipe):
         body = ast.parse(inspect.getsource(config)).body[0].body  # type: ignore[attr-defined]
         for statement, following in zip(body, [*body[1:], None], strict=True):
             if isinstance(statement, ast.AnnAssign) and "Recipe" not in (kind := ast.unparse(statement.annotation)):

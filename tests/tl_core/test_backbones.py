@@ -15,7 +15,7 @@ from tl_core.errors import InputError
 SMALL = BackboneSpec("resnet10_small", 16)
 
 
-@pytest.mark.parametrize("name", ["resnet10", "resnet10_small", "pixels"])
+@pytest.mark.parametrize("name", ["resnet10", "resnet10_small", "resnet9", "pixels"])
 def test_our_own_architectures_are_in_timms_registry(name: str) -> None:
     assert timm.is_model(name)
 

@@ -136,7 +136,7 @@ def test_a_member_that_points_outside_is_refused_and_nothing_is_written(pack: Pa
     "spec", ["nowhere", "nowhere.zip", "digit:source", "x" * 5000, "~no-such-user/data"], ids=lambda s: s[:20]
 )
 def test_a_missing_path_is_refused_with_what_is_allowed(spec: str) -> None:
-    assert "allowed is a folder, a .zip or .tar, or one of digits:source" in refused(spec)
+    assert "allowed is a folder, a .zip, .tar or .csv, or digits:source" in refused(spec)
 
 
 @every_kind
@@ -151,10 +151,10 @@ def test_images_outside_of_class_folders_are_refused(pack: Pack, tmp_path: Path)
     assert "outside of class folders" in refused(pack(tmp_path / "set", {**PICTURES, "stray.png": b""}))
 
 
-@pytest.mark.parametrize("name", ["data.csv", "data.7z", "data", "data.tar.gz", "data.tgz", "photo.png"])
+@pytest.mark.parametrize("name", ["data.tsv", "data.7z", "data", "data.tar.gz", "data.tgz", "photo.png"])
 def test_a_file_of_another_kind_is_refused_with_what_is_allowed(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(gzip.compress(b"x"))
-    assert "allowed is a folder, a .zip or a .tar" in refused(tmp_path / name)
+    assert "allowed is a folder, .zip, .tar or .csv" in refused(tmp_path / name)
 
 
 @pytest.mark.parametrize("suffix", [".zip", ".tar"])

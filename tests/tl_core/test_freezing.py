@@ -20,6 +20,7 @@ SPECS = (
     BackboneSpec("resnet10_small", 16),
     BackboneSpec("resnet10_small", 16, features="stages"),
     BackboneSpec("resnet18", 16),
+    BackboneSpec("resnet9", 16),
     BackboneSpec("vgg11", 32),
     BackboneSpec("vit_tiny_patch16_224", 64),
     BackboneSpec("convnext_atto", 32),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from random import Random
 
 import numpy as np
@@ -10,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.tl_core.made_datasets import dataset_of_counts, made_dataset
+from tl_core.datasets import ImageDataset
 from tl_core.errors import InputError
-from tl_core.splits import ClassSplit, part_rows, split_within_classes
+from tl_core.splits import ClassSplit, part_rows, split_for_training, split_within_classes
 
 COUNTS = st.lists(st.integers(3, 30), min_size=2, max_size=6)
 SHARES = st.floats(0, 1)
@@ -125,3 +128,72 @@ def test_no_seed_decides_but_the_order_of_the_hashes() -> None:
             for part in ("search", "report")
         )
         assert max(search) < min(report)
+
+
+def laid_out(rows: Sequence[tuple[str, int]], contents: Sequence[object] | None = None) -> ImageDataset:
+    """A dataset of rows (part, label)."""
+    return replace(made_dataset([label for _, label in rows], contents), parts=tuple(part for part, _ in rows))
+
+
+THREE_PARTS = [(part, label) for part in ("train", "val", "test") for label in (0, 1) for _ in range(4)]
+
+
+def test_the_parts_of_a_layout_are_taken_as_they_are() -> None:
+    dataset = laid_out(THREE_PARTS)
+    for rule in ("auto", "layout"):
+        split = split_for_training(dataset, rule, 0.1, 0.1, seed=0)  # type: ignore[arg-type]
+        assert parts_of(split) == [list(range(8)), list(range(8, 16)), list(range(16, 24))]
+
+
+@pytest.mark.parametrize("held_out", ["val", "test"])
+def test_of_two_parts_the_second_is_the_test_part_and_validation_comes_from_training(held_out: str) -> None:
+    dataset = laid_out([("train", label) for label in (0, 1) for _ in range(10)] + [(held_out, 0), (held_out, 1)])
+    split = split_for_training(dataset, "auto", 0.2, 0.5, seed=0)
+    assert split.test.tolist() == [20, 21]
+    assert np.bincount(dataset.labels[split.val]).tolist() == [2, 2]
+    assert sorted([*split.train, *split.val]) == list(range(20))
+
+
+def test_a_layout_may_be_ignored_and_one_part_alone_is_none() -> None:
+    one_part = laid_out([("train", label) for label in (0, 1) for _ in range(10)])
+    expected = parts_of(split_within_classes(one_part, 0.2, 0.3, seed=0))
+    assert parts_of(split_for_training(one_part, "auto", 0.2, 0.3, seed=0)) == expected
+    dataset = laid_out(THREE_PARTS)
+    expected = parts_of(split_within_classes(dataset, 0.2, 0.3, seed=0))
+    assert parts_of(split_for_training(dataset, "random", 0.2, 0.3, seed=0)) == expected
+
+
+def test_no_image_is_on_both_sides_even_as_a_copy() -> None:
+    contents = [*range(8), 0, *range(9, 16), 1, 9, *range(18, 24)]
+    dataset = laid_out(THREE_PARTS, contents)
+    split = split_for_training(dataset, "auto", 0.1, 0.1, seed=0)
+    assert split.test.tolist() == list(range(16, 24))  # 16 is a copy of row 1, 17 of row 9
+    assert split.val.tolist() == [8, *range(10, 16)]  # 8 is a copy of row 0
+    assert split.train.tolist() == list(range(2, 8))
+
+
+@settings(deadline=None)
+@given(rows=ROWS_WITH_COPIES, seed=SEEDS)
+def test_copies_never_cross_a_random_split(rows: list[tuple[int, int]], seed: int) -> None:
+    # Of every class enough without copies, so that no part is empty.
+    rows = rows + [(label, 100 + 60 * label + i) for label in range(3) for i in range(60)]
+    dataset = made_dataset([label for label, _ in rows], [content for _, content in rows])
+    split = split_for_training(dataset, "random", 0.2, 0.2, seed)
+    hashes = [{dataset.content_hashes[row] for row in part} for part in parts_of(split)]
+    assert len(hashes[0] | hashes[1] | hashes[2]) == sum(map(len, hashes))
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        ([("train", 0), ("train", 0), ("test", 0), ("test", 1)], "test part of made has classes .* lacks: class1"),
+        ([("train", 0), ("val", 1), ("test", 0)], "val part of made has classes .* lacks: class1"),
+        ([("train", 0), ("train", 1), ("test", 0), ("", 1)], "1 images of made are in none of its parts"),
+        ([("train", 0), ("train", 1)], "expected are folders train, val and test .* found are train"),
+        ([("", 0), ("", 1)], "found are class folders alone"),
+        ([("train", 0), ("train", 1), ("train", 1), ("test", 1)], "class0 of made has 1 training image"),
+    ],
+)
+def test_a_layout_that_does_not_fit_is_refused(rows: list[tuple[str, int]], sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        split_for_training(laid_out(rows), "layout", 0.1, 0.1, seed=0)

@@ -1,0 +1,100 @@
+"""How well does a network learn a whole labelled set?
+
+    mlflow run . -e train -P data=EuroSAT.zip -P backbone=resnet50 -P weights=timm -P image_size=64
+    mlflow run . -e train -P data=flowers -P backbone=resnet34 -P weights=timm -P epochs=5,10 -P freeze_depth=1,0
+
+Transfer learning on training images, in stages; validation chooses each stage's weights and which stage is kept. The
+test images are asked once per stage, of the weights that were chosen, and choose nothing. Every stage is a nested run.
+What is saved goes to `export` as a fit run's classifier does. After each epoch a checkpoint is written: the same
+command, given again after an interruption, continues there.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipelines.cli import run_command_line
+from tl_core.recipes import Device, SplitRule, Unreadable, check_range
+from tl_core.train_recipe import TrainRecipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How well does a network learn a whole labelled set? Transfer learning with a test part."""
+
+    data: str = "digits:target"
+    """Data spec: class folders (in folders train, val and test, or not), an archive of them, or a csv."""
+    weights: str = "random"
+    """What to start from: id of a pretrain run; a weights file, timm, timm:TAG or torchvision:ENUM.NAME; or random."""
+    backbone: str = "resnet10_small"
+    """Architecture, where no pretrain run is named."""
+    image_size: int = 0
+    """Input side in pixels; 0 is that which the backbone was trained at, and 32 where it was not."""
+    split: SplitRule = "auto"
+    """Parts: those of the layout, a random split of each class, or auto, the layout's where it has them."""
+    val_fraction: float = 0.1
+    """Share of each class that chooses the epoch, where the layout has no such part."""
+    test_fraction: float = 0.2
+    """Share of each class that is scored, where the layout has no such part."""
+    seed: int = 0
+    """Seed of the split, the initial weights, the batches and the views."""
+    device: Device = "auto"
+    """Where to compute."""
+    unreadable: Unreadable = "refuse"
+    """What to do about unreadable files: refuse the data, or skip them."""
+    name: str = ""
+    """What tables and figures call this run; by default its backbone."""
+    recipe: TrainRecipe = field(default_factory=TrainRecipe)
+
+    def __post_init__(self) -> None:
+        check_range("val_fraction", self.val_fraction, 0.001, 0.5)
+        check_range("test_fraction", self.test_fraction, 0.001, 0.5)
+        check_range("seed", self.seed, 0, 2**62)
+
+
+def run(config: TrainConfig) -> str:
+    """Train, score and log; returns the run's id, whose artifact `classifier` is what `export` loads."""
+    import numpy as np
+    from tqdm import tqdm
+
+    from pipelines.checkpoints import kept_checkpoint
+    from pipelines.networks import is_run, load_network
+    from pipelines.provenance import check_unseen, log_seen_images, network_name
+    from pipelines.tracking import log_dataset, tracked_run
+    from pipelines.train_log import TrainLog
+    from tl_core.datasets import load_dataset
+    from tl_core.devices import pick_device
+    from tl_core.splits import split_for_training
+    from tl_core.train import Training
+
+    name = config.name or f"train {config.backbone}"
+    with tracked_run("train", config, name) as run_id, tempfile.TemporaryDirectory() as folder:
+        network, spec = load_network(config.weights, config.backbone, config.image_size, config.seed)
+        dataset = load_dataset(config.data, spec.image_size, unreadable=config.unreadable)
+        log_dataset(dataset, "target")
+        split = split_for_training(dataset, config.split, config.val_fraction, config.test_fraction, config.seed)
+        if is_run(config.weights):
+            check_unseen(config.weights, "pretrain", dataset, split.test)
+        log_seen_images(dataset, np.concatenate([split.train, split.val]))
+        device = pick_device(config.device)
+        training = Training(network, spec, dataset, split, config.recipe, seed=config.seed, device=device)
+        log = TrainLog(dataset, split, network_name(config.weights, spec, config.seed), Path(folder))
+        n_images = sum(stage.epochs for stage in config.recipe.stages()) * len(split.train)
+        progress = tqdm(total=n_images, desc=name, unit=" images", unit_scale=True, disable=None)
+        with progress, kept_checkpoint("train", config, dataset.fingerprint) as checkpoint:
+            for number, plan in enumerate(config.recipe.stages(), start=1):
+                of_stage = checkpoint.with_name(f"{checkpoint.stem}-{number}.pt")
+                with tracked_run("stage", plan, f"stage-{number}"):
+                    for epoch in training.epochs(number - 1, of_stage, on_batch=progress.update):
+                        log.add(epoch)
+                        progress.set_postfix(stage=number, val=f"{100 * epoch.val_accuracy:.1f}%")
+                    log.close_stage(training)
+            accuracy = log.close()
+        print(f"train {run_id}: test accuracy {accuracy.percent()} on {config.data}")
+    return run_id
+
+
+if __name__ == "__main__":
+    run_command_line(TrainConfig, run)

@@ -1,0 +1,83 @@
+"""Train runs read back: which test images each got right, its curves, and one table of several."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import mlflow
+import pandas as pd
+from mlflow.entities import Run
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
+
+from pipelines.figures import Curve
+from pipelines.tracking import fetch_artifact, find_run
+from pipelines.train_log import CURVES, PREDICTIONS_ARTIFACT
+from tl_core.errors import InputError
+from tl_core.image_scores import Hits, Interval
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """A finished train run; `hits` has one value per test image, in the same order for the same test part."""
+
+    name: str
+    run: Run
+    hits: Hits
+
+
+def load_trainings(run_ids: Sequence[str]) -> list[TrainingResult]:
+    """Read several train runs that were scored on the same test images.
+
+    Raises:
+        InputError: fewer than two runs, the same run twice, or runs with other test images.
+    """
+    if len(set(run_ids)) < 2 or len(set(run_ids)) < len(run_ids):
+        raise InputError(f"a comparison needs two or more different train runs; given are {len(run_ids)}")
+    runs = [find_run(run_id, "train") for run_id in run_ids]
+    for run in runs[1:]:
+        if run.data.tags["test_images"] != runs[0].data.tags["test_images"]:
+            raise InputError(
+                f"train runs {runs[0].info.run_id} and {run.info.run_id} were scored on different test images; "
+                "give the same data, split, test_fraction and seed to both"
+            )
+    names = [run.data.tags[MLFLOW_RUN_NAME].removeprefix("train ") for run in runs]
+    if len(set(names)) < len(names):
+        names = [f"{name} ({run.info.run_id[:8]})" for name, run in zip(names, runs, strict=True)]
+    return [TrainingResult(name, run, _hits(run.info.run_id)) for name, run in zip(names, runs, strict=True)]
+
+
+def predictions_of(run_id: str) -> pd.DataFrame:
+    """One row per test image: file, content_hash, label, prediction, probability."""
+    return pd.read_parquet(fetch_artifact(run_id, PREDICTIONS_ARTIFACT))
+
+
+def _hits(run_id: str) -> Hits:
+    table = predictions_of(run_id)
+    hits: Hits = (table["label"] == table["prediction"]).to_numpy()
+    return hits
+
+
+def curve_of(training: TrainingResult) -> Curve:
+    """Loss and accuracy of each epoch, as they were logged."""
+    client = mlflow.MlflowClient()
+    series = [
+        [point.value for point in sorted(client.get_metric_history(training.run.info.run_id, name), key=_step)]
+        for name in CURVES
+    ]
+    return Curve(training.name, *series)
+
+
+def _step(point: mlflow.entities.Metric) -> int:
+    return int(point.step)
+
+
+def table_of(trainings: Sequence[TrainingResult], results: Mapping[str, Interval]) -> list[str]:
+    """Lines of a table: one training per row, with what it started from."""
+    lines = [f"{'run':<24} {'weights':<20} {'accuracy, 95 % interval':<40} precision  recall     F1"]
+    for training in trainings:
+        metrics, params = training.run.data.metrics, training.run.data.params
+        scores = "  ".join(f"{100 * metrics[f'test/{name}']:7.2f}" for name in ("precision", "recall", "f1"))
+        accuracy = results[training.name].percent()
+        lines.append(f"{training.name:<24} {params['weights'][-20:]:<20} {accuracy:<40} {scores}")
+    return lines

@@ -1,0 +1,63 @@
+"""compare on train runs: the same images, or none at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from pipelines import compare, train
+from pipelines.compare import CompareConfig
+from pipelines.tracking import fetch_artifact
+from pipelines.train import TrainConfig
+from tests.conftest import write_colour_images
+from tl_core.errors import InputError
+from tl_core.image_scores import wilson
+from tl_core.train_recipe import TrainRecipe
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+
+
+def trained(data: Path, name: str, max_lr: str = "1e-2", seed: int = 0) -> str:
+    recipe = TrainRecipe(epochs="2", max_lr=max_lr, batch_size=8)
+    return train.run(TrainConfig(data=str(data), image_size=16, name=name, seed=seed, recipe=recipe))
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return write_colour_images(tmp_path / "data", n_per_class=20, size=16)
+
+
+def test_train_runs_are_compared_on_the_same_images(data: Path, store: str, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [trained(data, "learned"), trained(data, "hardly", max_lr="1e-9")]
+    run_id = compare.run(CompareConfig(train_runs=", ".join(runs)))
+    hits = []
+    for run in runs:
+        table = pd.read_parquet(fetch_artifact(run, "predictions.parquet"))
+        hits.append((table["label"] == table["prediction"]).to_numpy())
+    (row,) = pd.read_csv(fetch_artifact(run_id, "differences.csv")).to_dict("records")
+    assert (row["first"], row["second"]) == ("learned", "hardly")
+    assert row["difference"] == pytest.approx(hits[0].mean() - hits[1].mean())
+    assert row["low"] <= row["difference"] <= row["high"]
+    assert row["p"] == row["p_holm"]
+    text = fetch_artifact(run_id, "comparison.txt").read_text()
+    assert text in capsys.readouterr().out
+    assert wilson(hits[0]).percent() in text  # the very interval that the run itself gave
+    assert "random" in text.splitlines()[1]  # the table says what the network started from
+    for artifact in ("accuracies.png", "curves.png"):
+        assert fetch_artifact(run_id, artifact).stat().st_size > 1000
+
+
+def test_train_runs_with_other_test_images_are_refused(data: Path, store: str) -> None:
+    runs = [trained(data, "one"), trained(data, "other", seed=1)]
+    with pytest.raises(InputError, match="different test images"):
+        compare.run(CompareConfig(train_runs=",".join(runs)))
+    with pytest.raises(InputError, match="two or more different train runs"):
+        compare.run(CompareConfig(train_runs=f"{runs[0]},{runs[0]}"))
+
+
+def test_one_kind_of_runs_must_be_named() -> None:
+    for fields in ({}, {"finetune_runs": "a,b", "train_runs": "c,d"}):
+        with pytest.raises(InputError, match="give one of the two"):
+            CompareConfig(**fields)

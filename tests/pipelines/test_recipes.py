@@ -1,0 +1,151 @@
+"""Every recipe that comes along, on made pictures; and what a recipe must not be."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+import pytest
+
+from pipelines import recipe
+from pipelines.mlproject import ROOT
+from pipelines.recipe import RecipeConfig
+from pipelines.recipe_files import load_recipe, plan_runs, recipe_names
+from pipelines.recipe_table import _titles
+from pipelines.tracking import fetch_artifact
+from tests.conftest import write_colour_images
+from tl_core.errors import InputError
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+
+SMALL = "image_size=32 batch_size=16"
+FEW = "n_way=3 n_shot=2 n_query=3 n_episodes=2 steps=2 image_size=32"
+# Networks of hundreds of layers need not run to see that their recipe does; those of the recipes are built in
+# test_every_network_of_a_recipe_is_one_that_timm_has.
+CASES = {
+    "cinic_vgg16": f"{SMALL} epochs=1 backbone=resnet10_small",
+    "eurosat_frozen": f"{SMALL} epochs=1",
+    "fewshot_backbones": f"{FEW} backbone=resnet10_small",
+    "fewshot_eurosat": f"{FEW} backbone=resnet10_small",
+    "flowers_resnet34": f"{SMALL} epochs=1",
+    "flowers_resnet9": f"{SMALL} epochs=1,1",
+    "small_sets": f"{SMALL} epochs=1,1 backbone=resnet10_small",
+}
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Path:
+    """Colours in the layout of CINIC-10, 24 training images: two steps an epoch."""
+    for seed, (part, n_per_class) in enumerate({"train": 11, "valid": 4, "test": 4}.items()):
+        write_colour_images(tmp_path / "parts" / part, n_per_class=n_per_class, size=32, seed=seed)
+    return tmp_path / "parts"
+
+
+def test_there_is_a_case_for_every_recipe() -> None:
+    assert sorted(CASES) == recipe_names()
+
+
+def test_the_readme_has_every_recipes_command() -> None:
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    for name in recipe_names():
+        fields = tomllib.loads((ROOT / "recipes" / f"{name}.toml").read_text())
+        assert " ".join(fields["command"].strip().splitlines()[-1].split()) in readme
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_recipe_runs_and_its_table_is_complete(name: str, parts: Path, store: str) -> None:
+    run_id = recipe.run(RecipeConfig(name=name, data=str(parts), overrides=CASES[name]))
+    text = fetch_artifact(run_id, "results.txt").read_text()
+    variants = load_recipe(name).variants
+    for variant in variants:
+        assert any(line.startswith(variant) and "(" in line for line in text.splitlines())
+    assert f"published: {load_recipe(name).published}" in text
+    assert "random" in text  # what the variants started from
+    experiment = mlflow.MlflowClient().get_run(run_id).info.experiment_id
+    children = mlflow.MlflowClient().search_runs([experiment], f"tags.`mlflow.parentRunId` = '{run_id}'")
+    kinds = sorted(child.data.tags["kind"] for child in children)
+    entry_point = load_recipe(name).entry_point
+    assert kinds == sorted([entry_point] * len(variants) + ["compare"] * (len(variants) > 1))
+
+
+def test_every_network_of_a_recipe_is_one_that_timm_has() -> None:
+    import timm
+
+    from tl_core import architectures  # noqa: F401 - registers our own
+
+    for name in recipe_names():
+        for arguments in load_recipe(name).variants.values():
+            assert timm.is_model(arguments["backbone"])
+
+
+def test_several_sets_are_the_columns_and_the_predictions_are_of_all(parts: Path, tmp_path: Path, store: str) -> None:
+    other = write_colour_images(tmp_path / "other", n_per_class=10, size=32)
+    own = tmp_path / "own.toml"
+    own.write_text('published = ""\nmeasured = ""\nentry_point = "train"\n[arguments]\nfreeze_depth = "1,0"')
+    overrides = f"{SMALL} epochs=1,1 backbone=resnet10_small"
+    run_id = recipe.run(RecipeConfig(name=str(own), data=f"{parts}, {other}", overrides=overrides))
+    lines = fetch_artifact(run_id, "results.txt").read_text().splitlines()
+    assert lines[0].split() == ["parts", "other"]
+    assert lines[1].startswith("own")
+    assert lines[1].count("->") == 2  # frozen, then fine-tuned, on each of the sets
+    table = pd.read_csv(fetch_artifact(run_id, "predictions.csv"))
+    counted = table.groupby(["data", "variant"]).size()
+    assert counted.to_dict() == {("parts", "own"): 12, ("other", "own"): 6}
+
+
+def test_two_sets_of_one_name_are_told_apart() -> None:
+    assert _titles({"a/set.zip": {}, "b/other.zip": {}}) == {"a/set.zip": "set", "b/other.zip": "other"}
+    assert _titles({"a/set.zip": {}, "b/set.zip": {}}) == {"a/set.zip": "a/set.zip", "b/set.zip": "b/set.zip"}
+
+
+def test_a_misspelt_recipe_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(InputError, match=r"no recipe 'cinic_vg16'; .*did you mean cinic_vgg16\?"):
+        load_recipe("cinic_vg16")
+
+
+@pytest.mark.parametrize(
+    ("weights", "overrides", "sentence"),
+    [
+        ("random", "epoch=1", r"train has no argument 'epoch'; did you mean epochs\?"),
+        ("random", "epochs", "overrides is 'epochs'; expected is name=value"),
+        ("random", "epochs='1", "expected is name=value"),
+        ("random", "epochs=0", "epochs is 0"),
+        ("random,timm", "", "weights has 2 values; allowed is one, or one per variant: 1 frozen, 2 augmented"),
+        ("", "", "weights is ''"),
+    ],
+)
+def test_what_does_not_fit_a_recipe_is_refused_before_anything_runs(
+    weights: str, overrides: str, sentence: str
+) -> None:
+    with pytest.raises(InputError, match=sentence):
+        plan_runs(load_recipe("cinic_vgg16"), "anywhere", weights, overrides)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("entry_point = ", "is not a recipe"),
+        ('published = ""\nmeasured = ""', "is not a recipe .KeyError: 'entry_point'"),
+        (
+            'published = ""\nmeasured = ""\nentry_point = "search"',
+            "the entry point 'search'; allowed is train",
+        ),
+        ('published = ""\nmeasured = ""\nentry_point = "train"\nargs = 1', "the field args; allowed is arguments"),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_refused(text: str, sentence: str, tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text(text)
+    with pytest.raises(InputError, match=sentence):
+        load_recipe(str(tmp_path / "own.toml"))
+
+
+def test_a_recipe_of_ones_own_is_named_by_its_path(tmp_path: Path) -> None:
+    text = 'published = ""\nmeasured = ""\nentry_point = "train"\n[arguments]\nepochs = "1,2"\nmax_lr = 1e-2'
+    (tmp_path / "own.toml").write_text(text)
+    plan = plan_runs(load_recipe(str(tmp_path / "own.toml")), "here,there", "random", "max_lr=1e-3")
+    assert list(plan) == ["here", "there"]
+    config = plan["there"]["own"]
+    assert (config.data, config.name) == ("there", "own")
+    assert [(stage.epochs, stage.max_lr) for stage in config.recipe.stages()] == [(1, 1e-3), (2, 1e-3)]

@@ -1,0 +1,39 @@
+"""Stages from text: one value for all, or one per stage."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tl_core.errors import InputError
+from tl_core.train_recipe import Stage, TrainRecipe
+
+
+def test_one_value_holds_for_every_stage() -> None:
+    recipe = TrainRecipe(epochs="5,10", freeze_depth="1, 0", max_lr="1e-3", optimizer="adam,sgd")
+    assert recipe.stages() == (
+        Stage(5, 1.0, 1e-3, "adam", "constant", "none"),
+        Stage(10, 0.0, 1e-3, "sgd", "constant", "none"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"epochs": "5,10", "max_lr": "1,2,3"}, "epochs has 2 values and max_lr has 3"),
+        ({"epochs": "5.5"}, "epochs is '5.5'; allowed are whole numbers"),
+        ({"max_lr": "fast"}, "max_lr is 'fast'; allowed are numbers"),
+        ({"epochs": "0"}, "epochs is 0"),
+        ({"freeze_depth": "1,1.5"}, "freeze_depth is 1.5"),
+        ({"optimizer": "lion"}, "optimizer is 'lion'; allowed is sgd, adam, adamw"),
+        ({"schedule": "step"}, "schedule is 'step'"),
+        ({"augment": "flip,turn"}, "augment is 'turn'"),
+        ({"head": "flatten"}, "head is 'flatten'; allowed is linear, dense, dense_norm"),
+        ({"patience": -1}, "patience is -1"),
+        ({"clip_value": float("nan")}, "clip_value is nan"),
+    ],
+)
+def test_what_cannot_be_is_refused(fields: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence.replace("(", r"\(")):
+        TrainRecipe(**fields)
