@@ -225,7 +225,8 @@ class Finetuner:
         logits = probe_episodes(support.flatten(1, 2), of_views, queries.flatten(1, 2), *head)
         if recipe.temperature == "cv":
             logits = logits / find_temperatures(support, labels, *head)[:, None, None]
-        return logits.unflatten(1, queries.shape[1:3])
+        by_image: Tensor = logits.unflatten(1, queries.shape[1:3])
+        return by_image
 
     def _cut(self, recipe: FinetuneRecipe) -> _Cut:
         cut = self._find_cut(recipe)

@@ -174,7 +174,7 @@ def propagate_labels(support: Tensor, labels: Tensor, queries: Tensor) -> Tensor
     spread = degree[:, :, None] * weights * degree[:, None, :]
     sources = F.one_hot(labels).to(points.dtype)
     sources = F.pad(sources, (0, 0, 0, queries.shape[1]))
-    arrived = torch.linalg.solve(itself.to(points.dtype) - SPREAD * spread, sources)
+    arrived: Tensor = torch.linalg.solve(itself.to(points.dtype) - SPREAD * spread, sources)
     return arrived[:, support.shape[1] :].clamp(min=1e-12).log()
 
 
