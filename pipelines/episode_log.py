@@ -21,6 +21,7 @@ from pipelines.tracking import log_series
 from tl_core.datasets import ImageDataset
 from tl_core.episodes import Episode, EpisodePool
 from tl_core.finetune import EpisodeResult
+from tl_core.image_scores import Interval, bootstrap
 from tl_core.recipes import EpisodeShape, FinetuneRecipe
 from tl_core.scoring import Estimate, RunningEstimate, calibration_error, count_confusions, estimate, score_predictions
 
@@ -79,6 +80,16 @@ class EpisodeLog:
             metrics={"query/accuracy": result.accuracy, "query/loss": result.loss, "seconds": result.seconds},
         )
 
+    def accuracy_over_images(self) -> Interval:
+        """Mean accuracy of the query images, each over its episodes, with the interval that resampling them gives.
+
+        Episodes of a small target share their images: more of them say nothing of images that are not there.
+        """
+        rows = np.concatenate([result.episode.query_rows for result in self._results])
+        hits = np.concatenate([result.labels == result.predictions for result in self._results])
+        _, image = np.unique(rows, return_inverse=True)
+        return bootstrap(np.bincount(image, weights=hits) / np.bincount(image))
+
     def close(self) -> Estimate:
         """Log the means with their intervals, the table of episodes and the pictures; returns the accuracy."""
         self._runs.close()
@@ -93,6 +104,12 @@ class EpisodeLog:
             np.concatenate([r.confidences for r in self._results]),
             np.concatenate([r.labels == r.predictions for r in self._results]),
         )
+        of_images = self.accuracy_over_images()
+        metrics |= {
+            "n_images": of_images.n,
+            "images/accuracy_low": of_images.low,
+            "images/accuracy_high": of_images.high,
+        }
         mlflow.log_metrics(metrics)
         log_series({"episode/accuracy": [result.accuracy for result in self._results]})
         self._log_artifacts(accuracy)

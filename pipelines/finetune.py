@@ -88,6 +88,9 @@ def run(config: FinetuneConfig) -> str:
         with kept_checkpoint("finetune", config, dataset.fingerprint, suffix=".jsonl") as journal:
             log = EpisodeLog(dataset, pool, config.shape, config.seed, recipe, journal)
             accuracy = _score(log, opened, pool, recipe, config)
+        of_images = log.accuracy_over_images()
+        shape = f"{config.shape.n_way}-way {config.shape.n_shot}-shot with {config.shape.n_query} queries"
+        print(f"{shape}, from {of_images.n:,} images ({part}); other images of the same kind: {of_images.percent()}")
         print(f"finetune {run_id}: accuracy {accuracy.percent()} on {config.target}")
     return run_id
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -266,3 +267,18 @@ def test_auto_is_settled_before_the_episodes_and_logged(line: tuple[str, Path]) 
     settled = parse_recipe(Path(mlflow.artifacts.download_artifacts(f"runs:/{run_id}/recipe.json")).read_text())
     logged = mlflow.MlflowClient().get_run(run_id).data.metrics["max_lr"]
     assert settled.max_lr == pytest.approx(logged)
+
+
+def test_a_folder_with_few_images_is_scored_as_it_is(
+    line: tuple[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import mlflow
+
+    from pipelines import finetune
+
+    few = write_colour_images(tmp_path / "few", n_per_class=4, size=16)
+    run_id = finetune.run(FinetuneConfig(target=str(few), backbone_run="pixels", image_size=16, n_episodes=3))
+    data = mlflow.MlflowClient().get_run(run_id).data
+    assert {"n_way": 3, "n_shot": 2, "n_query": 2}.items() <= json.loads(data.tags["episodes"]).items()
+    assert 6 <= data.metrics["n_images"] <= 12
+    assert "3-way 2-shot with 2 queries, from" in capsys.readouterr().out
