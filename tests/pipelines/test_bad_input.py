@@ -88,7 +88,8 @@ def fails(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, c
         ("predict --model models:/none@champion --images good", "no registered model models:/none@champion"),
         ("predict --model whole.jpg --images good", "not a readable ONNX model"),
         ("predict --model none.onnx --images good --output whole.jpg/out.csv", "cannot be written"),
-        ("predict --model none.onnx --images good --output out.txt", "must end in .csv or .parquet"),
+        ("predict --model none.onnx --images good --min_probability nan", "min_probability is nan"),
+        ("predict --model none.onnx --images good --output out.txt", "must end in .csv, .jsonl or .parquet"),
         ("main --source good --target nowhere", "no data at 'nowhere'"),
     ],
 )
