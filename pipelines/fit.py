@@ -16,7 +16,7 @@ from pipelines.cli import run_command_line
 from tl_core.recipes import Device, FinetuneRecipe, Unreadable, check_range
 
 N_SAMPLES = 66
-"""Images kept beside the classifier, so that the export can be checked on real pictures: two batches of 33."""
+"""Images kept beside the classifier, as files too, so that the export can be checked on them: two batches of 33."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,11 +50,17 @@ def run(config: FitConfig) -> str:
     import mlflow
     import numpy as np
 
-    from pipelines.networks import CLASSIFIER_ARTIFACT, SAMPLES_ARTIFACT, find_recipe, load_network
+    from pipelines.networks import (
+        CLASSIFIER_ARTIFACT,
+        SAMPLE_FILES_ARTIFACT,
+        SAMPLES_ARTIFACT,
+        find_recipe,
+        load_network,
+    )
     from pipelines.provenance import log_origin
     from pipelines.tracking import log_dataset, tracked_run
     from tl_core.classifier import ClassifierDescription, save_classifier
-    from tl_core.datasets import load_dataset
+    from tl_core.datasets import copy_files, load_dataset
     from tl_core.devices import pick_device
     from tl_core.finetune import Finetuner
 
@@ -71,8 +77,9 @@ def run(config: FitConfig) -> str:
         with tempfile.TemporaryDirectory() as folder:
             description = ClassifierDescription(spec, dataset.class_names, recipe.head, recipe.test_views)
             save_classifier(classifier, description, Path(folder, CLASSIFIER_ARTIFACT))
-            samples = np.random.default_rng(config.seed).permutation(rows)[:N_SAMPLES]
-            np.savez_compressed(Path(folder, SAMPLES_ARTIFACT), images=dataset.images[np.sort(samples)])
+            samples = np.sort(np.random.default_rng(config.seed).permutation(rows)[:N_SAMPLES])
+            np.savez_compressed(Path(folder, SAMPLES_ARTIFACT), images=dataset.images[samples])
+            copy_files(config.target, [dataset.file_names[i] for i in samples], Path(folder, SAMPLE_FILES_ARTIFACT))
             mlflow.log_artifacts(folder)
         print(f"fit {run_id}: {len(dataset.class_names)} classes from {len(rows):,} images")
     return run_id

@@ -73,6 +73,11 @@ def render_conda() -> str:
     return "\n".join([_CONDA_HEADER, *lines, *pins, ""])
 
 
+def project_version() -> str:
+    """Our own version."""
+    return str(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"])
+
+
 def locked_versions() -> dict[str, str]:
     """Version of every package in requirements.lock, as it applies to `PYTHON` on Linux."""
     from packaging.requirements import Requirement

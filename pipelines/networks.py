@@ -16,8 +16,8 @@ from tl_core.weights import is_weights_spec, load_weights
 BACKBONE_ARTIFACT = "backbone"
 RECIPE_ARTIFACT = "recipe.json"
 CLASSIFIER_ARTIFACT = "classifier"
-SAMPLES_ARTIFACT = "samples.npz"
-ONNX_ARTIFACT = "onnx/classifier.onnx"
+SAMPLES_ARTIFACT, SAMPLE_FILES_ARTIFACT = "samples.npz", "samples.zip"
+ONNX_ARTIFACT, INT8_ARTIFACT = "onnx/classifier.onnx", "onnx/classifier.int8.onnx"
 
 CONTROLS = ("random", "pixels")
 CONTROL_SIZE = 32

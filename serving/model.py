@@ -54,7 +54,10 @@ class OnnxClassifier:
             raise InputError(f"{path} was not written by this project: its metadata lacks {', '.join(missing)}")
         class_names, image_size, rule = _parse(path, metadata)
         expected = [[image_size, image_size, 3], len(class_names)]
-        graph = [session.get_inputs()[0].shape[1:], session.get_outputs()[0].shape[-1]]
+        given = session.get_inputs()[0]
+        if (given.name, given.type) != ("images", "tensor(uint8)"):
+            raise InputError(f"{path} takes {given.type} {given.name!r}; needed is tensor(uint8) 'images'")
+        graph = [given.shape[1:], session.get_outputs()[0].shape[-1]]
         if graph != expected:
             raise InputError(f"{path} has damaged metadata (they say {expected}, the graph says {graph})")
         with path.open("rb") as file:

@@ -19,7 +19,7 @@ CLASS_NAMES = ("red", "green", "blue")
 METADATA = {"class_names": json.dumps(CLASS_NAMES), "image_size": str(IMAGE_SIZE), "resize_rule": "crop"}
 
 
-def write_model(path: Path, metadata: dict[str, str]) -> Path:
+def write_model(path: Path, metadata: dict[str, str], kind: int = TensorProto.UINT8) -> Path:
     """An ONNX file of the form that `export` writes: uint8 pictures in, the softmax of their mean colour out."""
     nodes = [
         helper.make_node("Cast", ["images"], ["float"], to=TensorProto.FLOAT),
@@ -34,7 +34,7 @@ def write_model(path: Path, metadata: dict[str, str]) -> Path:
     graph = helper.make_graph(
         nodes,
         "mean_colour",
-        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["n", IMAGE_SIZE, IMAGE_SIZE, 3])],
+        [helper.make_tensor_value_info("images", kind, ["n", IMAGE_SIZE, IMAGE_SIZE, 3])],
         [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", 3])],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
