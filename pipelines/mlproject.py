@@ -27,6 +27,8 @@ ENTRY_POINTS = (
     "fit",
     "export",
     "register",
+    "register_backbone",
+    "rollback",
     "predict",
 )
 

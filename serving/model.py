@@ -64,6 +64,11 @@ class OnnxClassifier:
             fingerprint = hashlib.file_digest(file, "sha256").hexdigest()
         return cls(session, fingerprint, class_names, image_size, rule)
 
+    @property
+    def metadata(self) -> dict[str, str]:
+        """All that the file says of itself."""
+        return dict(self.session.get_modelmeta().custom_metadata_map)
+
     def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Probabilities of decoded images.
 

@@ -84,6 +84,8 @@ def fails(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, c
         ("fit --target good --backbone_run random --search_run 0123", "no search run '0123'"),
         ("export --fit_run 0123", "no fit run '0123'"),
         ("register --export_run 0123 --finetune_run 0123", "no export run '0123'"),
+        ("rollback --name none", "none has no champion, so there is nothing to roll back"),
+        ("register_backbone --pretrain_run 0123", "no pretrain run '0123'"),
         ("predict --model none.onnx --images good", "no model file at none.onnx"),
         ("predict --model models:/none@champion --images good", "no registered model models:/none@champion"),
         ("predict --model whole.jpg --images good", "not a readable ONNX model"),
