@@ -135,14 +135,19 @@ def _files(given: Path | None, n_images: int, image_size: int, scratch: Path) ->
     if given is not None:
         with open_source(str(given)) as source:
             return [Path(file.name) for file in source.files()][:n_images]
+    # As photos that were shrunk for this: a little larger than the input.
+    return sorted(make_pictures(scratch / "pictures", n_images, image_size * 8 // 7).iterdir())
+
+
+def make_pictures(folder: Path, n_images: int, side: int) -> Path:
+    """Write JPEG files of smooth random colours, square, of this side in pixels."""
     rng = np.random.default_rng(0)
-    side = image_size * 8 // 7  # as photos that were shrunk for this: a little larger than the input
-    (scratch / "pictures").mkdir()
+    folder.mkdir()
     for index in range(n_images):
         coarse = rng.integers(0, 256, (12, 12, 3), dtype=np.uint8)
         picture = Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC)
-        picture.save(scratch / "pictures" / f"{index:05d}.jpg", quality=90)
-    return sorted((scratch / "pictures").iterdir())
+        picture.save(folder / f"{index:05d}.jpg", quality=90)
+    return folder
 
 
 def _seconds(work: Callable[[], object]) -> float:

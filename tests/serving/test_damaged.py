@@ -124,7 +124,7 @@ def test_each_of_five_hundred_damaged_files_is_accounted_for(model_file: Path, f
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     expected = Counter(
-        os.fsencode(path).decode("utf-8", "backslashreplace").replace("\\xff\\xfe", "\\udcff\\udcfe")
+        str(path).encode("utf-8", "backslashreplace").decode()
         for path in folder.rglob("*.*")
         if not path.is_dir() and "loop" not in path.parts
     )
