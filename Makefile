@@ -7,7 +7,7 @@ UV_VERSION := 0.13.9
 
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help setup demo test test-slow check format ui bench-pretrain bench-episodes lock mlproject hooks clean
+.PHONY: help setup demo test test-slow check format ui bench-pretrain bench-episodes bench-inference lock mlproject hooks clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -51,6 +51,9 @@ bench-pretrain: setup ## pretraining's throughput over the model's own, and a pl
 
 bench-episodes: setup ## what an episode costs against a tutorial's loop (DATA=spec BACKBONE=folder)
 	GOMP_SPINCOUNT=100000 $(BIN)/python -m benchmarks.episodes $(if $(DATA),--data $(DATA)) $(if $(BACKBONE),--backbone $(BACKBONE))
+
+bench-inference: setup ## files to table against decoding plus model, torch and int8 (SIZE=224, IMAGES=folder)
+	GOMP_SPINCOUNT=100000 $(BIN)/python -m benchmarks.inference --image-size $(or $(SIZE),64) $(if $(IMAGES),--images $(IMAGES))
 
 lock: setup ## pin the newest allowed versions in requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links \

@@ -25,7 +25,7 @@ from tl_core.image_scores import Interval, bootstrap
 from tl_core.recipes import EpisodeShape, FinetuneRecipe
 from tl_core.scoring import Estimate, RunningEstimate, calibration_error, count_confusions, estimate, score_predictions
 
-EPISODES_ARTIFACT = "episodes.parquet"
+EPISODES_ARTIFACT, CONFUSIONS_ARTIFACT = "episodes.parquet", "confusion.json"
 
 
 class EpisodeLog:
@@ -119,6 +119,8 @@ class EpisodeLog:
         labels = np.concatenate([result.labels for result in self._results])
         predictions = np.concatenate([result.predictions for result in self._results])
         counts = count_confusions(labels, predictions, len(self._class_names))
+        table = {"class_names": self._class_names, "counts": counts.tolist()}
+        mlflow.log_dict(table, CONFUSIONS_ARTIFACT)
         mlflow.log_figure(draw_confusion(counts, self._class_names), "confusion.png")
         mlflow.log_figure(draw_distribution([r.accuracy for r in self._results], accuracy), "distribution.png")
         with tempfile.TemporaryDirectory() as folder:

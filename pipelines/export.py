@@ -1,9 +1,9 @@
 """Does one file answer as the trained classifier does?
 
-    mlflow run . -e export -P fit_run=<id of a fit run>
+    mlflow run . -e export -P fit_run=<id of a fit run> -P finetune_run=<id of the run that scored it>
 
-Writes the classifier as one self-describing .onnx file, and compares it with torch on real images at several batch
-sizes; a file that disagrees is not kept.
+Writes the classifier as one self-describing .onnx file, and compares it, from image files to probabilities, with torch
+at several batch sizes; a file that disagrees is not kept. With `int8`, a smaller, faster variant is written beside it.
 """
 
 from __future__ import annotations
@@ -13,8 +13,21 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipelines.cli import run_command_line
+
+if TYPE_CHECKING:
+    import numpy as np
+    from mlflow.entities import Run
+    from numpy.typing import NDArray
+
+    from serving.model import OnnxClassifier
+    from tl_core.classifier import Classifier, ClassifierDescription
+
+LATENCY_METRIC, SIZE_METRIC = "latency_ms", "megabytes"
+INT8_LEAST_AGREEMENT = 0.99
+_TIMED_CALLS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,51 +36,146 @@ class ExportConfig:
 
     fit_run: str
     """Id of a fit run, or of a train run."""
+    finetune_run: str = ""
+    """Id of the finetune run that scored this classifier; its accuracy is then written into the file."""
+    int8: bool = False
+    """Whether to write a variant in 8-bit integers too, calibrated on the images of the fit run."""
 
 
 def run(config: ExportConfig) -> str:
     """Export, check and log; returns the run's id, whose artifact `onnx/classifier.onnx` is the product."""
     import mlflow
-    import numpy as np
 
-    from pipelines.networks import CLASSIFIER_ARTIFACT, ONNX_ARTIFACT, SAMPLES_ARTIFACT
+    from pipelines.networks import CLASSIFIER_ARTIFACT, ONNX_ARTIFACT
     from pipelines.tracking import fetch_artifact, find_run, tracked_run
     from tl_core.classifier import load_classifier
-    from tl_core.errors import InputError
-    from tl_core.export import check_parity, export_onnx
+    from tl_core.export import export_onnx
 
     with tracked_run("export", config) as run_id, tempfile.TemporaryDirectory() as folder:
         fit_run = find_run(config.fit_run, "fit", "train")
+        score = _score(config.finetune_run, fit_run)
         classifier, description = load_classifier(fetch_artifact(config.fit_run, CLASSIFIER_ARTIFACT))
-        with np.load(fetch_artifact(config.fit_run, SAMPLES_ARTIFACT), allow_pickle=False) as samples:
-            images = samples["images"]
-        metadata = {
-            "class_names": json.dumps(description.class_names),
-            "image_size": str(description.backbone.image_size),
-            "resize_rule": "crop",
-            "backbone": description.backbone.architecture,
-            "fit_run": config.fit_run,
-            "target_fingerprint": fit_run.data.tags.get("target_fingerprint", ""),
-        }
         started = time.perf_counter()
-        path = Path(folder, Path(ONNX_ARTIFACT).name)
+        path = Path(folder, ONNX_ARTIFACT)
+        metadata = {**_metadata(description, fit_run), **score, "export_run": run_id}
         export_onnx(classifier, description.backbone.image_size, metadata, path)
-        seconds = time.perf_counter() - started
-        parity = check_parity(classifier, path, images)
-        mlflow.log_metrics(
-            {
-                "parity/max_difference": parity.max_difference,
-                "parity/equal_argmax": parity.equal_argmax,
-                "parity/n_images": parity.n_images,
-                "export_seconds": seconds,
-                "megabytes": path.stat().st_size / 1e6,
-            }
-        )
-        if not parity.holds:
-            raise InputError(f"the exported file does not answer as torch does ({parity}); it was not kept")
-        mlflow.log_artifact(str(path), str(Path(ONNX_ARTIFACT).parent))
-        print(f"export {run_id}: parity {parity.max_difference:.1e} on {parity.n_images} images")
+        mlflow.log_metrics({"export_seconds": time.perf_counter() - started, SIZE_METRIC: path.stat().st_size / 1e6})
+        images = _check(classifier, path, config.fit_run)
+        if config.int8:
+            _add_int8(path, images)
+        mlflow.log_artifacts(str(path.parent), path.parent.name)
+        print(f"export {run_id}: {path.stat().st_size / 1e6:.1f} MB, answers as torch does")
     return run_id
+
+
+def _metadata(description: ClassifierDescription, fit_run: Run) -> dict[str, str]:
+    from pipelines.mlproject import project_version
+
+    params, tags = fit_run.data.params, fit_run.data.tags
+    return {
+        "class_names": json.dumps(description.class_names),
+        "image_size": str(description.backbone.image_size),
+        "resize_rule": "crop",
+        "backbone": description.backbone.architecture,
+        "temperature": str(description.temperature),
+        "backbone_run": params["backbone_run"],
+        "fit_run": fit_run.info.run_id,
+        "source_fingerprint": _source_fingerprint(params["backbone_run"]),
+        "target_fingerprint": tags.get("target_fingerprint", ""),
+        "version": project_version(),
+    }
+
+
+def _source_fingerprint(backbone_run: str) -> str:
+    from pipelines.networks import is_run
+    from pipelines.tracking import find_run
+
+    if not is_run(backbone_run):
+        return ""
+    return find_run(backbone_run, "pretrain").data.tags.get("source_fingerprint", "")
+
+
+def _score(finetune_run: str, fit_run: Run) -> dict[str, str]:
+    """What the file says of its accuracy: that of its recipe, measured on episodes."""
+    from pipelines.evidence import accuracy_of
+    from pipelines.provenance import check_same_origin
+    from pipelines.tracking import find_run
+
+    if not finetune_run:
+        return {"accuracy": "not measured"}
+    scored = find_run(finetune_run, "finetune")
+    check_same_origin(scored, fit_run)
+    accuracy = accuracy_of(finetune_run)
+    numbers = {"mean": accuracy.mean, "ci95": accuracy.ci95, "n_episodes": accuracy.n}
+    return {"accuracy": json.dumps(numbers), "episodes": scored.data.tags["episodes"], "finetune_run": finetune_run}
+
+
+def _check(classifier: Classifier, path: Path, fit_run: str) -> NDArray[np.uint8]:
+    """Compare the file with torch, from image files to probabilities, and log it; returns the images.
+
+    Raises:
+        InputError: they disagree; names the worst image.
+    """
+    import mlflow
+    import numpy as np
+
+    from pipelines.networks import SAMPLE_FILES_ARTIFACT, SAMPLES_ARTIFACT
+    from pipelines.tracking import fetch_artifact
+    from serving.model import OnnxClassifier
+    from serving.sources import open_source
+    from tl_core.errors import InputError
+    from tl_core.export import check_parity
+    from tl_core.preprocess import decode_image
+
+    with np.load(fetch_artifact(fit_run, SAMPLES_ARTIFACT), allow_pickle=False) as samples:
+        images: NDArray[np.uint8] = samples["images"]
+    model = OnnxClassifier.load(path)
+    with open_source(str(fetch_artifact(fit_run, SAMPLE_FILES_ARTIFACT))) as source:
+        files = list(source.files())
+        served = np.stack([decode_image(file.read(), model.image_size, model.resize_rule) for file in files])
+        seconds = [_answer_seconds(model, file.read()) for file in (files * _TIMED_CALLS)[:_TIMED_CALLS]]
+    parity = check_parity(classifier, path, images, served=served)
+    mlflow.log_metrics(
+        {
+            "parity/max_difference": parity.max_difference,
+            "parity/equal_argmax": parity.equal_argmax,
+            "parity/n_images": parity.n_images,
+            LATENCY_METRIC: 1000 * float(np.median(seconds)),
+        }
+    )
+    if not parity.holds:
+        raise InputError(
+            f"the exported file does not answer as torch does and was not kept: probabilities differ by up to "
+            f"{parity.max_difference:.1e}, {parity.equal_argmax:.1%} of the classes are equal, "
+            f"the worst image is {files[parity.worst].name}"
+        )
+    return images
+
+
+def _answer_seconds(model: OnnxClassifier, content: bytes) -> float:
+    from tl_core.preprocess import decode_image
+
+    started = time.perf_counter()
+    model.predict(decode_image(content, model.image_size, model.resize_rule)[None])
+    return time.perf_counter() - started
+
+
+def _add_int8(path: Path, images: NDArray[np.uint8]) -> None:
+    import mlflow
+
+    from pipelines.networks import INT8_ARTIFACT
+    from tl_core.errors import InputError
+    from tl_core.quantise import equal_answers, quantise_onnx
+
+    target = path.with_name(Path(INT8_ARTIFACT).name)
+    quantise_onnx(path, images[::2], target)
+    agreement = equal_answers(path, target, images[1::2])  # on others than those it was calibrated on
+    mlflow.log_metrics({"int8/equal_argmax": agreement, "int8/megabytes": target.stat().st_size / 1e6})
+    if agreement < INT8_LEAST_AGREEMENT:
+        raise InputError(
+            f"the int8 variant gives another class for {1 - agreement:.1%} of the images, allowed is "
+            f"{1 - INT8_LEAST_AGREEMENT:.0%}; nothing was kept, export without int8"
+        )
 
 
 if __name__ == "__main__":

@@ -29,10 +29,17 @@ def run(config: FitConfig) -> str:
     import mlflow
     import numpy as np
 
-    from pipelines.networks import CLASSIFIER_ARTIFACT, N_SAMPLES, SAMPLES_ARTIFACT, find_recipe
+    from pipelines.networks import (
+        CLASSIFIER_ARTIFACT,
+        N_SAMPLES,
+        SAMPLE_FILES_ARTIFACT,
+        SAMPLES_ARTIFACT,
+        find_recipe,
+    )
     from pipelines.provenance import log_origin
     from pipelines.tracking import tracked_run
     from tl_core.classifier import ClassifierDescription, save_classifier
+    from tl_core.datasets import copy_files
 
     with tracked_run("fit", config) as run_id:
         recipe = find_recipe(config.search_run, config.recipe)
@@ -45,10 +52,13 @@ def run(config: FitConfig) -> str:
         classifier = finetuner.fit_classifier(rows, recipe, config.seed)
         mlflow.log_metric("n_images", len(rows))
         with tempfile.TemporaryDirectory() as folder:
-            description = ClassifierDescription(opened.spec, dataset.class_names, recipe.head, recipe.test_views)
+            description = ClassifierDescription(
+                opened.spec, dataset.class_names, recipe.head, recipe.test_views, float(classifier.temperature)
+            )
             save_classifier(classifier, description, Path(folder, CLASSIFIER_ARTIFACT))
-            samples = np.random.default_rng(config.seed).permutation(rows)[:N_SAMPLES]
-            np.savez_compressed(Path(folder, SAMPLES_ARTIFACT), images=dataset.images[np.sort(samples)])
+            samples = np.sort(np.random.default_rng(config.seed).permutation(rows)[:N_SAMPLES])
+            np.savez_compressed(Path(folder, SAMPLES_ARTIFACT), images=dataset.images[samples])
+            copy_files(config.target, [dataset.file_names[i] for i in samples], Path(folder, SAMPLE_FILES_ARTIFACT))
             mlflow.log_artifacts(folder)
         print(f"fit {run_id}: {len(dataset.class_names)} classes from {len(rows):,} images")
     return run_id

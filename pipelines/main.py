@@ -77,7 +77,7 @@ def run(config: MainConfig) -> str:
         searched = finetune.run(replace(score, backbone_run=backbone_run, search_run=search_run))
         runs["pretrained + searched"] = searched
         fit_run = fit.run(_fit_config(config, backbone_run, search_run))
-        export_run = export.run(export.ExportConfig(fit_run=fit_run))
+        export_run = export.run(export.ExportConfig(fit_run=fit_run, finetune_run=searched))
         register.run(register.RegisterConfig(export_run=export_run, finetune_run=searched, name=config.name))
         log_summary(runs, export_run, config.name)
     return run_id

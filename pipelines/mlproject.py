@@ -28,6 +28,8 @@ ENTRY_POINTS = (
     "fit",
     "export",
     "register",
+    "register_backbone",
+    "rollback",
     "predict",
     "recipe",
 )
@@ -73,6 +75,11 @@ def render_conda() -> str:
         "  - pip:",
     ]
     return "\n".join([_CONDA_HEADER, *lines, *pins, ""])
+
+
+def project_version() -> str:
+    """Our own version."""
+    return str(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"])
 
 
 def locked_versions() -> dict[str, str]:

@@ -16,10 +16,10 @@ from tl_core.weights import is_weights_spec, load_weights
 BACKBONE_ARTIFACT = "backbone"
 RECIPE_ARTIFACT = "recipe.json"
 CLASSIFIER_ARTIFACT = "classifier"
-SAMPLES_ARTIFACT = "samples.npz"
+SAMPLES_ARTIFACT, SAMPLE_FILES_ARTIFACT = "samples.npz", "samples.zip"
 N_SAMPLES = 66
-"""Images kept beside a classifier, so that the export can be checked on real pictures: two batches of 33."""
-ONNX_ARTIFACT = "onnx/classifier.onnx"
+"""Images kept beside a classifier, as files too, so that the export can be checked on them: two batches of 33."""
+ONNX_ARTIFACT, INT8_ARTIFACT = "onnx/classifier.onnx", "onnx/classifier.int8.onnx"
 
 CONTROLS = ("random", "pixels")
 CONTROL_SIZE = 32

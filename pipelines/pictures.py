@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from serving.batch import Prediction
+from serving.tables import Prediction
 from tl_core.errors import InputError
 from tl_core.preprocess import UnreadableImageError, decode_image
 
@@ -26,13 +27,34 @@ _BLUE, _GREY = "#0072b2", "#bbbbbb"
 _RIGHT, _WRONG = "#009e73", "#d55e00"
 
 
-class Album:
-    """Draws predictions as they pass by; an image's label is known where its folder is named like a class."""
+def read_predictions(table: Path) -> Iterator[Prediction]:
+    """What a table of predictions says, row by row."""
+    read = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": pd.read_parquet}
+    frame = read[table.suffix.lower()](table)
+    n_ranks = sum(name.startswith("label_") for name in frame.columns)
+    for row in frame.to_dict("records"):
+        ranks = [(row[f"label_{rank}"], row[f"probability_{rank}"]) for rank in range(1, n_ranks + 1)]
+        yield Prediction(row["file"], row["label"], tuple((n, float(p)) for n, p in ranks if n), row["error"])
 
-    def __init__(self, folder: Path, class_names: Sequence[str]) -> None:
+
+def _read_csv(table: Path) -> pd.DataFrame:
+    # A class may be called "nan", or "1".
+    names = pd.read_csv(table, nrows=0).columns
+    texts = {name: str for name in names if "probability" not in name}
+    return pd.read_csv(table, dtype=texts, keep_default_na=False)
+
+
+def _read_jsonl(table: Path) -> pd.DataFrame:
+    return pd.read_json(table, lines=True, dtype=False)
+
+
+class Album:
+    """Draws predictions; an image's label is known where its folder is named like a class."""
+
+    def __init__(self, folder: Path) -> None:
         """The folder is made, and must be writable."""
         self._folder = folder
-        self._class_names = frozenset(class_names)
+        self._class_names: frozenset[str] = frozenset()
         self._n_drawn = 0
         self._n_labelled = 0
         self._mistakes: list[tuple[float, str, Prediction]] = []
@@ -41,8 +63,9 @@ class Album:
         except OSError as error:
             raise InputError(f"pictures {folder} cannot be made a folder ({error.strerror})") from error
 
-    def watch(self, predictions: Iterable[Prediction]) -> Iterator[Prediction]:
-        """Pass the predictions on, drawing the first `MAX_PICTURES` and keeping the most confident mistakes."""
+    def draw(self, predictions: Iterable[Prediction], class_names: Sequence[str]) -> str:
+        """Draw the first `MAX_PICTURES` and a sheet of the most confident mistakes; says in words what was drawn."""
+        self._class_names = frozenset(class_names)
         for prediction in predictions:
             if not prediction.error:
                 label = self._label(prediction)
@@ -51,10 +74,6 @@ class Album:
                     self._n_drawn += 1
                     name = f"{self._n_drawn:03d}-{Path(prediction.file).stem}.png"
                     draw_prediction(prediction, label).savefig(self._folder / name)
-            yield prediction
-
-    def close(self) -> str:
-        """Draw the sheet of mistakes if there are any; returns what was drawn, in words."""
         drawn = f"{self._n_drawn} pictures in {self._folder}"
         if not self._n_labelled:
             return drawn

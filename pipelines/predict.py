@@ -3,7 +3,7 @@
     mlflow run . -e predict -P model=models:/eurosat@champion -P images=photos -P output=predictions.csv
 
 Batch inference by onnxruntime: label, probability and the next classes per file. Unreadable files are listed in the
-output with the reason, and make the exit code 2.
+output with the reason, and make the exit code 2. The same command, given again after an interruption, continues there.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from pathlib import Path
 from pipelines.cli import run_command_line
 from tl_core.recipes import check_range
 
-OUTPUT_KINDS = (".csv", ".parquet")
-
 
 @dataclass(frozen=True, kw_only=True)
 class PredictConfig:
@@ -25,19 +23,24 @@ class PredictConfig:
     model: str
     """An .onnx file, or a registered model such as models:/transfer-lab@champion."""
     images: str
-    """Folder of images, at any depth, or one image."""
+    """A folder (at any depth), a glob, a .csv or .parquet file with a column of paths, a .zip or .tar, or one image."""
     output: str = "predictions.csv"
-    """The .csv or .parquet file to write."""
+    """The .csv, .jsonl or .parquet file to write."""
+    path_column: str = "path"
+    """The column of paths, where `images` is a table."""
     top_k: int = 5
     """Classes to list per image."""
-    batch_size: int = 64
+    min_probability: float = 0.0
+    """No label is given where the best class is less probable."""
+    batch_size: int = 16
     """Images per call of the model."""
     pictures: str = ""
     """Folder for pictures: images with their probabilities, and the most confident mistakes where labels are known."""
 
     def __post_init__(self) -> None:
         check_range("top_k", self.top_k, 1, 10_000)
-        check_range("batch_size", self.batch_size, 1, 100_000)
+        check_range("min_probability", self.min_probability, 0, 1)
+        check_range("batch_size", self.batch_size, 1, 10_000)
 
 
 def run(config: PredictConfig) -> str:
@@ -49,37 +52,46 @@ def run(config: PredictConfig) -> str:
     import mlflow
     from tqdm import tqdm
 
-    from pipelines.pictures import Album
+    from pipelines.pictures import Album, read_predictions
     from pipelines.tracking import tracked_run
     from registry.versions import resolve_onnx
-    from serving.batch import check_output, find_images, predict_files, write_csv, write_parquet
+    from serving.batch import Options
+    from serving.job import check_output, write_predictions
     from serving.model import OnnxClassifier
+    from serving.sources import open_source
     from tl_core.errors import InputError
-    from tl_core.preprocess import is_image_name
 
     with tracked_run("predict", config) as run_id:
         output = Path(config.output)
-        check_output(output, OUTPUT_KINDS)
-        model = OnnxClassifier.load(resolve_onnx(config.model))
-        images = Path(config.images)
-        files = [images] if is_image_name(images.name) and images.is_file() else find_images(images)
-        album = Album(Path(config.pictures), model.class_names) if config.pictures else None
+        check_output(output)
+        album = Album(Path(config.pictures)) if config.pictures else None
+        model = OnnxClassifier.load(resolve_onnx(config.model), n_threads=1)
+        options = Options(config.top_k, config.min_probability, config.batch_size)
         started = time.perf_counter()
-        predictions = predict_files(model, files, config.top_k, config.batch_size)
-        write = write_csv if output.suffix.lower() == ".csv" else write_parquet
-        predictions = album.watch(predictions) if album else predictions
-        progress = tqdm(predictions, total=len(files), desc="predict", unit="image", disable=None)
-        unreadable = write(progress, output, config.top_k)
-        seconds = time.perf_counter() - started
-        metrics = {"n_images": len(files), "n_unreadable": unreadable, "images_per_second": len(files) / seconds}
-        mlflow.log_metrics(metrics)
+        with (
+            open_source(config.images, config.path_column) as source,
+            tqdm(total=source.count, desc="predict", unit=" images", disable=None) as progress,
+        ):
+            outcome = write_predictions(model, source, output, options, progress.update)
+        speed = (outcome.files - outcome.resumed) / (time.perf_counter() - started)
+        mlflow.log_metrics(
+            {
+                "n_images": outcome.files,
+                "n_resumed": outcome.resumed,
+                "n_unreadable": outcome.unreadable,
+                "n_abstained": outcome.abstained,
+                "images_per_second": speed,
+            }
+        )
         mlflow.log_artifact(str(output))
         if album:
-            print(album.close())
+            print(album.draw(read_predictions(output), model.class_names))
             mlflow.log_artifacts(config.pictures, "pictures")
-        print(f"predict {run_id}: {len(files):,} images, {len(files) / seconds:,.0f} images/s, written to {output}")
-    if unreadable:
-        raise InputError(f"{unreadable} of {len(files)} images could not be read; {output} lists them with the reason")
+        print(f"predict {run_id}: {outcome.files:,} images, {speed:,.0f} images/s, written to {output}")
+    if outcome.unreadable:
+        raise InputError(
+            f"{outcome.unreadable} of {outcome.files} images could not be read; {output} lists them with the reason"
+        )
     return run_id
 
 

@@ -2,16 +2,23 @@
 
     mlflow run . -e register -P export_run=<id> -P finetune_run=<id> -P name=eurosat
 
-Registers the exported file as `@challenger`. It becomes `@champion` if there is none yet, or if its accuracy on the
-same episodes is not worse than the champion's by more than the tolerance; the decision is logged with its reason.
+Registers the exported file as `@challenger`. It becomes `@champion` if it holds parity and its budgets, and if there is
+none yet or its accuracy on the same episodes is not worse than the champion's by more than the tolerance. The decision
+is logged with its reason, whatever it is; `rollback` takes a promotion back.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pipelines.cli import run_command_line
 from tl_core.recipes import check_range
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+    from registry.gate import Decision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,40 +34,65 @@ class RegisterConfig:
     tolerance: float = 0.01
     """Accuracy, as a fraction, that a challenger may at worst lose against the champion."""
 
+    max_megabytes: float = 0.0
+    """Size that a champion's file may have; 0 is any."""
+    max_latency_ms: float = 0.0
+    """Milliseconds that a champion may take for one image file, as `export` measured them; 0 is any number."""
+
     def __post_init__(self) -> None:
         check_range("tolerance", self.tolerance, 0, 1)
+        check_range("max_megabytes", self.max_megabytes, 0, 1e9)
+        check_range("max_latency_ms", self.max_latency_ms, 0, 1e9)
 
 
 def run(config: RegisterConfig) -> str:
     """Register, decide and log; returns the run's id."""
     import mlflow
 
-    from pipelines.evidence import describe, load_evidence
+    from pipelines.evidence import evidence_tags, write_version_card
     from pipelines.networks import ONNX_ARTIFACT
     from pipelines.provenance import check_same_origin
-    from pipelines.tracking import fetch_artifact, find_run, tracked_run
-    from registry.gate import Decision, decide
-    from registry.versions import NewVersion, champion_of, promote, register_challenger
+    from pipelines.tracking import fetch_artifact, find_run, promotion_lock, tracked_run
+    from registry.versions import NewVersion, champion_of, reachable_registry, register_challenger
 
     with tracked_run("register", config) as run_id:
         export_run = find_run(config.export_run, "export")
         finetune_run = find_run(config.finetune_run, "finetune")
         check_same_origin(finetune_run, find_run(export_run.data.params["fit_run"], "fit"))
-        champion = champion_of(config.name)
-        if champion is None:
-            decision = Decision(True, "there was no champion")
-        else:
-            evidence = load_evidence(champion.tags.get("finetune_run", ""))
-            decision = decide(load_evidence(config.finetune_run), evidence, config.tolerance)
-        tags = {"export_run": config.export_run, "finetune_run": config.finetune_run, "gate": decision.reason}
         path = fetch_artifact(config.export_run, ONNX_ARTIFACT)
-        version = register_challenger(config.name, NewVersion(path, describe(finetune_run), tags))
-        if decision.promote:
-            promote(config.name, version.version)
-        mlflow.set_tags({"gate": decision.reason, "promoted": decision.promote, "version": version.version})
+        card, tags = write_version_card(config.name, finetune_run, path), evidence_tags(export_run, finetune_run)
+        with reachable_registry():
+            champion_of(config.name)  # a registry that is down is noticed before anything is written
+            version = register_challenger(config.name, NewVersion(path, card, tags)).version
+            with promotion_lock():
+                decision = _decide(config, export_run, version)
+            logged = {"gate": decision.reason, "promoted": str(decision.promote)}
+            for key, value in logged.items():
+                mlflow.MlflowClient().set_model_version_tag(config.name, version, key, value)
+        mlflow.set_tags({**logged, "version": version})
+        mlflow.log_text(card, "card.md")
         verdict = "is now @champion" if decision.promote else "stays @challenger"
-        print(f"register {run_id}: {config.name} version {version.version} {verdict}: {decision.reason}")
+        print(f"register {run_id}: {config.name} version {version} {verdict}: {decision.reason}")
     return run_id
+
+
+def _decide(config: RegisterConfig, export_run: Run, version: str) -> Decision:
+    """Compare a version with the champion as it is now, and promote it where the gate says so."""
+    from pipelines.evidence import load_evidence, measured_of
+    from registry.gate import Budgets, Decision, check_file, decide, decide_first
+    from registry.versions import champion_of, promote
+
+    decision = check_file(measured_of(export_run), Budgets(config.max_megabytes, config.max_latency_ms))
+    champion = champion_of(config.name)
+    if decision.promote:
+        challenger = load_evidence(config.finetune_run)
+        if champion is None:
+            decision = decide_first(challenger)
+        else:
+            decision = decide(challenger, load_evidence(champion.tags.get("finetune_run", "")), config.tolerance)
+    if decision.promote and not promote(config.name, version, champion):
+        return Decision(False, "another version became champion while this one was compared; register it again")
+    return decision
 
 
 if __name__ == "__main__":

@@ -83,6 +83,13 @@ def _close_runs_of_dead_processes(experiment: str) -> None:
 
 
 @contextmanager
+def promotion_lock() -> Iterator[None]:
+    """Let one process at a time ask who is champion and change it: MLflow's aliases cannot be swapped atomically."""
+    with FileLock(STORE / ".promotion.lock"):
+        yield
+
+
+@contextmanager
 def tracked_run(kind: str, config: Any, name: str = "") -> Iterator[str]:
     """Open a run of one kind, nested under the active one, and close it whatever happens; yields its id.
 

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 
 from pipelines.figures import Curve, draw_confusion, draw_curves
-from pipelines.networks import CLASSIFIER_ARTIFACT, N_SAMPLES, SAMPLES_ARTIFACT
+from pipelines.networks import CLASSIFIER_ARTIFACT, N_SAMPLES, SAMPLE_FILES_ARTIFACT, SAMPLES_ARTIFACT
 from pipelines.tracking import log_series
 from tl_core.classifier import save_classifier
-from tl_core.datasets import ImageDataset
+from tl_core.datasets import ImageDataset, copy_files
 from tl_core.image_scores import Interval, wilson
 from tl_core.scoring import count_confusions, score_predictions
 from tl_core.splits import ClassSplit
@@ -81,12 +81,14 @@ class TrainLog:
         series = {name: [point[name] for point in points] for name in CURVES}
         log_series(series)
         mlflow.log_figure(draw_curves([Curve("", **_by_field(series))]), "curves.png")
-        names = self._dataset.class_names
-        counts = count_confusions(chosen.predictions.labels, chosen.predictions.predictions, len(names))
-        mlflow.log_figure(draw_confusion(counts, names, "test images"), "confusion.png")
+        classes = self._dataset.class_names
+        counts = count_confusions(chosen.predictions.labels, chosen.predictions.predictions, len(classes))
+        mlflow.log_figure(draw_confusion(counts, classes, "test images"), "confusion.png")
         self._table(chosen.predictions).to_parquet(self._folder / PREDICTIONS_ARTIFACT)
-        samples = np.random.default_rng(0).permutation(self._split.train)[:N_SAMPLES]
-        np.savez_compressed(self._folder / SAMPLES_ARTIFACT, images=self._dataset.images[np.sort(samples)])
+        samples = np.sort(np.random.default_rng(0).permutation(self._split.train)[:N_SAMPLES])
+        np.savez_compressed(self._folder / SAMPLES_ARTIFACT, images=self._dataset.images[samples])
+        names = [self._dataset.file_names[row] for row in samples]
+        copy_files(self._dataset.name, names, self._folder / SAMPLE_FILES_ARTIFACT)
         mlflow.log_artifacts(str(self._folder))
         return chosen.accuracy
 

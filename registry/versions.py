@@ -1,32 +1,48 @@
-"""Versions of a registered model: `@challenger` is the newest, `@champion` the trusted one."""
+"""Versions of a registered model: `@challenger` is the newest, `@champion` the trusted one.
+
+MLflow's aliases keep no history. Each champion therefore remembers, in a tag, which version it followed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import mlflow
-import onnx
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from mlflow.models import ModelSignature
-from mlflow.types import Schema, TensorSpec
+from mlflow.models import Model
 
+from registry import saving
 from tl_core.errors import InputError
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 
-_REQUIREMENTS = ["mlflow", "onnx", "onnxruntime", "numpy"]
+FOLLOWED = "followed"
+"""Tag of a champion: the version that was champion before it; empty if there was none."""
+
+_ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
 @dataclass(frozen=True)
 class NewVersion:
-    """What goes into a version: the file, where it came from, and the words about it."""
+    """What goes into a version: the file, the words about it, and its evidence."""
 
     onnx_path: Path
     description: str
     tags: Mapping[str, str]
+
+
+@contextmanager
+def reachable_registry() -> Iterator[None]:
+    """Turn any trouble with the registry into one sentence: what could not be asked was not promoted."""
+    try:
+        yield
+    except MlflowException as error:
+        reason = " ".join(str(error.message).split())[:300]
+        raise InputError(f"the registry {mlflow.get_registry_uri()} refused or did not answer ({reason})") from error
 
 
 def champion_of(name: str) -> ModelVersion | None:
@@ -34,7 +50,7 @@ def champion_of(name: str) -> ModelVersion | None:
     try:
         return mlflow.MlflowClient().get_model_version_by_alias(name, CHAMPION)
     except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+        if error.error_code in _ABSENT:
             return None
         raise
 
@@ -45,28 +61,66 @@ def register_challenger(name: str, new: NewVersion) -> ModelVersion:
     Raises:
         InputError: MLflow does not accept the name.
     """
-    model = onnx.load(new.onnx_path)
-    info = mlflow.onnx.log_model(
-        model,
-        name="classifier",
-        signature=_signature(model),
-        pip_requirements=_REQUIREMENTS,
-        onnx_execution_providers=["CPUExecutionProvider"],
-        save_as_external_data=False,
-    )
+    info = Model.log(artifact_path=None, name="classifier", flavor=saving, onnx_path=new.onnx_path)
+    version = create_version(name, info.model_uri, new.description, new.tags)
+    mlflow.MlflowClient().set_registered_model_alias(name, CHALLENGER, version.version)
+    return version
+
+
+def create_version(name: str, source: str, description: str, tags: Mapping[str, str]) -> ModelVersion:
+    """Make what lies at a URI the newest version of a registered model, with the active run as its origin.
+
+    Raises:
+        InputError: MLflow does not accept the name.
+    """
     client = mlflow.MlflowClient()
     try:
         client.create_registered_model(name)
     except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+        if error.error_code == "INVALID_PARAMETER_VALUE":
             raise InputError(f"no model can be registered as {name!r} ({error.message})") from error
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
     run = mlflow.active_run()
     assert run is not None
-    version = client.create_model_version(
-        name, info.model_uri, run_id=run.info.run_id, description=new.description, tags=dict(new.tags)
-    )
-    client.set_registered_model_alias(name, CHALLENGER, version.version)
-    return version
+    return client.create_model_version(name, source, run_id=run.info.run_id, description=description, tags=dict(tags))
+
+
+def promote(name: str, version: str, champion: ModelVersion | None) -> bool:
+    """Make a version the champion, unless the champion is no longer the one that it was compared with.
+
+    Returns:
+        Whether it is the champion now.
+    """
+    client = mlflow.MlflowClient()
+    if _number(champion_of(name)) != _number(champion):
+        return False
+    client.set_model_version_tag(name, version, FOLLOWED, _number(champion))
+    client.set_registered_model_alias(name, CHAMPION, version)
+    return _number(champion_of(name)) == str(version)
+
+
+def roll_back(name: str) -> tuple[str, str]:
+    """Make the champion before the present one champion again; returns the numbers of both, the present one first.
+
+    Raises:
+        InputError: there is no champion, none before it, or that version is gone.
+    """
+    client = mlflow.MlflowClient()
+    champion = champion_of(name)
+    if champion is None:
+        raise InputError(f"{name} has no champion, so there is nothing to roll back")
+    previous = champion.tags.get(FOLLOWED, "")
+    if not previous:
+        raise InputError(f"champion version {champion.version} of {name} is the first; there is none to go back to")
+    try:
+        client.get_model_version(name, previous)
+    except MlflowException as error:
+        if error.error_code not in _ABSENT:
+            raise
+        raise InputError(f"version {previous} of {name}, the champion before, is no longer there") from error
+    client.set_registered_model_alias(name, CHAMPION, previous)
+    return _number(champion), previous
 
 
 def resolve_onnx(model: str) -> Path:
@@ -81,22 +135,11 @@ def resolve_onnx(model: str) -> Path:
         folder = Path(mlflow.artifacts.download_artifacts(model))
     except (MlflowException, OSError) as error:
         raise InputError(f"no registered model {model} in {mlflow.get_tracking_uri()} ({error})") from error
-    files = sorted(folder.glob("*.onnx"))
+    files = sorted(folder.rglob("*.onnx"))
     if len(files) != 1:
         raise InputError(f"{model} holds {len(files)} .onnx files; exactly one is expected")
     return files[0]
 
 
-def promote(name: str, version: str) -> None:
-    """Make a version the champion."""
-    mlflow.MlflowClient().set_registered_model_alias(name, CHAMPION, version)
-
-
-def _signature(model: onnx.ModelProto) -> ModelSignature:
-    import numpy as np
-
-    size = model.graph.input[0].type.tensor_type.shape.dim[1].dim_value
-    n_classes = model.graph.output[0].type.tensor_type.shape.dim[1].dim_value
-    images = TensorSpec(np.dtype(np.uint8), (-1, size, size, 3), "images")
-    probabilities = TensorSpec(np.dtype(np.float32), (-1, n_classes), "probabilities")
-    return ModelSignature(Schema([images]), Schema([probabilities]))
+def _number(version: ModelVersion | None) -> str:
+    return "" if version is None else str(version.version)

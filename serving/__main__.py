@@ -1,37 +1,102 @@
-"""Predict a folder of images: `python -m serving model.onnx images/ predictions.csv`.
+"""Predict images: `python -m serving model.onnx images/ predictions.csv`.
 
 Needs onnxruntime, numpy and Pillow, nothing else. Exit code 2 if the input is at fault or any image unreadable.
+The same command, given again after an interruption, continues where it stopped.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
-from serving.batch import check_output, find_images, predict_files, write_csv
+from serving.batch import DEFAULT_BATCH_SIZE, Options
+from serving.job import Outcome, check_output, write_predictions
 from serving.model import OnnxClassifier
+from serving.sources import open_source
 from tl_core.errors import InputError
 
+_SECONDS_BETWEEN_LINES = 5
 
-def main() -> int:
+
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run from the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m serving", description="Predict a folder of images.")
-    parser.add_argument("model", type=Path, help="an .onnx file that `export` wrote")
-    parser.add_argument("images", type=Path, help="a folder with png, jpg, webp or bmp files, at any depth")
-    parser.add_argument("output", type=Path, help="the .csv file to write")
-    parser.add_argument("--top_k", type=int, choices=range(1, 101), metavar="1..100", default=5, help="classes to list")
-    arguments = parser.parse_args()
+    given = _parser().parse_args(arguments)
+    options = Options(given.top_k, given.min_probability, given.batch_size, given.workers)
     try:
-        check_output(arguments.output, [".csv"])
-        model = OnnxClassifier.load(arguments.model)
-        files = find_images(arguments.images)
-        unreadable = write_csv(predict_files(model, files, arguments.top_k), arguments.output, arguments.top_k)
+        check_output(given.output)
+        model = OnnxClassifier.load(given.model, n_threads=1)
+        with open_source(given.images, given.path_column) as source:
+            progress = _Progress(source.count)
+            outcome = write_predictions(model, source, given.output, options, progress.add)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"{len(files)} images, {unreadable} unreadable: {arguments.output}")
-    return 2 if unreadable else 0
+    except KeyboardInterrupt:
+        print("error: interrupted; the same command continues where it stopped", file=sys.stderr)
+        return 130
+    print(f"{summary(outcome)}: {given.output}")
+    return 2 if outcome.unreadable else 0
+
+
+def summary(outcome: Outcome) -> str:
+    """What became of a job, in one line."""
+    text = f"{outcome.files:,} images, {outcome.unreadable:,} unreadable"
+    text += f", {outcome.abstained:,} without label" if outcome.abstained else ""
+    return text + (f", {outcome.resumed:,} of an earlier call" if outcome.resumed else "")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m serving", description="Predict what images show.")
+    add = parser.add_argument
+    add("model", type=Path, help="an .onnx file that `export` wrote")
+    add(
+        "images",
+        help="a folder (at any depth), a glob, a .csv or .parquet table of paths, a .zip or .tar, or one image",
+    )
+    add("output", type=Path, help="the .csv, .jsonl or .parquet file to write (parquet needs pyarrow)")
+    add("--top_k", type=_whole_number, default=5, help="classes to list")
+    add("--min_probability", type=_probability, default=0.0, help="below it no label is given")
+    add("--path_column", default="path", help="the column of paths in a .csv or .parquet file")
+    add("--batch_size", type=_whole_number, default=DEFAULT_BATCH_SIZE, help="images per call of the model")
+    add("--workers", type=_whole_number, default=0, help="batches in work at once; by default one per core")
+    return parser
+
+
+def _whole_number(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= 10_000:
+        raise argparse.ArgumentTypeError(f"{text} is not from 1 to 10000")
+    return number
+
+
+def _probability(text: str) -> float:
+    number = float(text)
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not from 0 to 1")
+    return number
+
+
+class _Progress:
+    """A line now and then: so many done, so fast, so long to go."""
+
+    def __init__(self, total: int) -> None:
+        self._total, self._done = total, 0
+        self._started = self._last = time.monotonic()
+
+    def add(self, n_files: int) -> None:
+        """Count finished files."""
+        self._done += n_files
+        now = time.monotonic()
+        if now - self._last >= _SECONDS_BETWEEN_LINES:
+            self._last = now
+            speed = self._done / (now - self._started)
+            left = math.ceil((self._total - self._done) / speed)
+            line = f"{self._done:,} of {self._total:,} images, {speed:,.0f} images/s, {left:,} s left"
+            print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -20,9 +21,14 @@ _METADATA = ("class_names", "image_size", "resize_rule")
 
 @dataclass(frozen=True)
 class OnnxClassifier:
-    """A loaded file: call `predict` with decoded images."""
+    """A loaded file: call `predict` with decoded images.
+
+    Attributes:
+        fingerprint: SHA-256 of the file.
+    """
 
     session: Any
+    fingerprint: str
     class_names: tuple[str, ...]
     image_size: int
     resize_rule: ResizeRule
@@ -48,10 +54,20 @@ class OnnxClassifier:
             raise InputError(f"{path} was not written by this project: its metadata lacks {', '.join(missing)}")
         class_names, image_size, rule = _parse(path, metadata)
         expected = [[image_size, image_size, 3], len(class_names)]
-        graph = [session.get_inputs()[0].shape[1:], session.get_outputs()[0].shape[-1]]
+        given = session.get_inputs()[0]
+        if (given.name, given.type) != ("images", "tensor(uint8)"):
+            raise InputError(f"{path} takes {given.type} {given.name!r}; needed is tensor(uint8) 'images'")
+        graph = [given.shape[1:], session.get_outputs()[0].shape[-1]]
         if graph != expected:
             raise InputError(f"{path} has damaged metadata (they say {expected}, the graph says {graph})")
-        return cls(session, class_names, image_size, rule)
+        with path.open("rb") as file:
+            fingerprint = hashlib.file_digest(file, "sha256").hexdigest()
+        return cls(session, fingerprint, class_names, image_size, rule)
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """All that the file says of itself."""
+        return dict(self.session.get_modelmeta().custom_metadata_map)
 
     def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Probabilities of decoded images.

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from tl_core.augment import dihedral_view, fixed_views, to_float
 from tl_core.backbones import BackboneSpec, build_backbone, n_features
 from tl_core.errors import InputError
+from tl_core.heads import average_views
+from tl_core.recipes import check_range
 from tl_core.train_heads import build_head
 
 _WEIGHTS, _DESCRIPTION = "weights.safetensors", "description.json"
@@ -37,24 +39,33 @@ class Normalise(nn.Module):
 
 
 class Classifier(nn.Module):
-    """uint8 images (n, h, w, 3) to logits (n, n_classes), of one or several views of each image."""
+    """uint8 images (n, h, w, 3) to logits (n, n_classes), of one or several views of each image.
 
-    def __init__(self, spec: BackboneSpec, backbone: nn.Module, head: nn.Module, test_views: str = "none") -> None:
+    The logits are divided by a temperature (Guo et al., 2017), which changes how sure an answer is and never which.
+    """
+
+    def __init__(
+        self,
+        spec: BackboneSpec,
+        backbone: nn.Module,
+        head: nn.Module,
+        test_views: str = "none",
+        temperature: float = 1.0,
+    ) -> None:
         super().__init__()
+        check_range("temperature", temperature, 1e-3, 1e3)
         self.normalise = Normalise(spec)
         self.backbone = backbone
         self.head = head
         self.views = fixed_views(test_views)
+        self.temperature: Tensor
+        self.register_buffer("temperature", torch.tensor(temperature), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """uint8 (n, h, w, 3) to logits (n, n_classes)."""
         pixels = self.normalise(to_float(images))
-        return average_views(torch.stack([self.head(self.backbone(dihedral_view(pixels, v))) for v in self.views]))
-
-
-def average_views(logits: Tensor) -> Tensor:
-    """Logits of the mean probability over the first axis: (n_views, n, n_classes) to (n, n_classes)."""
-    return logits[0] if len(logits) == 1 else logits.log_softmax(2).logsumexp(0)
+        views = torch.stack([self.head(self.backbone(dihedral_view(pixels, v))) for v in self.views])
+        return average_views(views) / self.temperature
 
 
 @dataclass(frozen=True)
@@ -66,6 +77,7 @@ class ClassifierDescription:
     head: str
     """Its kind, a name that `build_head` knows."""
     test_views: str = "none"
+    temperature: float = 1.0
 
 
 def save_backbone(backbone: nn.Module, spec: BackboneSpec, folder: Path) -> None:
@@ -100,7 +112,7 @@ def load_classifier(folder: Path) -> tuple[Classifier, ClassifierDescription]:
     spec = description.backbone
     backbone = build_backbone(spec, seed=0)
     head = build_head(description.head, n_features(backbone, spec), len(description.class_names))
-    classifier = Classifier(spec, backbone, head, description.test_views)
+    classifier = Classifier(spec, backbone, head, description.test_views, description.temperature)
     _load_weights(classifier, folder)
     return classifier.eval(), description
 
@@ -117,7 +129,8 @@ def _parse(fields: dict[str, Any], build: Callable[[dict[str, Any]], Parsed]) ->
 
 def _classifier_description(fields: dict[str, Any]) -> ClassifierDescription:
     spec, names = _backbone_spec(fields["backbone"]), tuple(fields["class_names"])
-    return ClassifierDescription(spec, names, fields["head"], fields["test_views"])
+    temperature = float(fields.get("temperature", 1.0))  # classifiers of earlier versions have none
+    return ClassifierDescription(spec, names, fields["head"], fields["test_views"], temperature)
 
 
 def _backbone_spec(fields: dict[str, Any]) -> BackboneSpec:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,6 +98,15 @@ def load_dataset(
         decoded=cached.decoded,
         parts=tuple(part_of[name] for name in cached.index.names),
     )
+
+
+def copy_files(spec: str, names: Sequence[str], target: Path, cache_dir: Path | None = None) -> None:
+    """Copy some of a spec's files, by their `file_names` and as they are, into a new zip."""
+    listing = list_images(spec, (cache_dir or default_cache_dir()) / "data")
+    with listing.open() as read, zipfile.ZipFile(target, "w") as archive:
+        for name in names:
+            # A zip's names are text; bytes that are none are written out.
+            archive.writestr(name.encode("utf-8", "backslashreplace").decode(), read(name))
 
 
 def refuse_unreadable(spec: str, files: Sequence[UnreadableFile], n_files: int) -> None:

@@ -23,13 +23,13 @@ from torch.nn import functional as F
 from tl_core.activations import FrozenActivations
 from tl_core.augment import fixed_views, has_random_views
 from tl_core.backbones import BackboneSpec, n_features
-from tl_core.classifier import Classifier, Normalise, average_views
+from tl_core.classifier import Classifier, Normalise
 from tl_core.datasets import ImageDataset
 from tl_core.devices import pick_dtype
 from tl_core.episodes import Episode
 from tl_core.errors import InputError
 from tl_core.freezing import SplitBackbone, split_backbone
-from tl_core.heads import FewShotHead, find_temperatures, probe_episodes, propagate_labels
+from tl_core.heads import FewShotHead, average_views, find_temperatures, probe_episodes, propagate_labels
 from tl_core.lr_finder import N_STEPS, RATES, lr_range_test
 from tl_core.recipes import FinetuneRecipe
 from tl_core.splits import Indices
@@ -144,7 +144,14 @@ class Finetuner:
         # As many passes over the images as in an episode.
         steps = recipe.steps * math.ceil(len(rows) / MAX_BATCH)
         network = self._train(cut, rows, self.dataset.labels[rows], replace(recipe, steps=steps), seed)
-        return Classifier(self.spec, self.backbone, network[1], recipe.test_views).cpu().eval()
+        temperature = self._temperature(cut, rows, recipe, seed) if recipe.temperature == "cv" else 1.0
+        return Classifier(self.spec, self.backbone, network[1], recipe.test_views, temperature).cpu().eval()
+
+    def _temperature(self, cut: _Cut, rows: Indices, recipe: FinetuneRecipe, seed: int) -> float:
+        views = _support_views(cut.activations, rows, recipe, torch.Generator().manual_seed(seed))
+        labels = torch.from_numpy(self.dataset.labels[rows]).to(self.device)
+        head = (recipe.head_start, recipe.l2, recipe.label_smoothing)
+        return float(find_temperatures(views[None], labels[None], *head))
 
     def settle_max_lr(self, supports: Iterable[Support], recipe: FinetuneRecipe) -> FinetuneRecipe:
         """The recipe itself, or where its `max_lr` is `auto` with what range tests on some support sets say.
@@ -213,20 +220,20 @@ class Finetuner:
         ]
         logits = self._judge(views, labels, torch.stack(query_views, dim=2), recipe).cpu()
         seconds = (time.perf_counter() - started) / len(episodes)
-        for episode, of_views in zip(episodes, logits, strict=True):
-            yield _score(episode, average_views(of_views.transpose(0, 1)), seconds)
+        for episode, of_one in zip(episodes, logits, strict=True):
+            yield _score(episode, of_one, seconds)
 
     def _judge(self, support: Tensor, labels: Tensor, queries: Tensor, recipe: FinetuneRecipe) -> Tensor:
-        """Logits (b, m, n_views, n_classes) of queries (b, m, n_views, d), from every view of support (b, n, v, d)."""
+        """Logits (b, m, n_classes) of queries (b, m, n_views, d), from every view of support (b, n, n_views, d)."""
         if recipe.transductive == "label_propagation":
-            return propagate_labels(support.mean(2), labels, queries.mean(2))[:, :, None]
+            return propagate_labels(support.mean(2), labels, queries.mean(2))
         head = (recipe.head_start, recipe.l2, recipe.label_smoothing)
         of_views = labels.repeat_interleave(support.shape[2], dim=1)
         logits = probe_episodes(support.flatten(1, 2), of_views, queries.flatten(1, 2), *head)
+        averaged = average_views(logits.unflatten(1, queries.shape[1:3]).movedim(2, 0))
         if recipe.temperature == "cv":
-            logits = logits / find_temperatures(support, labels, *head)[:, None, None]
-        by_image: Tensor = logits.unflatten(1, queries.shape[1:3])
-        return by_image
+            averaged = averaged / find_temperatures(support, labels, *head)[:, None, None]
+        return averaged
 
     def _cut(self, recipe: FinetuneRecipe) -> _Cut:
         cut = self._find_cut(recipe)
@@ -276,13 +283,13 @@ class Finetuner:
         views = _support_views(cut.activations, rows, recipe, generator)
         targets = torch.from_numpy(labels).to(self.device)
         head = FewShotHead(recipe.head, self._n_features, int(labels.max()) + 1).to(self.device)
-        features = _suffix_features(cut.split.suffix, views)
-        of_views = targets.repeat_interleave(views.shape[1])
-        head.start(features, of_views, recipe.head_start, recipe.l2, recipe.label_smoothing)
-        if recipe.temperature == "cv":
-            by_image = features.unflatten(0, views.shape[:2])[None]
-            settings = (recipe.head_start, recipe.l2, recipe.label_smoothing)
-            head.divide(find_temperatures(by_image, targets[None], *settings))
+        head.start(
+            _suffix_features(cut.split.suffix, views),
+            targets.repeat_interleave(views.shape[1]),
+            recipe.head_start,
+            recipe.l2,
+            recipe.label_smoothing,
+        )
         return nn.Sequential(cut.split.suffix, head), _draw_batches(views, targets, recipe.steps, generator)
 
     def _options(self, recipe: FinetuneRecipe, max_lr: float) -> FitOptions:

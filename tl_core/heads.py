@@ -55,12 +55,6 @@ class FewShotHead(nn.Module):
         return F.normalize(centred, dim=1) if self.kind == "cosine" else centred / self.scale
 
     @torch.no_grad()
-    def divide(self, temperature: Tensor) -> None:
-        """Divide all logits of a linear head by a temperature."""
-        self.weight.div_(temperature)
-        self.bias.div_(temperature)
-
-    @torch.no_grad()
     def start(self, features: Tensor, labels: Tensor, how: HeadStart, l2: float, label_smoothing: float = 0.0) -> None:
         """Set the head by the support images' features (n, n_inputs) and int64 labels (n,).
 
@@ -137,9 +131,10 @@ def find_temperatures(
             l2,
             label_smoothing,
         ).unflatten(1, (len(held), -1))  # (b, held, n_views, n_classes)
-        by_scale = (logits[:, None] * scales[:, None, None, None]).log_softmax(4)
-        right = labels[:, None, held, None, None].expand(-1, len(scales), -1, logits.shape[2], 1)
-        log_probabilities[:, :, held] = by_scale.gather(4, right)[..., 0].logsumexp(3)
+        judged = average_views(logits.movedim(2, 0))
+        by_scale = (judged[:, None] * scales[:, None, None]).log_softmax(3)
+        right = labels[:, None, held, None].expand(-1, len(scales), -1, 1)
+        log_probabilities[:, :, held] = by_scale.gather(3, right)[..., 0]
     best = log_probabilities.sum(2).argmax(1)
     return 1 / scales[best]
 
@@ -176,6 +171,11 @@ def propagate_labels(support: Tensor, labels: Tensor, queries: Tensor) -> Tensor
     sources = F.pad(sources, (0, 0, 0, queries.shape[1]))
     arrived: Tensor = torch.linalg.solve(itself.to(points.dtype) - SPREAD * spread, sources)
     return arrived[:, support.shape[1] :].clamp(min=1e-12).log()
+
+
+def average_views(logits: Tensor) -> Tensor:
+    """Logits of the mean probability over the first axis: (n_views, ..., n_classes) to (..., n_classes)."""
+    return logits[0] if len(logits) == 1 else logits.log_softmax(-1).logsumexp(0)
 
 
 def centre_and_scale(features: Tensor) -> tuple[Tensor, Tensor]:

@@ -23,7 +23,8 @@ import PIL
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from tl_core.data_specs import ImageEntry, ImageListing, Reader
+from tl_core.data_specs import ImageEntry, ImageListing
+from tl_core.image_files import Reader
 from tl_core.preprocess import PREPROCESS_VERSION, ResizeRule, UnreadableImageError, decode_image
 
 # Pixels decoded by other code are other pixels: serving would decode anew, and must agree.

@@ -119,21 +119,15 @@ def test_methods_are_scored_on_the_same_episodes_and_searched_on_others(line: tu
 
 def test_the_champion_loads_in_mlflow_and_agrees_with_predict(line: tuple[str, Path], tmp_path: Path) -> None:
     import mlflow
-    import onnxruntime
-
-    from tl_core.preprocess import decode_image
 
     output = tmp_path / "predictions.csv"
     predict.run(predict.PredictConfig(model=f"models:/{NAME}@champion", images=str(line[1]), output=str(output)))
     with output.open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 60
-    model = mlflow.onnx.load_model(f"models:/{NAME}@champion")
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    images = np.stack([decode_image(Path(row["file"]), 16) for row in rows])
-    (probabilities,) = session.run(None, {"images": images})
-    assert [sorted(COLOURS)[i] for i in probabilities.argmax(1)] == [row["label"] for row in rows]
-    assert [float(row["probability"]) for row in rows] == pytest.approx(probabilities.max(1).tolist(), abs=1e-5)
+    answers = mlflow.pyfunc.load_model(f"models:/{NAME}@champion").predict([row["file"] for row in rows])
+    assert list(answers["label"]) == [row["label"] for row in rows]
+    assert answers["probability"].tolist() == pytest.approx([float(row["probability"]) for row in rows], abs=1e-5)
     assert np.mean([row["label"] == Path(row["file"]).parent.name for row in rows]) > 0.9
 
 
@@ -146,6 +140,68 @@ def test_one_image_is_predicted_and_drawn(line: tuple[str, Path], tmp_path: Path
         (row,) = csv.DictReader(file)
     assert row["file"] == str(image)
     assert (album / "001-003.png").stat().st_size > 1000
+
+
+def test_the_file_says_of_itself_what_the_records_say(line: tuple[str, Path]) -> None:
+    from registry.versions import resolve_onnx
+    from serving.model import OnnxClassifier
+
+    says = OnnxClassifier.load(resolve_onnx(f"models:/{NAME}@champion")).metadata
+    scored, fitted = child_of_kind(line[0], "finetune", -1), child_of_kind(line[0], "fit")
+    pretrained = child_of_kind(line[0], "pretrain")
+    assert json.loads(says["class_names"]) == sorted(COLOURS)
+    assert (says["image_size"], says["resize_rule"], says["temperature"], says["opset"]) == ("16", "crop", "1.0", "20")
+    assert (says["backbone"], says["backbone_run"]) == ("resnet10_small", pretrained.info.run_id)
+    assert (says["fit_run"], says["finetune_run"]) == (fitted.info.run_id, scored.info.run_id)
+    assert json.loads(says["accuracy"]) == {
+        "mean": pytest.approx(scored.data.metrics["accuracy"]),
+        "ci95": pytest.approx(scored.data.metrics["accuracy_ci95"]),
+        "n_episodes": 4,
+    }
+    assert says["episodes"] == scored.data.tags["episodes"]
+    assert says["target_fingerprint"] == fitted.data.tags["target_fingerprint"]
+    assert says["source_fingerprint"] == pretrained.data.tags["source_fingerprint"]
+    assert says["version"]
+
+
+def test_a_file_that_does_not_answer_as_torch_does_is_not_kept_and_the_worst_image_named(
+    line: tuple[str, Path], tmp_path: Path
+) -> None:
+    import mlflow
+
+    from pipelines import export
+    from pipelines.networks import SAMPLES_ARTIFACT
+    from pipelines.tracking import fetch_artifact
+
+    fit_run = child_of_kind(line[0], "fit").info.run_id
+    path = fetch_artifact(fit_run, SAMPLES_ARTIFACT)
+    whole = path.read_bytes()
+    with np.load(path) as samples:
+        images = samples["images"]
+    images[7] = 255 - images[7]  # torch is now shown another picture than the file holds
+    np.savez_compressed(path, images=images)
+    try:
+        with pytest.raises(InputError, match=r"was not kept: .* the worst image is .*samples.zip/blue/007.png"):
+            export.run(export.ExportConfig(fit_run=fit_run))
+    finally:
+        path.write_bytes(whole)
+    (failed,) = mlflow.search_runs(
+        [experiment_of(line[0])], "attributes.status = 'FAILED' AND tags.kind = 'export'", output_format="list"
+    )
+    assert not mlflow.MlflowClient().list_artifacts(failed.info.run_id)
+
+
+def test_an_int8_variant_lies_beside_the_file(line: tuple[str, Path]) -> None:
+    import mlflow
+
+    from pipelines import export
+    from pipelines.networks import INT8_ARTIFACT, ONNX_ARTIFACT
+    from pipelines.tracking import fetch_artifact
+
+    run_id = export.run(export.ExportConfig(fit_run=child_of_kind(line[0], "fit").info.run_id, int8=True))
+    whole, small = fetch_artifact(run_id, ONNX_ARTIFACT), fetch_artifact(run_id, INT8_ARTIFACT)
+    assert small.stat().st_size < 0.4 * whole.stat().st_size
+    assert mlflow.MlflowClient().get_run(run_id).data.metrics["int8/equal_argmax"] >= 0.99
 
 
 def test_a_second_registration_is_decided_by_the_gate(line: tuple[str, Path]) -> None:

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from pipelines import pictures
-from pipelines.pictures import Album, draw_mistakes, draw_prediction
-from serving.batch import Prediction
+from pipelines.pictures import Album, draw_mistakes, draw_prediction, read_predictions
+from serving.tables import Prediction, join_parts, write_part
 from tests.conftest import write_colour_images
 from tl_core.errors import InputError
 
@@ -19,7 +19,7 @@ CLASSES = ("blue", "green", "red")
 
 def predicted(file: Path, best: str, probability: float) -> Prediction:
     rest = [name for name in CLASSES if name != best]
-    return Prediction(str(file), ((best, probability), *((name, (1 - probability) / 2) for name in rest)))
+    return Prediction(str(file), best, ((best, probability), *((name, (1 - probability) / 2) for name in rest)))
 
 
 @pytest.fixture
@@ -55,15 +55,14 @@ def test_the_sheet_holds_the_most_confident_mistakes_in_order(
         return draw_mistakes(predictions, labels)
 
     monkeypatch.setattr(pictures, "draw_mistakes", spy)
-    album = Album(tmp_path / "album", CLASSES)
+    album = Album(tmp_path / "album")
     rows = [
         predicted(images / "red" / "000.png", "blue", 0.6),
         predicted(images / "red" / "001.png", "green", 0.9),
         predicted(images / "red" / "002.png", "blue", 0.7),
         predicted(images / "blue" / "000.png", "blue", 0.99),
     ]
-    assert list(album.watch(rows)) == rows
-    assert "mistakes.png" in album.close()
+    assert "mistakes.png" in album.draw(rows, CLASSES)
     assert drawn == [[0.9, 0.7]]
     names = sorted(path.name for path in (tmp_path / "album").iterdir())
     assert names == ["001-000.png", "002-001.png", "003-002.png", "004-000.png", "mistakes.png"]
@@ -76,14 +75,26 @@ def test_without_labels_there_is_no_sheet_and_only_so_many_pictures(
 ) -> None:
     monkeypatch.setattr(pictures, "MAX_PICTURES", 2)
     (images / "red").rename(images / "unknown")
-    album = Album(tmp_path / "album", CLASSES)
+    album = Album(tmp_path / "album")
     rows = [predicted(images / "unknown" / f"00{i}.png", "blue", 0.6) for i in range(3)]
-    list(album.watch([Prediction("broken.jpg", (), "truncated"), *rows]))
-    assert album.close() == f"2 pictures in {tmp_path / 'album'}"
+    broken = Prediction("broken.jpg", "", (), "truncated")
+    assert album.draw([broken, *rows], CLASSES) == f"2 pictures in {tmp_path / 'album'}"
     assert len(list((tmp_path / "album").iterdir())) == 2
 
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be made a folder"):
-        Album(tmp_path / "file" / "album", CLASSES)
+        Album(tmp_path / "file" / "album")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_a_table_is_read_back_as_it_was_written(tmp_path: Path, suffix: str) -> None:
+    rows = [
+        Prediction("a.png", "nan", (("nan", 0.75), ("1", 0.25))),
+        Prediction("b.png", "", (("1", 0.5), ("nan", 0.5))),
+        Prediction("c.png", "", (), "truncated"),
+    ]
+    write_part(rows, tmp_path / f"part{suffix}", top_k=3)
+    join_parts([tmp_path / f"part{suffix}"], tmp_path / f"table{suffix}", top_k=3)
+    assert list(read_predictions(tmp_path / f"table{suffix}")) == rows

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from registry.gate import Evidence, decide
+from registry.gate import Budgets, Evidence, Measured, check_file, decide, decide_first
 
 EPISODES = "pool abc, seed 0, 5-way 5-shot"
 
@@ -107,3 +107,37 @@ def test_a_score_that_is_no_number_never_promotes(who: str) -> None:
     broken, good = evidence(0.9, math.nan, 0.9), evidence(0.5, 0.5, 0.5)
     challenger, champion = (broken, good) if who == "challenger" else (good, broken)
     assert not decide(challenger, champion, tolerance=1.0).promote
+
+
+def test_the_first_challenger_needs_no_comparison_but_scores() -> None:
+    decision = decide_first(CHAMPION)
+    assert (decision.promote, decision.reason) == (True, "there was no champion")
+    decision = decide_first(None)
+    assert (decision.promote, decision.reason) == (False, "the challenger has no readable scores")
+
+
+@pytest.mark.parametrize(
+    ("measured", "budgets", "reason"),
+    [
+        (Measured(None, 1, 1), Budgets(), "the parity of the exported file cannot be read"),
+        (Measured(False, 1, 1), Budgets(), "the exported file does not answer as torch does"),
+        (Measured(True, 45.2, 1), Budgets(max_megabytes=45), "the file takes 45.2 MB, the budget is 45"),
+        (Measured(True, 1, 30.1), Budgets(max_latency_ms=30), "the file takes 30.1 ms per image, the budget is 30"),
+        (Measured(True, 1, math.nan), Budgets(max_latency_ms=30), "the file takes nan ms per image"),
+        (Measured(True, None, 1), Budgets(max_megabytes=45), "how many MB the file takes cannot be read"),
+        (Measured(True, 1, None), Budgets(max_latency_ms=30), "how many ms per image the file takes cannot be read"),
+    ],
+)
+def test_a_file_without_parity_or_over_a_budget_is_refused(measured: Measured, budgets: Budgets, reason: str) -> None:
+    decision = check_file(measured, budgets)
+    assert not decision.promote
+    assert reason in decision.reason
+
+
+@pytest.mark.parametrize("budgets", [Budgets(), Budgets(45, 30), Budgets(45.0, 0)])
+def test_a_file_at_its_budgets_passes(budgets: Budgets) -> None:
+    assert check_file(Measured(True, 45, 30), budgets).promote
+
+
+def test_without_budgets_neither_size_nor_speed_need_be_known() -> None:
+    assert check_file(Measured(True, None, None), Budgets()).promote

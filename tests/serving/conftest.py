@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -10,12 +11,15 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from serving.model import OnnxClassifier
+from tests.conftest import write_colour_images
+
 IMAGE_SIZE = 16
 CLASS_NAMES = ("red", "green", "blue")
 METADATA = {"class_names": json.dumps(CLASS_NAMES), "image_size": str(IMAGE_SIZE), "resize_rule": "crop"}
 
 
-def write_model(path: Path, metadata: dict[str, str]) -> Path:
+def write_model(path: Path, metadata: dict[str, str], kind: int = TensorProto.UINT8) -> Path:
     """An ONNX file of the form that `export` writes: uint8 pictures in, the softmax of their mean colour out."""
     nodes = [
         helper.make_node("Cast", ["images"], ["float"], to=TensorProto.FLOAT),
@@ -30,7 +34,7 @@ def write_model(path: Path, metadata: dict[str, str]) -> Path:
     graph = helper.make_graph(
         nodes,
         "mean_colour",
-        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["n", IMAGE_SIZE, IMAGE_SIZE, 3])],
+        [helper.make_tensor_value_info("images", kind, ["n", IMAGE_SIZE, IMAGE_SIZE, 3])],
         [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", 3])],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
@@ -45,3 +49,34 @@ def write_model(path: Path, metadata: dict[str, str]) -> Path:
 def model_file(tmp_path: Path) -> Path:
     """The model with all of its metadata."""
     return write_model(tmp_path / "model.onnx", METADATA)
+
+
+@pytest.fixture
+def model(model_file: Path) -> OnnxClassifier:
+    """The loaded model, for several threads of one batch each."""
+    return OnnxClassifier.load(model_file, n_threads=1)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Four pictures of each colour."""
+    return write_colour_images(tmp_path / "pictures", n_per_class=4)
+
+
+@pytest.fixture
+def two_broken(pictures: Path) -> Path:
+    """The pictures with a note and half a PNG among the green ones."""
+    (pictures / "green" / "000a.jpg").write_text("no picture")
+    (pictures / "green" / "half.png").write_bytes((pictures / "red" / "000.png").read_bytes()[:200])
+    return pictures
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The rows of a csv table."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def below(folder: Path) -> list[str]:
+    """The image files below a folder as a table names them."""
+    return [str(path) for path in sorted(folder.rglob("*")) if path.is_file()]

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from onnx import TensorProto
 
 from serving.model import OnnxClassifier
 from tests.conftest import COLOURS
@@ -147,6 +148,11 @@ def test_damaged_metadata_is_refused(damage: dict[str, str], tmp_path: Path) -> 
 )
 def test_metadata_that_contradicts_the_graph_is_refused(damage: dict[str, str], tmp_path: Path) -> None:
     assert "has damaged metadata" in refused(write_model(tmp_path / "m.onnx", METADATA | damage))
+
+
+def test_a_graph_that_takes_other_numbers_is_refused(tmp_path: Path) -> None:
+    path = write_model(tmp_path / "m.onnx", METADATA, TensorProto.FLOAT)
+    assert "takes tensor(float) 'images'; needed is tensor(uint8) 'images'" in refused(path)
 
 
 def test_an_unknown_resize_rule_is_refused_with_the_known_ones(tmp_path: Path) -> None:

@@ -82,6 +82,30 @@ def test_a_backbone_that_was_saved_and_loaded_gives_the_same_features_to_the_las
     assert torch.equal(loaded.eval()(images), backbone(images))
 
 
+@torch.no_grad()
+def test_the_temperature_divides_the_logits_and_is_saved(tmp_path: Path) -> None:
+    plain = build_classifier()
+    warm = Classifier(SPEC, plain.backbone, plain.head, temperature=2.0).eval()
+    save_classifier(warm, ClassifierDescription(SPEC, NAMES, "linear", temperature=2.0), tmp_path)
+    loaded, description = load_classifier(tmp_path)
+    assert description.temperature == 2.0
+    assert torch.equal(loaded(random_images()), plain(random_images()) / 2)
+
+
+@torch.no_grad()
+def test_a_classifier_saved_before_there_were_temperatures_has_one_of_1(saved: Path) -> None:
+    description = json.loads((saved / "description.json").read_text())
+    del description["temperature"]
+    (saved / "description.json").write_text(json.dumps(description))
+    assert torch.equal(load_classifier(saved)[0](random_images()), build_classifier()(random_images()))
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_temperature_without_sense_is_refused(temperature: float) -> None:
+    with pytest.raises(InputError, match="temperature is"):
+        Classifier(SPEC, build_classifier().backbone, build_classifier().head, temperature=temperature)
+
+
 def test_a_loaded_classifier_is_in_evaluation_mode(saved: Path) -> None:
     assert not any(module.training for module in load_classifier(saved)[0].modules())
 

@@ -16,8 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tl_core.data_specs import MAX_MEMBER_BYTES, ImageListing, list_images
+from tl_core.data_specs import ImageListing, list_images
 from tl_core.errors import InputError
+from tl_core.image_files import MAX_MEMBER_BYTES
 
 Files = Mapping[str, bytes]
 Pack = Callable[[Path, Files], Path]

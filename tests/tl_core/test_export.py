@@ -173,6 +173,48 @@ def test_a_file_with_other_weights_has_no_parity(
     assert not check_parity(exported[0], tamper(exported[1], tmp_path / "x.onnx", change), mixed_images()).holds
 
 
+@only_pixels
+@pytest.mark.parametrize("worst", [0, 40, 65])
+def test_the_worst_image_is_named(exported: Exported, worst: int) -> None:
+    images = mixed_images()
+    served = images.copy()
+    served[worst] = 255 - served[worst]
+    parity = check_parity(*exported, images, served=served)
+    assert not parity.holds
+    assert parity.worst == worst
+
+
+@only_pixels
+def test_an_image_of_another_class_is_worse_than_one_further_apart(exported: Exported, tmp_path: Path) -> None:
+    classifier, path = exported
+    images = mixed_images()
+    answers = answer(path, images)
+    sure, torn = int(answers.max(1).argmax()), int(answers.max(1).argmin())
+    served = images.copy()
+    served[sure] = images[next(i for i in range(66) if answers[i].argmax() == answers[sure].argmax() and i != sure)]
+    served[torn] = images[next(i for i in range(66) if answers[i].argmax() != answers[torn].argmax())]
+    assert check_parity(classifier, path, images, served=served).worst == torn
+
+
+@only_pixels
+@pytest.mark.parametrize("temperature", [0.5, 4.0])
+def test_the_temperature_is_in_the_file(exported: Exported, temperature: float, tmp_path: Path) -> None:
+    cold, path = exported
+    other = Classifier(PIXELS, cold.backbone, cold.head, temperature=temperature).eval()
+    export_onnx(other, SIZE, METADATA, tmp_path / "other.onnx")
+    logits = np.log(answer(path, mixed_images())) / temperature
+    by_hand = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    np.testing.assert_allclose(answer(tmp_path / "other.onnx", mixed_images()), by_hand, atol=1e-5)
+    assert check_parity(other, tmp_path / "other.onnx", mixed_images()).holds
+
+
+@only_pixels
+def test_the_opset_is_in_the_metadata_and_is_that_of_the_graph(exported: Exported) -> None:
+    model = onnx.load(exported[1])
+    (opset,) = (entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    assert {entry.key: entry.value for entry in model.metadata_props}["opset"] == str(opset)
+
+
 def write_broken_on_black(path: Path) -> None:
     """A file that is sure of class 0, and gives no number (0 / 0) for a black image."""
     nodes = [

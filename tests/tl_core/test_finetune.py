@@ -491,7 +491,7 @@ def test_a_temperature_changes_confidences_and_no_answer() -> None:
         assert other.confidences.mean() < one.confidences.mean()
 
 
-def test_the_fitted_classifier_has_the_temperature_in_its_head() -> None:
+def test_the_fitted_classifier_has_the_temperature_that_was_scored() -> None:
     (episode,) = draw(NOISE, 1)
     recipe = replace(LINEAR_PROBE, temperature="cv")
     (scored,) = run(tuner(RESNET), [episode], recipe)

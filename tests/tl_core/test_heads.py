@@ -180,13 +180,6 @@ def test_a_single_shot_leaves_the_temperature_at_one() -> None:
     assert find_temperatures(support, labels, "probe", 1e-3).tolist() == [1.0] * 8
 
 
-def test_dividing_a_head_divides_its_logits() -> None:
-    head = started_head("linear")
-    before = head(FEATURES)
-    head.divide(torch.tensor(4.0))
-    torch.testing.assert_close(head(FEATURES), before / 4)
-
-
 def test_labels_travel_along_a_chain_of_queries() -> None:
     # Two half circles: the far ends of each lie nearer to the other class's support image than to their own.
     angles = torch.linspace(0, 2.6, 80)

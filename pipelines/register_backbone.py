@@ -1,0 +1,69 @@
+"""Which backbone do others start from?
+
+    mlflow run . -e register_backbone -P pretrain_run=<id> -P name=mini-imagenet-resnet10
+
+Registers the weights of a pretrain run as the newest version, with what it was trained on and how well. `backbone_run`
+takes the run id that `models:/<name>/<version>` shows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipelines.cli import run_command_line
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegisterBackboneConfig:
+    """Which backbone do others start from? Registration of pretrained weights."""
+
+    pretrain_run: str
+    """Id of a pretrain run."""
+    name: str = "transfer-lab-backbone"
+    """Name of the registered model."""
+
+
+def run(config: RegisterBackboneConfig) -> str:
+    """Register; returns the run's id."""
+    import mlflow
+
+    from pipelines.networks import BACKBONE_ARTIFACT
+    from pipelines.tracking import fetch_artifact, find_run, tracked_run
+    from registry.versions import create_version, reachable_registry
+
+    with tracked_run("register_backbone", config) as run_id:
+        pretrain_run = find_run(config.pretrain_run, "pretrain")
+        fetch_artifact(config.pretrain_run, BACKBONE_ARTIFACT)
+        tags = {
+            "pretrain_run": config.pretrain_run,
+            "source_fingerprint": pretrain_run.data.tags.get("source_fingerprint", ""),
+        }
+        source = f"{pretrain_run.info.artifact_uri}/{BACKBONE_ARTIFACT}"
+        with reachable_registry():
+            version = create_version(config.name, source, _describe(pretrain_run), tags).version
+        mlflow.set_tag("version", version)
+        print(f"register_backbone {run_id}: {config.name} version {version}")
+    return run_id
+
+
+def _describe(pretrain_run: Run) -> str:
+    params, metrics = pretrain_run.data.params, pretrain_run.data.metrics
+    accuracy = f"{100 * metrics['test/accuracy']:.2f} %" if "test/accuracy" in metrics else "not recorded"
+    novel = "".join(
+        f"\n- {name}: {100 * value:.2f} +- {100 * metrics.get(f'{name}_ci95', float('nan')):.2f} %"
+        for name, value in sorted(metrics.items())
+        if name.startswith("novel/") and not name.endswith("_ci95")
+    )
+    return (
+        f"# {params['backbone']} at {params['image_size']} px\n\n- trained on {params['source']}\n"
+        f"- test accuracy on held-out images of the source: {accuracy}{novel}\n"
+        f"- use: backbone_run={pretrain_run.info.run_id}"
+    )
+
+
+if __name__ == "__main__":
+    run_command_line(RegisterBackboneConfig, run)

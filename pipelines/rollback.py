@@ -1,0 +1,44 @@
+"""Who was champion before?
+
+    mlflow run . -e rollback -P name=eurosat -P reason="wrong on the new camera"
+
+Makes the champion before the present one champion again, and logs who, whom and why.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipelines.cli import run_command_line
+
+
+@dataclass(frozen=True, kw_only=True)
+class RollbackConfig:
+    """Who was champion before? Takes the last promotion back."""
+
+    name: str = "transfer-lab"
+    """Name of the registered model."""
+    reason: str = "not given"
+    """Why, for the records."""
+
+
+def run(config: RollbackConfig) -> str:
+    """Roll back and log; returns the run's id."""
+    import mlflow
+
+    from pipelines.tracking import promotion_lock, tracked_run
+    from registry.versions import reachable_registry, roll_back
+
+    with tracked_run("rollback", config) as run_id:
+        with reachable_registry(), promotion_lock():
+            left, back = roll_back(config.name)
+            decision = f"rolled back to version {back}: {config.reason}"
+            mlflow.MlflowClient().set_model_version_tag(config.name, left, "gate", decision)
+            mlflow.MlflowClient().set_model_version_tag(config.name, left, "promoted", "False")
+        mlflow.set_tags({"gate": decision, "version": back})
+        print(f"rollback {run_id}: {config.name} version {back} is @champion again, version {left} is not")
+    return run_id
+
+
+if __name__ == "__main__":
+    run_command_line(RollbackConfig, run)

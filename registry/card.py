@@ -1,0 +1,93 @@
+"""The model card of a version: what it was made from, how good it is and how sure that is, what it is not for."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+MAX_CHARACTERS = 5000
+"""What MLflow keeps of a version's description."""
+
+_MOST_CLASSES, _MOST_CONFUSIONS = 30, 5
+
+
+@dataclass(frozen=True)
+class Confusions:
+    """How often each class was taken for each: counts by true class (row) and answer (column)."""
+
+    class_names: Sequence[str]
+    counts: Sequence[Sequence[int]]
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What a card is written from.
+
+    Attributes:
+        accuracy: with its interval, as people read it.
+        task: the episodes that it was measured on, in words.
+        recipe: names and values of the fine-tuning.
+        file: metadata of the exported file.
+        confusions: None where none were kept.
+    """
+
+    name: str
+    accuracy: str
+    task: str
+    recipe: Mapping[str, str]
+    file: Mapping[str, str]
+    class_names: Sequence[str]
+    confusions: Confusions | None
+
+
+def write_card(facts: CardFacts) -> str:
+    """The card in Markdown, at most `MAX_CHARACTERS` long."""
+    file = facts.file
+    lines = [
+        f"# {facts.name}",
+        f"{len(facts.class_names)} classes: {_few(facts.class_names)}.",
+        "## How good",
+        f"Accuracy {facts.accuracy}, 95 % interval, of this backbone and recipe on {facts.task}. "
+        "The classifier itself was fitted to all labelled images; no image was left to score it on.",
+        *_confusion_lines(facts.confusions),
+        "## Made from",
+        f"- backbone: {file['backbone']}, weights {file['backbone_run']}, source {_short(file['source_fingerprint'])}",
+        f"- target images: {_short(file['target_fingerprint'])}",
+        f"- recipe: {', '.join(f'{name} {value}' for name, value in facts.recipe.items())}",
+        f"- runs: fit {file['fit_run']}, finetune {file['finetune_run']}, export {file['export_run']}",
+        "## Limits",
+        "Every picture gets one of these classes, whatever it shows; set a least probability to abstain. The interval "
+        "speaks of other draws of the same images and the same backbone, not of images unlike them.",
+        "## How to use",
+        f"`python -m serving classifier.onnx photos/ out.csv` with `data/classifier.onnx` of this version, or "
+        f'`mlflow.pyfunc.load_model("models:/{facts.name}@champion").predict(["photo.jpg"])`. '
+        f"Images are cropped to a square and scaled to {file['image_size']} pixels.",
+    ]
+    return "\n\n".join(lines)[:MAX_CHARACTERS]
+
+
+def _confusion_lines(confusions: Confusions | None) -> list[str]:
+    if confusions is None:
+        return []
+    names = confusions.class_names
+    shares = (
+        (count / total, names[true], names[answer])
+        for true, row in enumerate(confusions.counts)
+        for total in [sum(row)]
+        for answer, count in enumerate(row)
+        if count and answer != true
+    )
+    worst = heapq.nlargest(_MOST_CONFUSIONS, shares)
+    if not worst:
+        return ["No class was taken for another."]
+    return ["Most often confused: " + "; ".join(f"{t} taken for {a} {share:.1%}" for share, t, a in worst) + "."]
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MOST_CLASSES} more" if len(names) > _MOST_CLASSES else ""
+    return ", ".join(names[:_MOST_CLASSES]) + more
+
+
+def _short(fingerprint: str) -> str:
+    return fingerprint[:12] or "not recorded"

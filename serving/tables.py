@@ -1,0 +1,96 @@
+"""Predictions as csv, jsonl or parquet: one row per file, the same columns in each."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from serving.sources import import_parquet
+from tl_core.errors import InputError
+
+SUFFIXES = (".csv", ".jsonl", ".parquet")
+
+Value = str | float | None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What one file shows, or why that cannot be said.
+
+    Attributes:
+        label: the most probable class; empty if it was abstained from, or the file is unreadable.
+        top: class names with probabilities, most probable first; empty if the file is unreadable.
+        error: the reason; empty if the file was read.
+    """
+
+    file: str
+    label: str
+    top: tuple[tuple[str, float], ...]
+    error: str = ""
+
+    def row(self, top_k: int) -> dict[str, Value]:
+        """As a row of a table: file, label, probability, error, then the ranks from 1 on."""
+        # A name that is no UTF-8 has no place in a table: its strange bytes are written out, as \\udcff.
+        file = self.file.encode("utf-8", "backslashreplace").decode()
+        probability = self.top[0][1] if self.top else None
+        row: dict[str, Value] = {"file": file, "label": self.label, "probability": probability, "error": self.error}
+        ranks: list[tuple[str, float | None]] = [*self.top, *[("", None)] * (top_k - len(self.top))]
+        for rank, (name, value) in enumerate(ranks[:top_k], start=1):
+            row |= {f"label_{rank}": name, f"probability_{rank}": value}
+        return row
+
+
+def check_kind(output: Path) -> None:
+    """Raise `InputError` unless tables of this kind can be written here."""
+    if output.suffix.lower() not in SUFFIXES:
+        raise InputError(f"output is {output}; it must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
+    if output.suffix.lower() == ".parquet":
+        import_parquet(str(output))
+
+
+def write_part(predictions: Sequence[Prediction], path: Path, top_k: int) -> None:
+    """Write some rows, as one of the parts that `join_parts` makes a table of."""
+    rows = [prediction.row(top_k) for prediction in predictions]
+    if path.suffix == ".parquet":
+        import pyarrow as pa
+
+        table = pa.Table.from_pylist(rows, _schema(top_k))
+        import_parquet(str(path)).write_table(table, path)
+        return
+    with path.open("w", encoding="utf-8", newline="") as file:
+        if path.suffix == ".csv":
+            csv.DictWriter(file, _columns(top_k)).writerows(rows)
+        else:
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def join_parts(parts: Iterable[Path], output: Path, top_k: int) -> None:
+    """Write one table of parts, in their order."""
+    if output.suffix == ".parquet":
+        parquet = import_parquet(str(output))
+        with parquet.ParquetWriter(output, _schema(top_k)) as writer:
+            for part in parts:
+                writer.write_table(parquet.read_table(part))
+        return
+    with output.open("wb") as file:
+        if output.suffix == ".csv":
+            file.write((",".join(_columns(top_k)) + "\r\n").encode())
+        for part in parts:
+            with part.open("rb") as rows:
+                shutil.copyfileobj(rows, file)
+
+
+def _columns(top_k: int) -> list[str]:
+    return list(Prediction("", "", ()).row(top_k))
+
+
+def _schema(top_k: int) -> Any:
+    import pyarrow as pa
+
+    kinds: Iterator[Any] = (pa.float64() if "probability" in name else pa.string() for name in _columns(top_k))
+    return pa.schema(list(zip(_columns(top_k), kinds, strict=True)))

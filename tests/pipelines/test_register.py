@@ -1,0 +1,217 @@
+"""The gate in the records: every decision with its reason, and the champion that follows from it."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+import pytest
+
+from pipelines import register, register_backbone, rollback
+from pipelines.register import RegisterConfig
+from pipelines.tracking import EXPERIMENT
+from registry.versions import champion_of
+from tests.serving.conftest import CLASS_NAMES, METADATA, write_model
+from tl_core.errors import InputError
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+
+NAME = "colours"
+PARITY = {"parity/max_difference": 1e-6, "parity/equal_argmax": 1.0, "parity/n_images": 66}
+COST = {"megabytes": 45.0, "latency_ms": 20.0}
+GOOD = (0.80, 0.85, 0.90, 0.82)
+BETTER = (0.90, 0.96, 1.00, 0.93)
+WORSE = (0.70, 0.76, 0.80, 0.71)
+EPISODES = json.dumps({"pool": "p", "seed": 0})
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Ids of the runs that `register` asks for."""
+
+    export_run: str
+    finetune_run: str
+
+
+@pytest.fixture(autouse=True)
+def _experiment(store: str, tmp_path: Path) -> None:
+    mlflow.create_experiment(EXPERIMENT, artifact_location=(tmp_path / "artifacts").as_uri())
+    mlflow.set_experiment(EXPERIMENT)
+
+
+def record(kind: str, params: dict[str, Any], metrics: dict[str, float], files: Path, **tags: str) -> str:
+    """A finished run of one kind, as its entry point leaves it."""
+    with mlflow.start_run() as run:
+        mlflow.set_tags({"kind": kind, "network": "n", "recipe": "r", "target_fingerprint": "t", **tags})
+        mlflow.log_params(params)
+        mlflow.log_metrics(metrics)
+        mlflow.log_artifacts(str(files))
+    return str(run.info.run_id)
+
+
+def prepared(accuracies: Sequence[float] | None = GOOD, episodes: str = EPISODES, **measured: float | None) -> Runs:
+    """What there is to register: a classifier, its export, and its scores, of which some may be missing."""
+    metrics = {name: value for name, value in {**PARITY, **COST, **measured}.items() if value is not None}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        fit_run = record("fit", {"backbone_run": "b"}, {}, folder)
+        (folder / "onnx").mkdir()
+        lineage = {"backbone": "resnet10", "backbone_run": "b", "fit_run": fit_run, "export_run": "e"}
+        fingerprints = {"source_fingerprint": "s", "target_fingerprint": "t"}
+        write_model(folder / "onnx" / "classifier.onnx", {**METADATA, **lineage, **fingerprints})
+        export_run = record("export", {"fit_run": fit_run}, metrics, folder)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        counts = {"class_names": CLASS_NAMES, "counts": [[9, 1, 0], [0, 10, 0], [0, 0, 10]]}
+        (folder / "confusion.json").write_text(json.dumps(counts))
+        values = accuracies or GOOD
+        pd.DataFrame({"episode": range(len(values)), "accuracy": values}).to_parquet(folder / "episodes.parquet")
+        shape = {"n_way": 3, "n_shot": 5, "target": "photos", "recipe.head": "linear"}
+        scores = {"accuracy": sum(values) / len(values), "n_episodes": float(len(values))}
+        finetune_run = record("finetune", shape, scores, folder, episodes=episodes)
+    if accuracies is None:
+        forget_scores(finetune_run)
+    return Runs(export_run, finetune_run)
+
+
+def forget_scores(finetune_run: str) -> None:
+    """Damage the table of episodes."""
+    uri = mlflow.MlflowClient().get_run(finetune_run).info.artifact_uri
+    assert uri is not None
+    Path(uri.removeprefix("file://"), "episodes.parquet").write_text("no table")
+
+
+def registered(runs: Runs, **options: Any) -> dict[str, str]:
+    """Register and return the tags of the run."""
+    config = RegisterConfig(export_run=runs.export_run, finetune_run=runs.finetune_run, name=NAME, **options)
+    return dict(mlflow.MlflowClient().get_run(register.run(config)).data.tags)
+
+
+def champion() -> int:
+    found = champion_of(NAME)
+    return int(found.version) if found else 0
+
+
+REFUSALS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+    ({"accuracies": GOOD}, {"tolerance": 0.0}, "lower end 0.00 % is not above -0.00 %"),
+    ({"accuracies": WORSE}, {}, "is not above -1.00 %"),
+    ({"accuracies": None}, {}, "the challenger has no readable scores"),
+    ({"accuracies": BETTER, "episodes": "others"}, {}, "were scored on different episodes"),
+    ({"accuracies": BETTER, "parity/equal_argmax": 0.99}, {}, "does not answer as torch does"),
+    ({"accuracies": BETTER, "parity/n_images": 0}, {}, "does not answer as torch does"),
+    ({"accuracies": BETTER, "parity/max_difference": None}, {}, "parity of the exported file cannot be read"),
+    ({"accuracies": BETTER}, {"max_megabytes": 40.0}, "the file takes 45 MB, the budget is 40"),
+    ({"accuracies": BETTER}, {"max_latency_ms": 10.0}, "the file takes 20 ms per image, the budget is 10"),
+]
+
+
+def test_every_refusal_is_logged_with_its_reason_and_the_champion_stays() -> None:
+    first = registered(prepared())
+    assert (first["gate"], first["promoted"], champion()) == ("there was no champion", "True", 1)
+    for runs, options, reason in REFUSALS:
+        tags = registered(prepared(**runs), **options)
+        assert reason in tags["gate"]
+        assert (tags["promoted"], champion()) == ("False", 1)
+        version = mlflow.MlflowClient().get_model_version(NAME, tags["version"])
+        assert (version.tags["gate"], version.tags["promoted"]) == (tags["gate"], "False")
+        assert version.aliases == ["challenger"]
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "reason"),
+    [
+        (BETTER, "paired difference 10.50 +- 0.92 % (n=4), lower end 9.58 % is above -1.00 %"),
+        (GOOD, "lower end 0.00 % is above -1.00 %"),
+    ],
+)
+def test_a_promotion_is_logged_with_its_reason(accuracies: tuple[float, ...], reason: str) -> None:
+    registered(prepared())
+    tags = registered(prepared(accuracies))
+    assert reason in tags["gate"]
+    assert (tags["promoted"], champion()) == ("True", 2)
+    assert mlflow.MlflowClient().get_model_version(NAME, "2").tags["promoted"] == "True"
+
+
+def test_the_first_version_without_scores_is_no_champion() -> None:
+    tags = registered(prepared(accuracies=None))
+    assert (tags["gate"], tags["promoted"]) == ("the challenger has no readable scores", "False")
+    assert champion() == 0
+
+
+def test_a_champion_whose_scores_are_gone_stays() -> None:
+    runs = prepared()
+    registered(runs)
+    forget_scores(runs.finetune_run)
+    assert registered(prepared(BETTER))["gate"] == "the champion's scores cannot be read"
+    assert champion() == 1
+
+
+def test_a_version_carries_its_evidence_and_its_card() -> None:
+    runs = prepared()
+    tags = registered(runs)
+    version = mlflow.MlflowClient().get_model_version(NAME, tags["version"])
+    assert (version.tags["finetune_run"], version.tags["export_run"]) == (runs.finetune_run, runs.export_run)
+    assert (version.tags["accuracy"], version.tags["megabytes"]) == ("0.8425", "45")
+    for part in ("84.25 +- ", "red taken for green 10.0%", "3-way 5-shot episodes of photos", runs.finetune_run):
+        assert part in str(version.description)
+
+
+def test_of_two_equal_ones_registered_at_once_one_wins() -> None:
+    registered(prepared(WORSE))
+    both = [prepared(BETTER), prepared(BETTER)]
+    with ThreadPoolExecutor(2) as threads:
+        tags = list(threads.map(lambda runs: registered(runs, tolerance=0.0), both))
+    assert sorted(t["promoted"] for t in tags) == ["False", "True"]
+    (winner,) = (int(t["version"]) for t in tags if t["promoted"] == "True")
+    assert champion() == winner
+    assert sum("lower end 0.00 % is not above -0.00 %" in t["gate"] for t in tags) == 1
+
+
+def test_a_registry_that_is_down_promotes_nothing_and_leaves_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    registered(prepared())
+    runs, registry = prepared(BETTER), mlflow.get_registry_uri()
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    mlflow.set_registry_uri("http://127.0.0.1:9")
+    with pytest.raises(InputError, match="refused or did not answer"):
+        registered(runs)
+    mlflow.set_registry_uri(registry)
+    (failed,) = mlflow.search_runs(filter_string="attributes.status = 'FAILED'", output_format="list")
+    assert "refused or did not answer" in failed.data.tags["error"]
+    assert champion() == 1
+    assert len(mlflow.MlflowClient().search_model_versions(f"name = '{NAME}'")) == 1
+
+
+def test_a_rollback_restores_the_champion_before_and_says_why() -> None:
+    registered(prepared())
+    registered(prepared(BETTER))
+    assert champion() == 2
+    run_id = rollback.run(rollback.RollbackConfig(name=NAME, reason="wrong on the new camera"))
+    assert champion() == 1
+    tags = mlflow.MlflowClient().get_run(run_id).data.tags
+    assert tags["gate"] == "rolled back to version 1: wrong on the new camera"
+    left = mlflow.MlflowClient().get_model_version(NAME, "2")
+    assert (left.tags["promoted"], left.tags["gate"]) == ("False", tags["gate"])
+
+
+def test_a_backbone_is_registered_with_what_it_is() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "backbone").mkdir()
+        (folder / "backbone" / "description.json").write_text("{}")
+        params = {"backbone": "resnet10", "image_size": 64, "source": "train.tar"}
+        metrics = {"test/accuracy": 0.5, "novel/5-way": 0.7, "novel/5-way_ci95": 0.01}
+        pretrain_run = record("pretrain", params, metrics, folder, source_fingerprint="s")
+    register_backbone.run(register_backbone.RegisterBackboneConfig(pretrain_run=pretrain_run, name="b"))
+    version = mlflow.MlflowClient().get_model_version("b", "1")
+    assert "# resnet10 at 64 px" in str(version.description)
+    assert "50.00 %" in str(version.description)
+    assert "novel/5-way: 70.00 +- 1.00 %" in str(version.description)
+    assert version.tags["pretrain_run"] == pretrain_run
+    assert Path(mlflow.artifacts.download_artifacts("models:/b/1"), "description.json").is_file()

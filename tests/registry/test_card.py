@@ -1,0 +1,58 @@
+"""The model card: what must be said of a version, and no more than the store keeps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from registry.card import MAX_CHARACTERS, CardFacts, Confusions, write_card
+
+FACTS = CardFacts(
+    name="colours",
+    accuracy="81.25 +- 0.61 % (n=600)",
+    task="3-way 5-shot episodes of photos.zip",
+    recipe={"head": "linear", "steps": "40"},
+    file={
+        "backbone": "resnet10",
+        "backbone_run": "b1",
+        "source_fingerprint": "0123456789abcdef",
+        "target_fingerprint": "",
+        "fit_run": "f1",
+        "finetune_run": "t1",
+        "export_run": "e1",
+        "image_size": "64",
+    },
+    class_names=["red", "green", "blue"],
+    confusions=Confusions(["red", "green", "blue"], [[8, 2, 0], [0, 10, 0], [1, 4, 5]]),
+)
+
+
+def test_it_says_how_good_and_how_sure() -> None:
+    assert "Accuracy 81.25 +- 0.61 % (n=600), 95 % interval" in write_card(FACTS)
+    assert "3-way 5-shot episodes of photos.zip" in write_card(FACTS)
+
+
+def test_it_names_the_confusions_by_the_share_of_their_class() -> None:
+    expected = "Most often confused: blue taken for green 40.0%; red taken for green 20.0%; blue taken for red 10.0%."
+    assert expected in write_card(FACTS)
+
+
+def test_without_confusions_none_are_made_up() -> None:
+    assert "confused" not in write_card(replace(FACTS, confusions=None))
+    perfect = Confusions(["red", "green"], [[3, 0], [0, 3]])
+    assert "No class was taken for another." in write_card(replace(FACTS, confusions=perfect))
+
+
+def test_it_says_where_it_came_from() -> None:
+    card = write_card(FACTS)
+    for part in ("resnet10", "b1", "0123456789ab", "f1", "t1", "e1", "not recorded", "head linear, steps 40"):
+        assert part in card
+
+
+def test_many_classes_are_counted_and_the_card_fits_the_store() -> None:
+    names = [f"class number {index}" for index in range(1000)]
+    counts = [[1] * 1000 for _ in names]
+    card = write_card(replace(FACTS, class_names=names, confusions=Confusions(names, counts)))
+    assert card.startswith("# colours\n\n1000 classes: class number 0, ")
+    assert "and 970 more" in card
+    assert "How to use" in card
+    assert len(card) <= MAX_CHARACTERS

@@ -1,0 +1,196 @@
+"""A registered version as MLflow users load it: images in any form, labels out; and over HTTP."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import requests
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from registry.versions import resolve_onnx
+from serving.model import OnnxClassifier
+from tests.conftest import write_colour_images
+from tests.registry.conftest import NAME
+from tests.serving.conftest import CLASS_NAMES, METADATA, write_model
+from tl_core.preprocess import decode_image
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> list[Path]:
+    """Two pictures of each colour, the colour being the folder's name."""
+    return sorted(write_colour_images(tmp_path / "pictures", n_per_class=2).rglob("*.png"))
+
+
+@pytest.fixture
+def loaded(version: ModelVersion) -> Any:
+    """The version as `mlflow.pyfunc` loads it."""
+    import mlflow
+
+    return mlflow.pyfunc.load_model(f"models:/{NAME}@challenger")
+
+
+def as_text(path: Path) -> str:
+    return base64.b64encode(path.read_bytes()).decode()
+
+
+def as_data_uri(path: Path) -> str:
+    return f"data:image/png;base64,{as_text(path)}"
+
+
+@pytest.mark.parametrize("form", [Path.read_bytes, as_text, as_data_uri, str], ids=["bytes", "base64", "uri", "path"])
+def test_an_image_is_taken_as_bytes_base64_or_path(form: Any, loaded: Any, pictures: list[Path]) -> None:
+    answers = loaded.predict(pd.DataFrame({"image": [form(path) for path in pictures]}))
+    assert list(answers["label"]) == [path.parent.name for path in pictures]
+
+
+@pytest.mark.parametrize("container", [list, np.array, lambda images: pd.DataFrame({"x": images})])
+def test_images_may_come_in_any_container(container: Any, loaded: Any, pictures: list[Path]) -> None:
+    answers = loaded.predict(container([str(path) for path in pictures]))
+    assert list(answers["label"]) == [path.parent.name for path in pictures]
+
+
+def test_probabilities_are_those_of_the_file(loaded: Any, pictures: list[Path]) -> None:
+    model = OnnxClassifier.load(resolve_onnx(f"models:/{NAME}@challenger"))
+    expected = model.predict(np.stack([decode_image(path, model.image_size) for path in pictures]))
+    answers = loaded.predict([str(path) for path in pictures])
+    assert answers["probability"].tolist() == pytest.approx(expected.max(1).tolist(), abs=1e-6)
+    for top, row in zip(answers["top"], expected, strict=True):
+        assert [rank["probability"] for rank in top] == pytest.approx(sorted(row, reverse=True), abs=1e-6)
+
+
+@pytest.mark.parametrize(("top_k", "n_ranks"), [(1, 1), (2, 2), (99, 3)])
+def test_the_number_of_ranks_may_be_chosen(top_k: int, n_ranks: int, loaded: Any, pictures: list[Path]) -> None:
+    answers = loaded.predict([str(pictures[0])], params={"top_k": top_k})
+    assert len(answers["top"][0]) == n_ranks
+
+
+def test_more_images_than_a_batch_are_answered_in_order(loaded: Any, pictures: list[Path]) -> None:
+    answers = loaded.predict([str(path) for path in pictures * 7])
+    assert list(answers["label"]) == [path.parent.name for path in pictures] * 7
+
+
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [
+        ("no such file, and no base64", r"image 1 cannot be read \(neither base64 nor the path of a file\)"),
+        (base64.b64encode(b"no picture").decode(), r"image 1 cannot be read \(not a png, jpg, webp or bmp image\)"),
+        (b"no picture", r"not a png, jpg, webp or bmp image"),
+        (b"", r"not a png, jpg, webp or bmp image"),
+        ("", r"not a png, jpg, webp or bmp image"),
+    ],
+)
+def test_what_is_no_image_is_refused_with_its_position(
+    image: str | bytes, reason: str, loaded: Any, pictures: list[Path]
+) -> None:
+    with pytest.raises(MlflowException, match=reason) as raised:
+        loaded.predict(pd.DataFrame({"image": [pictures[0].read_bytes(), image]}))
+    assert raised.value.get_http_status_code() == 400
+
+
+def test_the_raw_file_lies_at_its_place_as_it_was_exported(version: ModelVersion, tmp_path: Path) -> None:
+    import mlflow
+
+    folder = Path(mlflow.artifacts.download_artifacts(f"models:/{NAME}/{version.version}"))
+    exported = write_model(tmp_path / "again.onnx", METADATA)
+    assert (folder / "data" / "classifier.onnx").read_bytes() == exported.read_bytes()
+
+
+def test_nothing_is_pickled_and_torch_is_not_needed(version: ModelVersion) -> None:
+    import mlflow
+
+    folder = Path(mlflow.artifacts.download_artifacts(f"models:/{NAME}/{version.version}"))
+    assert not [path.name for path in folder.rglob("*") if path.suffix in (".pkl", ".pickle", ".pt", ".pth")]
+    assert "torch" not in (folder / "requirements.txt").read_text()
+
+
+def test_it_loads_as_a_graph_too(version: ModelVersion, pictures: list[Path]) -> None:
+    import mlflow
+    import onnxruntime
+
+    graph = mlflow.onnx.load_model(f"models:/{NAME}/{version.version}")
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    (probabilities,) = session.run(None, {"images": np.stack([decode_image(path, 16) for path in pictures])})
+    assert [CLASS_NAMES[i] for i in probabilities.argmax(1)] == [path.parent.name for path in pictures]
+
+
+@pytest.fixture
+def server(version: ModelVersion, tmp_path: Path) -> Iterator[str]:
+    """`mlflow models serve` of the version, from a folder where our code is not; yields its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    mlflow_command = Path(sys.executable).with_name("mlflow")
+    command = [mlflow_command, "models", "serve", "-m", f"models:/{NAME}@challenger"]
+    command += ["--env-manager", "local", "--port", str(port)]
+    environment = {**os.environ, "PATH": f"{mlflow_command.parent}:{os.environ['PATH']}"}
+    log = (tmp_path / "server.log").open("w")
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=log, stderr=log, start_new_session=True)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 90
+        while not answers_ping(address):
+            assert process.poll() is None, (tmp_path / "server.log").read_text()
+            assert time.monotonic() < deadline, "the server did not start"
+            time.sleep(0.2)
+        yield address
+    finally:
+        os.killpg(process.pid, 15)
+        process.wait()
+        log.close()
+
+
+def answers_ping(address: str) -> bool:
+    try:
+        return requests.get(f"{address}/ping", timeout=5).ok
+    except requests.ConnectionError:
+        return False
+
+
+def ask(address: str, body: bytes) -> tuple[int, Any]:
+    """What curl would: post a body, return status and answer."""
+    headers = {"Content-Type": "application/json"}
+    answer = requests.post(f"{address}/invocations", body, headers=headers, timeout=60)
+    return answer.status_code, answer.json()
+
+
+@pytest.mark.timeout(240)
+def test_served_over_http_it_answers_refuses_and_loses_nothing(server: str, pictures: list[Path]) -> None:
+    # One server for all questions: it takes long to start.
+    for body in (
+        {"inputs": [as_text(path) for path in pictures]},
+        {"dataframe_split": {"columns": ["image"], "data": [[as_text(path)] for path in pictures]}},
+    ):
+        status, answer = ask(server, json.dumps({**body, "params": {"top_k": 2}}).encode())
+        assert status == 200
+        assert [row["label"] for row in answer["predictions"]] == [path.parent.name for path in pictures]
+        assert [len(row["top"]) for row in answer["predictions"]] == [2] * 6
+
+    no_image = base64.b64encode(b"no picture").decode()
+    status, answer = ask(server, json.dumps({"inputs": [no_image]}).encode())
+    assert status == 400
+    assert "image 0 cannot be read (not a png, jpg, webp or bmp image)" in answer["message"]
+    assert ask(server, b"no json")[0] == 400
+
+    def one(index: int) -> bool:
+        path = pictures[index % 6]
+        status, answer = ask(server, json.dumps({"inputs": [as_text(path)]}).encode())
+        return status == 200 and answer["predictions"][0]["label"] == path.parent.name
+
+    with ThreadPoolExecutor(200) as threads:
+        assert sum(threads.map(one, range(200))) == 200

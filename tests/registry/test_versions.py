@@ -1,0 +1,97 @@
+"""Who is champion, who was before, and that two cannot both win."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from mlflow.entities.model_registry import ModelVersion
+
+from registry.versions import champion_of, promote, reachable_registry, resolve_onnx, roll_back
+from tests.registry.conftest import NAME, register_colours
+from tl_core.errors import InputError
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+
+
+def champion() -> str:
+    found = champion_of(NAME)
+    return str(found.version) if found else ""
+
+
+def test_a_version_carries_card_tags_and_run(version: ModelVersion) -> None:
+    import mlflow
+
+    found = mlflow.MlflowClient().get_model_version_by_alias(NAME, "challenger")
+    assert (found.version, found.description, found.tags["accuracy"]) == (version.version, "a card", "0.9")
+    assert found.run_id
+
+
+def test_without_promotion_there_is_no_champion(version: ModelVersion) -> None:
+    assert champion() == ""
+    assert champion_of("another name") is None
+
+
+def test_promotions_are_taken_back_one_by_one(version: ModelVersion, tmp_path: Path) -> None:
+    second, third = register_colours(tmp_path), register_colours(tmp_path)
+    assert promote(NAME, version.version, None)
+    assert promote(NAME, second.version, champion_of(NAME))
+    assert promote(NAME, third.version, champion_of(NAME))
+    assert champion() == "3"
+    assert roll_back(NAME) == ("3", "2")
+    assert champion() == "2"
+    assert roll_back(NAME) == ("2", "1")
+    with pytest.raises(InputError, match=f"champion version 1 of {NAME} is the first"):
+        roll_back(NAME)
+    assert champion() == "1"
+
+
+def test_after_a_rollback_the_next_champion_follows_the_one_restored(version: ModelVersion, tmp_path: Path) -> None:
+    promote(NAME, version.version, None)
+    promote(NAME, register_colours(tmp_path).version, champion_of(NAME))
+    roll_back(NAME)
+    promote(NAME, register_colours(tmp_path).version, champion_of(NAME))
+    assert champion() == "3"
+    assert roll_back(NAME) == ("3", "1")
+
+
+def test_who_was_compared_with_another_champion_does_not_win(version: ModelVersion, tmp_path: Path) -> None:
+    second, third = register_colours(tmp_path), register_colours(tmp_path)
+    promote(NAME, version.version, None)
+    compared_with = champion_of(NAME)
+    assert promote(NAME, second.version, compared_with)
+    assert not promote(NAME, third.version, compared_with)
+    assert not promote(NAME, third.version, None)
+    assert champion() == "2"
+
+
+def test_a_champion_that_was_deleted_is_not_restored(version: ModelVersion, tmp_path: Path) -> None:
+    import mlflow
+
+    promote(NAME, version.version, None)
+    promote(NAME, register_colours(tmp_path).version, champion_of(NAME))
+    mlflow.MlflowClient().delete_model_version(NAME, "1")
+    with pytest.raises(InputError, match="version 1 of colours, the champion before, is no longer there"):
+        roll_back(NAME)
+    assert champion() == "2"
+
+
+def test_without_champion_nothing_is_rolled_back(store: str) -> None:
+    with pytest.raises(InputError, match="colours has no champion"):
+        roll_back(NAME)
+
+
+def test_a_registry_that_is_down_is_one_sentence(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import mlflow
+
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    mlflow.set_registry_uri("http://127.0.0.1:9")
+    with pytest.raises(InputError, match=r"registry http://127.0.0.1:9 refused") as raised, reachable_registry():
+        champion_of(NAME)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("uri", ["models:/colours@champion", "models:/colours/7", "models:/other/1"])
+def test_a_version_that_is_not_there_is_one_sentence(uri: str, version: ModelVersion) -> None:
+    with pytest.raises(InputError, match=f"no registered model {uri}"):
+        resolve_onnx(uri)

@@ -1,0 +1,77 @@
+"""`python -m serving`: one command from pictures to a table, and a sentence for what is wrong."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.serving.conftest import below, read_csv
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def serve(*arguments: Path | str) -> subprocess.CompletedProcess[str]:
+    """Run the command line as a user would."""
+    command = [sys.executable, "-W", "error", "-m", "serving", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_the_command_line_writes_the_table(model_file: Path, pictures: Path, tmp_path: Path) -> None:
+    output = tmp_path / "new" / "out.csv"
+    done = serve(model_file, pictures, output, "--top_k", "2")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"12 images, 0 unreadable: {output}\n"
+    rows = read_csv(output)
+    columns = ["file", "label", "probability", "error", "label_1", "probability_1", "label_2", "probability_2"]
+    assert list(rows[0]) == columns
+    assert all(Path(row["file"]).parent.name == row["label"] for row in rows)
+
+
+def test_an_unreadable_file_makes_the_exit_code_2_and_the_table_is_complete(
+    model_file: Path, two_broken: Path, tmp_path: Path
+) -> None:
+    done = serve(model_file, two_broken, tmp_path / "out.csv", "--min_probability", "1")
+    assert done.returncode == 2
+    assert "14 images, 2 unreadable, 12 without label" in done.stdout
+    rows = read_csv(tmp_path / "out.csv")
+    assert [row["file"] for row in rows] == below(two_broken)
+    assert sum(bool(row["error"]) for row in rows) == 2
+
+
+@pytest.mark.parametrize(
+    ("model_name", "images", "output", "reason"),
+    [
+        ("missing.onnx", "pictures", "out.csv", "no model file at"),
+        ("broken.onnx", "pictures", "out.csv", "is not a readable ONNX model"),
+        ("model.onnx", "missing", "out.csv", "no images at"),
+        ("model.onnx", "empty", "out.csv", "no images found in"),
+        ("model.onnx", "pictures", "out.txt", "it must end in .csv"),
+        ("model.onnx", "pictures", "broken.onnx/out.csv", "cannot be written"),
+    ],
+)
+@pytest.mark.usefixtures("model_file", "pictures")
+def test_bad_input_is_2_and_one_sentence(
+    model_name: str, images: str, output: str, reason: str, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken.onnx").write_text("no model")
+    done = serve(tmp_path / model_name, tmp_path / images, tmp_path / output)
+    assert done.returncode == 2
+    (sentence,) = done.stderr.splitlines()
+    assert sentence.startswith("error: ")
+    assert reason in sentence
+    assert not (tmp_path / output).exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--top_k", "0"), ("--top_k", "10001"), ("--top_k", "many"), ("--min_probability", "1.5"), ("--workers", "-1")],
+)
+def test_an_option_without_sense_is_refused(option: str, value: str, tmp_path: Path) -> None:
+    done = serve("model.onnx", tmp_path, tmp_path / "out.csv", option, value)
+    assert done.returncode == 2
+    assert f"argument {option}: " in done.stderr
+    assert "Traceback" not in done.stderr
