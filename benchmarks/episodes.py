@@ -37,7 +37,7 @@ from tl_core.recipes import EpisodeShape, FinetuneRecipe
 from tl_core.scoring import estimate, paired_difference
 
 LOOP_STEPS, LOOP_BATCH, LOOP_LR = 200, 13, 0.01
-N_PROBED = 1000
+N_PROBED = 5000
 N_BY_OTHERS = 50
 PROBE = FinetuneRecipe(freeze_depth=1.0)
 LAST_STAGE = FinetuneRecipe(freeze_depth=0.8, max_lr=3e-4, steps=20)

@@ -7,12 +7,13 @@ images, or a name: `digits:source`, `digits:target`, `eurosat`. Class folders ma
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from filelock import FileLock
 
@@ -71,7 +72,7 @@ def list_images(spec: str, data_dir: Path) -> ImageListing:
     if root.is_dir():
         names, stamps = _folder_names(root)
     else:
-        names, stamps = archive_names(root), [_file_stamp(root)]
+        names, stamps = _remembered_names(root, data_dir), [_file_stamp(root)]
     entries = tuple(sorted((_entry(name) for name in names), key=_order))
     if not entries:
         raise InputError(f"no images found in {spec}; expected class folders with png, jpg, webp or bmp files")
@@ -83,9 +84,25 @@ def list_images(spec: str, data_dir: Path) -> ImageListing:
     return ImageListing(root, entries, _signature(root, [*names, *stamps]))
 
 
+def _remembered_names(archive: Path, data_dir: Path) -> list[str]:
+    """Image members of an archive; a large tar takes seconds to walk, so what was found is kept."""
+    known = data_dir / f"names-{_signature(archive, [_file_stamp(archive)])[:32]}.json"
+    with suppress(OSError, ValueError):
+        names: list[str] = json.loads(known.read_text())
+        return names
+    names = archive_names(archive)
+    data_dir.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=data_dir, delete=False) as scratch:
+        json.dump(names, scratch)
+    Path(scratch.name).replace(known)
+    return names
+
+
 def _entry(name: str) -> ImageEntry:
-    folder = PurePosixPath(name).parent
-    return ImageEntry(folder.name, name, PART_NAMES.get(folder.parent.name.lower(), ""))
+    # By hand: a path object for each of a million names takes seconds.
+    folder = name.rpartition("/")[0]
+    above, _, class_name = folder.rpartition("/")
+    return ImageEntry(class_name, name, PART_NAMES.get(above.rpartition("/")[2].lower(), ""))
 
 
 def _list_table(table: Path) -> ImageListing:

@@ -38,7 +38,9 @@ from tl_core.training import FitOptions, build_optimizer, fit, predict_logits, s
 
 MAX_BATCH = 128
 _QUERY_CHUNK = 256
-_PROBED_TOGETHER = 32
+_GROUP, _SMALL_GROUP = 128, 16
+"""Episodes whose images go through the frozen part together; linear heads are solved for as many at once. Fewer where
+each image has many views: a group's features are all in memory."""
 _TOGETHER = {"cuda": 16}
 """Episodes that are fine-tuned at once on an accelerator; a CPU gains nothing by it (docs/experiments.md)."""
 
@@ -105,15 +107,17 @@ class Finetuner:
         cut = self._cut(recipe)
         together = together or _TOGETHER.get(self.device.type, 1)
         remaining = iter(episodes)
-        if _is_probing(cut, recipe):
-            while group := list(itertools.islice(remaining, _PROBED_TOGETHER)):
+        n_views = recipe.n_views if has_random_views(recipe.augment) else len(fixed_views(recipe.augment))
+        while group := list(itertools.islice(remaining, max(_SMALL_GROUP, _GROUP // n_views))):
+            self.compute(group, recipe)
+            if _is_probing(cut, recipe):
                 yield from self._probe(cut, group, recipe)
-        elif together > 1:
-            while group := list(itertools.islice(remaining, together)):
-                yield from self._run_stacked(cut, group, recipe)
-        else:
-            for episode in remaining:
-                yield self._run_episode(cut, episode, recipe)
+            elif together > 1:
+                for start in range(0, len(group), together):
+                    yield from self._run_stacked(cut, group[start : start + together], recipe)
+            else:
+                for episode in group:
+                    yield self._run_episode(cut, episode, recipe)
 
     def is_probing(self, recipe: FinetuneRecipe) -> bool:
         """Whether this recipe fits a linear head alone: many episodes are then solved at once, in any case."""

@@ -16,9 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tl_core import data_specs
 from tl_core.data_specs import ImageListing, list_images
 from tl_core.errors import InputError
-from tl_core.image_files import MAX_MEMBER_BYTES
+from tl_core.image_files import MAX_MEMBER_BYTES, archive_names
 
 Files = Mapping[str, bytes]
 Pack = Callable[[Path, Files], Path]
@@ -57,7 +58,8 @@ every_archive = pytest.mark.parametrize("pack", [to_zip, to_tar])
 
 
 def listed(path: Path | str) -> ImageListing:
-    return list_images(str(path), Path("unused"))
+    with tempfile.TemporaryDirectory() as elsewhere:
+        return list_images(str(path), Path(elsewhere))
 
 
 def contents(listing: ImageListing) -> list[tuple[str, bytes]]:
@@ -348,3 +350,28 @@ def test_a_damaged_archive_is_read_refused_or_has_unreadable_members(
                     assert isinstance(read(entry.name), bytes)
                 except OSError:
                     continue
+
+
+def test_an_archive_is_walked_once_and_again_when_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = to_tar(tmp_path / "set", PICTURES)
+    walked: list[Path] = []
+
+    def walk(archive: Path) -> list[str]:
+        walked.append(archive)
+        return archive_names(archive)
+
+    monkeypatch.setattr(data_specs, "archive_names", walk)
+    listings = [list_images(str(path), tmp_path / "data") for _ in range(3)]
+    assert walked == [path]
+    assert listings[0] == listings[1] == listings[2]
+    to_tar(tmp_path / "set", {**PICTURES, "green/0.png": b"new"})
+    assert len(list_images(str(path), tmp_path / "data").entries) == len(PICTURES) + 1
+    assert walked == [path, path]
+
+
+def test_a_damaged_memory_of_an_archive_is_replaced(tmp_path: Path) -> None:
+    path = to_zip(tmp_path / "set", PICTURES)
+    fresh = list_images(str(path), tmp_path / "data")
+    (memory,) = (tmp_path / "data").glob("names-*.json")
+    memory.write_text("[")
+    assert list_images(str(path), tmp_path / "data") == fresh
