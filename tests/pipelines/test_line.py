@@ -338,3 +338,13 @@ def test_a_folder_with_few_images_is_scored_as_it_is(
     assert {"n_way": 3, "n_shot": 2, "n_query": 2}.items() <= json.loads(data.tags["episodes"]).items()
     assert 6 <= data.metrics["n_images"] <= 12
     assert "3-way 2-shot with 2 queries, from" in capsys.readouterr().out
+
+
+def test_the_summary_says_what_the_runs_have_logged(line: tuple[str, Path]) -> None:
+    import mlflow
+
+    text = Path(mlflow.artifacts.download_artifacts(f"runs:/{line[0]}/summary.txt")).read_text()
+    for position, method in enumerate(["raw pixels", "untrained", "pretrained", "pretrained + searched"]):
+        logged = child_of_kind(line[0], "finetune", position).data.metrics
+        row = f"{method} {100 * logged['accuracy']:.2f} +- {100 * logged['accuracy_ci95']:.2f} %"
+        assert row in " ".join(text.split())
