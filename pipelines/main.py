@@ -39,7 +39,7 @@ class MainConfig:
     """Trials of the search."""
     search_episodes: int = 8
     """Episodes per trial, from the other half of the target."""
-    final_episodes: int = 16
+    final_episodes: int = 24
     """Fresh episodes that the search's finalists are scored on."""
     name: str = "transfer-lab"
     """Name of the registered model."""
@@ -54,7 +54,7 @@ class MainConfig:
     def __post_init__(self) -> None:
         check_range("n_episodes", self.n_episodes, 2, 10_000_000)
         check_range("n_trials", self.n_trials, 1, 1_000_000)
-        check_range("final_episodes", self.final_episodes, 1, 1_000_000)
+        check_range("final_episodes", self.final_episodes, 2, 1_000_000)
         check_range("search_episodes", self.search_episodes, 1, 1_000_000)
         check_range("seed", self.seed, 0, 2**31 - 1)
 

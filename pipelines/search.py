@@ -4,7 +4,8 @@
 
 An Optuna study over episodes from the half of the target that `finetune` does not report on. Every trial is a
 nested run; trials that are clearly behind the best one on the same episodes are stopped early. The best few and the
-base recipe are then scored on fresh episodes, because the best of many is partly the luckiest; the best of these wins.
+base recipe are then scored on fresh episodes, because the best of many is partly the luckiest; the best of these wins,
+if it is better than the base recipe beyond chance, and the base recipe stays otherwise.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class SearchConfig(TargetConfig):
         check_range("n_trials", self.n_trials, 1, 1_000_000)
         check_range("n_episodes", self.n_episodes, 1, 1_000_000)
         check_range("n_finalists", self.n_finalists, 1, 1_000_000)
-        check_range("final_episodes", self.final_episodes, 1, 1_000_000)
+        check_range("final_episodes", self.final_episodes, 2, 1_000_000)
         if self.recipe.max_lr == "auto":
             raise InputError("max_lr is auto; allowed is a number: the rate that the search starts from")
 
@@ -96,10 +97,11 @@ def run(config: SearchConfig) -> str:
         for trial in tqdm(trials, total=config.n_trials, desc="search", unit="trial", disable=None):
             log.add(trial)
         fresh = range(config.n_episodes, config.n_episodes + config.final_episodes)
-        winner = log.close(list(rescore(_candidates(study, config), lambda recipe: score(recipe, fresh))))
-        chosen = {name: getattr(winner.recipe, name) for name in SEARCHED}
-        result = estimate(winner.scores).percent()
-        print(f"search {run_id}: {chosen}, {result} on fresh episodes of the search half")
+        finalists = list(rescore(_candidates(study, config), lambda recipe: score(recipe, fresh)))
+        verdict = log.close(finalists, config.recipe)
+        chosen = {name: getattr(verdict.winner.recipe, name) for name in SEARCHED}
+        result = estimate(verdict.winner.scores).percent()
+        print(f"search {run_id}: {chosen}, {result} on fresh episodes of the search half; {verdict.sentence()}")
     return run_id
 
 

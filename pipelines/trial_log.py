@@ -13,8 +13,9 @@ import pandas as pd
 from pipelines.child_runs import ChildRuns
 from pipelines.networks import RECIPE_ARTIFACT
 from pipelines.tracking import STORE
+from tl_core.recipes import FinetuneRecipe
 from tl_core.scoring import estimate
-from tl_core.search import Finalist, TrialResult, crown
+from tl_core.search import Finalist, TrialResult, Verdict, crown
 
 
 def study_storage() -> str:
@@ -48,26 +49,29 @@ class TrialLog:
             tags={"state": trial.state, "error": trial.reason},
         )
 
-    def close(self, finalists: Sequence[Finalist]) -> Finalist:
-        """Log the winner among the finalists, the cost and the plots; returns the winner."""
+    def close(self, finalists: Sequence[Finalist], base: FinetuneRecipe) -> Verdict:
+        """Log who wins among the finalists, what that is worth, the cost and the plots; returns the verdict."""
         self._runs.close()
-        winner = crown(finalists)
-        accuracy = estimate(winner.scores)
-        mlflow.log_dict(asdict(winner.recipe), RECIPE_ARTIFACT)
+        verdict = crown(finalists, base)
+        accuracy = estimate(verdict.winner.scores)
+        mlflow.log_dict(asdict(verdict.winner.recipe), RECIPE_ARTIFACT)
         mlflow.log_text(_finalists_table(finalists), "finalists.csv")
         self._spent += sum(len(finalist.scores) for finalist in finalists)
-        mlflow.log_metrics(
-            {
-                "accuracy": accuracy.mean,
-                "search_accuracy": winner.search_accuracy,
-                "n_trials": self._n_trials,
-                "episodes_spent": self._spent,
-            }
-        )
+        metrics = {
+            "accuracy": accuracy.mean,
+            "search_accuracy": verdict.best.search_accuracy,
+            "optimism": verdict.optimism,
+            "n_trials": self._n_trials,
+            "episodes_spent": self._spent,
+        }
         if accuracy.n > 1:
-            mlflow.log_metric("accuracy_ci95", accuracy.ci95)
+            metrics["accuracy_ci95"] = accuracy.ci95
+        if verdict.gain is not None:
+            metrics |= {"gain": verdict.gain.mean, "gain_ci95": verdict.gain.ci95}
+        mlflow.log_metrics(metrics)
+        mlflow.set_tag("verdict", verdict.sentence())
         self._log_plots()
-        return winner
+        return verdict
 
     def _log_plots(self) -> None:
         plots = optuna.visualization

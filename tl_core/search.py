@@ -16,6 +16,7 @@ from optuna.trial import TrialState
 
 from tl_core.errors import InputError
 from tl_core.recipes import FinetuneRecipe, parse_augment
+from tl_core.scoring import Estimate, paired_difference
 from tl_core.training import TrainingDivergedError
 
 ScoreRecipe = Callable[[FinetuneRecipe], Iterable[float]]
@@ -154,9 +155,41 @@ def rescore(candidates: Iterable[tuple[FinetuneRecipe, float]], score_recipe: Sc
         yield Finalist(recipe, search_accuracy, tuple(score_recipe(recipe)))
 
 
-def crown(finalists: Sequence[Finalist]) -> Finalist:
-    """The finalist with the highest mean on its fresh episodes; of equals the first."""
-    return max(finalists, key=lambda finalist: sum(finalist.scores) / len(finalist.scores))
+@dataclass(frozen=True)
+class Verdict:
+    """What a search was worth.
+
+    Attributes:
+        best: the finalist with the highest mean on its fresh episodes.
+        winner: `best`, if it is better than the base recipe beyond chance, and the base recipe otherwise.
+        gain: best - base on the same fresh episodes; None if there is no base to compare with, or it is the best.
+    """
+
+    best: Finalist
+    winner: Finalist
+    gain: Estimate | None
+
+    @property
+    def optimism(self) -> float:
+        """By how much the best one's mean over the search's episodes exceeded that over fresh ones."""
+        return self.best.search_accuracy - float(np.mean(self.best.scores))
+
+    def sentence(self) -> str:
+        """In words."""
+        if self.gain is None:
+            return "nothing was better than the base recipe"
+        gained = f"{100 * self.gain.mean:+.2f} +- {100 * self.gain.ci95:.2f} points over the base recipe"
+        return gained if self.winner is self.best else f"{gained}: not told apart, so the base recipe stays"
+
+
+def crown(finalists: Sequence[Finalist], base: FinetuneRecipe) -> Verdict:
+    """Choose the finalist with the highest mean on its fresh episodes, unless its gain over the base may be chance."""
+    best = max(finalists, key=lambda finalist: sum(finalist.scores) / len(finalist.scores))
+    of_base = next((finalist for finalist in finalists if finalist.recipe == base), None)
+    if of_base is None or of_base is best:
+        return Verdict(best, best, None)
+    gain = paired_difference(best.scores, of_base.scores)
+    return Verdict(best, best if gain.low > 0 else of_base, gain)
 
 
 def _space_with(space: SearchSpace, base: FinetuneRecipe) -> SearchSpace:

@@ -16,6 +16,7 @@ import pytest
 
 from tl_core.errors import InputError
 from tl_core.recipes import FinetuneRecipe
+from tl_core.scoring import paired_difference
 from tl_core.search import (
     Finalist,
     SearchSpace,
@@ -308,12 +309,12 @@ def test_the_winner_is_chosen_by_the_fresh_scores_and_not_by_luck() -> None:
     lucky, good = (FinetuneRecipe(max_lr=rate) for rate in (1e-3, 1e-2))
     fresh = {lucky: [0.6, 0.7], good: [0.8, 0.7]}
     finalists = list(rescore([(lucky, 0.9), (good, 0.85)], fresh.__getitem__))
-    assert crown(finalists) == Finalist(good, 0.85, (0.8, 0.7))
+    assert crown(finalists, FinetuneRecipe(max_lr=1.0)).winner == Finalist(good, 0.85, (0.8, 0.7))
 
 
 def test_of_equal_finalists_the_first_wins() -> None:
     first, second = (Finalist(FinetuneRecipe(max_lr=rate), 0.9, (0.5, 0.7)) for rate in (1e-3, 1e-2))
-    assert crown([first, second]) is first
+    assert crown([first, second], FinetuneRecipe(max_lr=1.0)).winner is first
 
 
 def test_the_best_of_many_equal_recipes_looks_better_than_it_is() -> None:
@@ -322,6 +323,34 @@ def test_the_best_of_many_equal_recipes_looks_better_than_it_is() -> None:
     recipes = [FinetuneRecipe(max_lr=1e-3 * (i + 1)) for i in range(30)]
     searched = sorted(((r, float(rng.normal(0.7, 0.08, 10).mean())) for r in recipes), key=lambda pair: -pair[1])
     finalists = list(rescore(searched[:3], lambda _: rng.normal(0.7, 0.08, 400)))
-    winner = crown(finalists)
-    assert winner.search_accuracy > 0.73
-    assert np.mean(winner.scores) == pytest.approx(0.7, abs=0.015)
+    verdict = crown(finalists, FinetuneRecipe(max_lr=1.0))
+    assert verdict.winner.search_accuracy > 0.73
+    assert np.mean(verdict.winner.scores) == pytest.approx(0.7, abs=0.015)
+    assert verdict.optimism == pytest.approx(verdict.best.search_accuracy - np.mean(verdict.best.scores))
+
+
+BASE, OTHER = FinetuneRecipe(), FinetuneRecipe(max_lr=1e-3)
+
+
+def test_a_gain_beyond_chance_wins() -> None:
+    base = Finalist(BASE, 0.6, (0.60, 0.50, 0.70, 0.61))
+    better = Finalist(OTHER, 0.7, (0.70, 0.61, 0.79, 0.71))
+    verdict = crown([base, better], BASE)
+    assert verdict.winner is better
+    assert verdict.gain == paired_difference(better.scores, base.scores)
+    assert verdict.sentence() == "+10.00 +- 1.30 points over the base recipe"
+
+
+def test_a_gain_that_may_be_chance_leaves_the_base_recipe() -> None:
+    base = Finalist(BASE, 0.6, (0.60, 0.50, 0.70, 0.61))
+    luckier = Finalist(OTHER, 0.9, (0.80, 0.40, 0.80, 0.60))
+    verdict = crown([base, luckier], BASE)
+    assert (verdict.best, verdict.winner) == (luckier, base)
+    assert "not told apart, so the base recipe stays" in verdict.sentence()
+
+
+def test_the_base_recipe_itself_gains_nothing() -> None:
+    base, worse = Finalist(BASE, 0.6, (0.6, 0.7)), Finalist(OTHER, 0.9, (0.5, 0.6))
+    verdict = crown([base, worse], BASE)
+    assert verdict.winner is base
+    assert verdict.gain is None
