@@ -329,7 +329,7 @@ def test_the_best_of_many_equal_recipes_looks_better_than_it_is() -> None:
     assert verdict.optimism == pytest.approx(verdict.best.search_accuracy - np.mean(verdict.best.scores))
 
 
-BASE, OTHER = FinetuneRecipe(), FinetuneRecipe(max_lr=1e-3)
+OTHER = FinetuneRecipe(max_lr=1e-3)
 
 
 def test_a_gain_beyond_chance_wins() -> None:
