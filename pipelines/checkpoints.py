@@ -42,7 +42,8 @@ def kept_checkpoint(kind: str, config: Any, *fingerprints: str, suffix: str = ".
     try:
         with FileLock(path.with_suffix(".lock"), timeout=0):
             yield path
-            for file in path.parent.glob(f"{path.stem}*.pt"):
-                file.unlink()
+            for file in path.parent.glob(f"{path.stem}*"):
+                if file.suffix != ".lock":
+                    file.unlink()
     except Timeout as error:
         raise InputError(f"another process is at the same {kind}; wait for it, or give another seed") from error

@@ -67,6 +67,7 @@ def store(fresh_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.delenv(name, raising=False)
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
+    mlflow.set_experiment(experiment_id="0")  # MLflow remembers the one that an earlier test was in
     yield uri
     while mlflow.active_run():
         mlflow.end_run()
