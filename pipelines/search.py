@@ -56,6 +56,7 @@ class SearchConfig(TargetConfig):
 def run(config: SearchConfig) -> str:
     """Search and log; returns the run's id, whose artifact `recipe.json` is what `finetune` and `fit` load."""
     import mlflow
+    import numpy as np
     from tqdm import tqdm
 
     from pipelines.provenance import log_seen_images, network_name
@@ -64,13 +65,12 @@ def run(config: SearchConfig) -> str:
     from tl_core.episodes import build_pool, check_pool, fit_shape
     from tl_core.scoring import estimate
     from tl_core.search import SEARCHED, SearchSpace, build_study, check_setting, rescore, run_trials
-    from tl_core.splits import part_rows
 
     with tracked_run("search", config) as run_id:
         opened = open_target(config)
         dataset = opened.dataset
-        log_seen_images(dataset, part_rows(dataset, "search"))
         pool = build_pool(dataset, "search")
+        log_seen_images(dataset, np.concatenate(pool.rows_by_class))  # what it draws from, and nothing else
         config = replace(config, shape=fit_shape(pool, config.shape))
         check_pool(pool, config.shape)
         study = build_study(config.study or f"search-{run_id}", study_storage(), config.seed)

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from tests.conftest import write_colour_images
+from tl_core.augment import to_float
 from tl_core.backbones import BackboneSpec, build_backbone
 from tl_core.datasets import ImageDataset, load_dataset
 from tl_core.errors import InputError
@@ -162,3 +163,17 @@ def test_auto_trains_as_the_suggested_rate_does(dataset: ImageDataset) -> None:
     assert named.settle_max_lr(CPU) == max_lr
     losses = [[epoch.training.loss for epoch in job.epochs(CPU)] for job in (auto, named)]
     assert losses[0] == losses[1]
+
+
+def test_an_epochs_validation_accuracy_is_that_of_the_weights_after_it(dataset: ImageDataset) -> None:
+    job = pretraining(dataset, replace(RECIPE, epochs=4, max_lr=0.02))
+    rows = split_within_classes(dataset, val=0.3, test=0.2, seed=0).val
+    images = to_float(torch.from_numpy(dataset.images[rows]))
+    told, by_hand = [], []
+    for epoch in job.epochs(CPU):
+        with torch.no_grad():
+            predictions = job._model.eval()(images).argmax(1).numpy()
+        told.append(epoch.val_accuracy)
+        by_hand.append(float((predictions == dataset.labels[rows]).mean()))
+    assert told == by_hand
+    assert len(set(told)) > 1
