@@ -346,5 +346,6 @@ def test_the_summary_says_what_the_runs_have_logged(line: tuple[str, Path]) -> N
     text = Path(mlflow.artifacts.download_artifacts(f"runs:/{line[0]}/summary.txt")).read_text()
     for position, method in enumerate(["raw pixels", "untrained", "pretrained", "pretrained + searched"]):
         logged = child_of_kind(line[0], "finetune", position).data.metrics
-        row = f"{method} {100 * logged['accuracy']:.2f} +- {100 * logged['accuracy_ci95']:.2f} %"
+        interval = f"{100 * logged['accuracy']:.2f} +- {100 * logged['accuracy_ci95']:.2f} %"
+        row = f"{method} {interval} (n={logged['n_episodes']:.0f})"
         assert row in " ".join(text.split())
