@@ -72,3 +72,5 @@ def _quiet_libraries() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
+    # A registered model takes images in several forms; MLflow would like to see one.
+    warnings.filterwarnings("ignore", message=".*input example was not provided.*")
