@@ -57,7 +57,7 @@ def fresh_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _own_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A loaded pyfunc model puts its own copy of some modules first on the path, where later processes would find it."""
+    """A loaded pyfunc model puts copies of some modules first on the path, where later processes would find them."""
     monkeypatch.setattr(sys, "path", list(sys.path))
 
 
