@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -29,7 +29,11 @@ _RIGHT, _WRONG = "#009e73", "#d55e00"
 
 def read_predictions(table: Path) -> Iterator[Prediction]:
     """What a table of predictions says, row by row."""
-    read = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": pd.read_parquet}
+    read: dict[str, Callable[[Path], pd.DataFrame]] = {
+        ".csv": _read_csv,
+        ".jsonl": _read_jsonl,
+        ".parquet": pd.read_parquet,
+    }
     frame = read[table.suffix.lower()](table)
     n_ranks = sum(name.startswith("label_") for name in frame.columns)
     for row in frame.to_dict("records"):
