@@ -112,7 +112,7 @@ def test_the_searched_run_uses_the_recipe_that_the_search_found(line: tuple[str,
 
 def test_methods_are_scored_on_the_same_episodes_and_searched_on_others(line: tuple[str, Path]) -> None:
     finetunes = [run for run in children(line[0]) if run.data.tags["kind"] == "finetune"]
-    seeds = [[e.data.params["seed"] for e in children(run.info.run_id)] for run in finetunes]
+    seeds = [[e.data.tags["seed"] for e in children(run.info.run_id)] for run in finetunes]
     assert all(s == seeds[0] for s in seeds)
     assert len({run.data.tags["episodes"] for run in finetunes}) == 1
 
