@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import torch
+from joblib import cpu_count
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -32,7 +33,7 @@ from tl_core.datasets import ImageDataset, load_dataset
 from tl_core.devices import pick_device
 from tl_core.episodes import Episode, EpisodePool, build_pool, sample_episode
 from tl_core.finetune import Finetuner
-from tl_core.parallel import available_cores, run_episodes
+from tl_core.parallel import run_episodes
 from tl_core.recipes import EpisodeShape, FinetuneRecipe
 from tl_core.scoring import estimate, paired_difference
 
@@ -64,7 +65,7 @@ class Bench:
         """Accuracies and seconds of our engine, with nothing computed before."""
         finetuner = Finetuner(self.network, self.spec, self.dataset, pick_device("auto"))
         started = time.perf_counter()
-        results = run_episodes(finetuner, episodes, recipe, available_cores())
+        results = run_episodes(finetuner, episodes, recipe, cpu_count())
         return [result.accuracy for result in results], time.perf_counter() - started
 
     def images(self, rows: Iterable[int]) -> Tensor:
@@ -132,7 +133,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         bench = Bench(options.data, options.backbone, Path(scratch))
-        print(f"{bench.spec.architecture}, {bench.spec.image_size} px, {options.data}, {available_cores()} cores\n")
+        print(f"{bench.spec.architecture}, {bench.spec.image_size} px, {options.data}, {cpu_count()} cores\n")
         _probing(bench)
         _scaling(bench, options.scale)
         few = bench.episodes(max(2, options.episodes // 5))

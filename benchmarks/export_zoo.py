@@ -89,16 +89,22 @@ def _classifier(architecture: str, weights: str, files: list[ImageFile]) -> tupl
         backbone, spec = load_weights(weights, architecture, spec.image_size)
     else:
         backbone = build_backbone(spec, seed=0)
+    return balanced_classifier(spec, backbone, _decoded(files[:64], spec.image_size), N_CLASSES), spec
+
+
+def balanced_classifier(
+    spec: BackboneSpec, backbone: nn.Module, images: NDArray[np.uint8], n_classes: int
+) -> Classifier:
+    """A random head that finds each class equally likely on these images, its answers neither alike nor certain."""
     torch.manual_seed(0)
-    head = nn.Linear(n_features(backbone, spec), N_CLASSES)
+    head = nn.Linear(n_features(backbone, spec), n_classes)
     classifier = Classifier(spec, backbone, head).eval()
-    with torch.inference_mode():
-        logits = classifier(torch.from_numpy(_decoded(files[:64], spec.image_size)))
-    with torch.no_grad():  # each class equally likely, and the answers neither all alike nor all certain
+    with torch.no_grad():
+        logits = classifier(torch.from_numpy(images))
         scale = 2 / logits.std(0)
         head.weight.mul_(scale[:, None])
         head.bias.sub_(logits.mean(0)).mul_(scale)
-    return classifier, spec
+    return classifier
 
 
 def _decoded(files: list[ImageFile], image_size: int) -> NDArray[np.uint8]:

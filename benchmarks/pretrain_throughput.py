@@ -24,10 +24,11 @@ from tl_core.backbones import BackboneSpec, build_backbone, n_features
 from tl_core.classifier import Normalise
 from tl_core.datasets import ImageDataset, load_dataset
 from tl_core.devices import pick_device, pick_dtype
+from tl_core.optimizers import FitOptions
 from tl_core.pretrain import Pretraining
 from tl_core.recipes import PretrainRecipe
 from tl_core.splits import split_within_classes
-from tl_core.training import FitOptions, fit, start_training
+from tl_core.training import fit, start_training
 
 ROUNDS = 3
 N_CLASSES, N_PER_CLASS = 16, 96

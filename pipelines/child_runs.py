@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 import mlflow
 from mlflow.entities import Metric, Param
@@ -11,6 +12,18 @@ from mlflow.entities import Metric, Param
 from pipelines.tracking import child_tags
 
 _MAX_WAITING = 1000  # runs in memory at most, where the store is slower than the work
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """What is to be written of one run; `start` and `end` are seconds since the epoch."""
+
+    name: str
+    start: float
+    end: float
+    metrics: Mapping[str, float]
+    tags: Mapping[str, str]
+    params: Mapping[str, object] = field(default_factory=dict)
 
 
 class ChildRuns:
@@ -25,19 +38,11 @@ class ChildRuns:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix=f"write-{kind}")
         self._waiting: list[Future[None]] = []
 
-    def add(
-        self,
-        name: str,
-        start: float,
-        end: float,
-        params: Mapping[str, object],
-        metrics: Mapping[str, float],
-        tags: Mapping[str, str] | None = None,
-    ) -> None:
-        """Have one run written; `start` and `end` are seconds since the epoch."""
+    def add(self, run: FinishedRun) -> None:
+        """Have one run written."""
         if len(self._waiting) >= _MAX_WAITING:
             self._settle()
-        self._waiting.append(self._writer.submit(self._write, name, start, end, params, metrics, dict(tags or {})))
+        self._waiting.append(self._writer.submit(self._write, run))
 
     def close(self) -> None:
         """Wait for what is not yet written; raises what writing raised."""
@@ -49,23 +54,15 @@ class ChildRuns:
             future.result()
         self._waiting.clear()
 
-    def _write(
-        self,
-        name: str,
-        start: float,
-        end: float,
-        params: Mapping[str, object],
-        metrics: Mapping[str, float],
-        tags: dict[str, str],
-    ) -> None:
-        ended = int(1000 * end)
+    def _write(self, run: FinishedRun) -> None:
+        start, end = int(1000 * run.start), int(1000 * run.end)
         # The name by its own argument: the tag alone would leave the run's name to chance.
         child = self._client.create_run(
-            self._experiment, start_time=int(1000 * start), tags={**self._tags, **tags}, run_name=name
+            self._experiment, start_time=start, tags={**self._tags, **run.tags}, run_name=run.name
         )
         self._client.log_batch(
             child.info.run_id,
-            params=[Param(key, str(value)) for key, value in params.items()],
-            metrics=[Metric(key, value, ended, 0) for key, value in metrics.items()],
+            params=[Param(key, str(value)) for key, value in run.params.items()],
+            metrics=[Metric(key, value, end, 0) for key, value in run.metrics.items()],
         )
-        self._client.set_terminated(child.info.run_id, end_time=ended)
+        self._client.set_terminated(child.info.run_id, end_time=end)

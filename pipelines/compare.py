@@ -10,10 +10,16 @@ images, and gives every paired difference with its interval and a p-value that a
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from pipelines.cli import run_command_line
 from tl_core.errors import InputError
+
+if TYPE_CHECKING:
+    from tl_core.image_scores import ImageComparison
+    from tl_core.scoring import Comparison
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +57,6 @@ def _ids(text: str) -> list[str]:
 
 def _compare_episodes(run_ids: list[str]) -> list[str]:
     import mlflow
-    import pandas as pd
 
     from pipelines.evidence import paired_accuracies
     from pipelines.figures import draw_estimates
@@ -60,28 +65,16 @@ def _compare_episodes(run_ids: list[str]) -> list[str]:
     scores = paired_accuracies(run_ids)
     results = {name: estimate(values) for name, values in scores.items()}
     pairs = compare_all(scores)
-    table = pd.DataFrame(
-        {
-            "first": [pair.first for pair in pairs],
-            "second": [pair.second for pair in pairs],
-            "difference": [pair.difference.mean for pair in pairs],
-            "ci95": [pair.difference.ci95 for pair in pairs],
-            "p": [pair.p for pair in pairs],
-            "p_holm": [pair.p_holm for pair in pairs],
-        }
-    )
-    mlflow.log_text(table.to_csv(index=False), "differences.csv")
+    _log_pairs(pairs, lambda found: {"difference": found.mean, "ci95": found.ci95})
     mlflow.log_figure(draw_estimates(results), "accuracies.png")
     mlflow.log_metric("n_episodes", next(iter(results.values())).n)
     lines = [f"{name:<44} {result.percent()}" for name, result in results.items()]
-    lines += ["", f"{'difference on the same episodes':<44} in points, 95 % interval; p after Holm"]
-    lines += [f"{f'{pair.first} - {pair.second}':<44} {pair.points()}" for pair in pairs]
-    return lines
+    heading = f"{'difference on the same episodes':<44} in points, 95 % interval; p after Holm"
+    return [*lines, "", heading, *_pair_lines(pairs)]
 
 
 def _compare_trainings(run_ids: list[str]) -> list[str]:
     import mlflow
-    import pandas as pd
 
     from pipelines.figures import draw_curves, draw_intervals
     from pipelines.trainings import curve_of, load_trainings, table_of
@@ -90,25 +83,32 @@ def _compare_trainings(run_ids: list[str]) -> list[str]:
     trainings = load_trainings(run_ids)
     results = {training.name: wilson(training.hits) for training in trainings}
     pairs = compare_on_images({training.name: training.hits for training in trainings})
-    table = pd.DataFrame(
-        {
-            "first": [pair.first for pair in pairs],
-            "second": [pair.second for pair in pairs],
-            "difference": [pair.difference.value for pair in pairs],
-            "low": [pair.difference.low for pair in pairs],
-            "high": [pair.difference.high for pair in pairs],
-            "p": [pair.p for pair in pairs],
-            "p_holm": [pair.p_holm for pair in pairs],
-        }
-    )
-    mlflow.log_text(table.to_csv(index=False), "differences.csv")
+    _log_pairs(pairs, lambda found: {"difference": found.value, "low": found.low, "high": found.high})
     mlflow.log_figure(draw_intervals(results), "accuracies.png")
     mlflow.log_figure(draw_curves([curve_of(training) for training in trainings]), "curves.png")
     mlflow.log_metric("n_images", len(trainings[0].hits))
-    lines = table_of(trainings, results)
-    lines += ["", f"{'difference on the same images':<44} in points, 95 % interval; p of McNemar's test after Holm"]
-    lines += [f"{f'{pair.first} - {pair.second}':<44} {pair.points()}" for pair in pairs]
-    return lines
+    heading = f"{'difference on the same images':<44} in points, 95 % interval; p of McNemar's test after Holm"
+    return [*table_of(trainings, results), "", heading, *_pair_lines(pairs)]
+
+
+def _pair_lines(pairs: Sequence[Comparison] | Sequence[ImageComparison]) -> list[str]:
+    return [f"{f'{pair.first} - {pair.second}':<44} {pair.points()}" for pair in pairs]
+
+
+def _log_pairs(
+    pairs: Sequence[Comparison] | Sequence[ImageComparison], columns: Callable[[Any], dict[str, float]]
+) -> None:
+    """Log the table of all pairs; `columns` are those that a difference takes."""
+    import mlflow
+    import pandas as pd
+
+    table = pd.DataFrame(
+        [
+            {"first": pair.first, "second": pair.second, **columns(pair.difference), "p": pair.p, "p_holm": pair.p_holm}
+            for pair in pairs
+        ]
+    )
+    mlflow.log_text(table.to_csv(index=False), "differences.csv")
 
 
 if __name__ == "__main__":

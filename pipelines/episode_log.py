@@ -13,7 +13,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 
-from pipelines.child_runs import ChildRuns
+from pipelines.child_runs import ChildRuns, FinishedRun
 from pipelines.figures import draw_confusion, draw_distribution
 from pipelines.journal import append_journal, read_journal
 from pipelines.networks import RECIPE_ARTIFACT
@@ -72,17 +72,13 @@ class EpisodeLog:
         self._results.append(result)
         self._accuracy.add(result.accuracy)
         end = time.time()
-        self._runs.add(
-            f"episode-{result.episode.index:04d}",
-            end - result.seconds,
-            end,
-            # As tags, which are written together with the run: params would be one more query for each of thousands.
-            params={},
-            metrics={"query/accuracy": result.accuracy, "query/loss": result.loss},
-            tags={"classes": ", ".join(self._classes_of(result)), "seed": str(result.episode.seed)},
-        )
+        # Classes and seed as tags, which are written together with the run: params would be one more query for each.
+        tags = {"classes": ", ".join(self._classes_of(result)), "seed": str(result.episode.seed)}
+        metrics = {"query/accuracy": result.accuracy, "query/loss": result.loss}
+        name = f"episode-{result.episode.index:04d}"
+        self._runs.add(FinishedRun(name, end - result.seconds, end, metrics, tags))
 
-    def accuracy_over_images(self) -> Interval:
+    def _accuracy_over_images(self) -> Interval:
         """Mean accuracy of the query images, each over its episodes, with the interval that resampling them gives.
 
         Episodes of a small target share their images: more of them say nothing of images that are not there.
@@ -92,8 +88,8 @@ class EpisodeLog:
         _, image = np.unique(rows, return_inverse=True)
         return bootstrap(np.bincount(image, weights=hits) / np.bincount(image))
 
-    def close(self) -> Estimate:
-        """Log the means with their intervals, the table of episodes and the pictures; returns the accuracy."""
+    def close(self) -> tuple[Estimate, Interval]:
+        """Log means, table and pictures; returns the accuracy over episodes and, with its own interval, over images."""
         self._runs.close()
         accuracy = self.accuracy()
         macro = [score_predictions(result.labels, result.predictions) for result in self._results]
@@ -106,7 +102,7 @@ class EpisodeLog:
             np.concatenate([r.confidences for r in self._results]),
             np.concatenate([r.labels == r.predictions for r in self._results]),
         )
-        of_images = self.accuracy_over_images()
+        of_images = self._accuracy_over_images()
         metrics |= {
             "n_images": of_images.n,
             "images/accuracy_low": of_images.low,
@@ -115,7 +111,7 @@ class EpisodeLog:
         mlflow.log_metrics(metrics)
         log_series({"episode/accuracy": [result.accuracy for result in self._results]})
         self._log_artifacts(accuracy)
-        return accuracy
+        return accuracy, of_images
 
     def _log_artifacts(self, accuracy: Estimate) -> None:
         labels = np.concatenate([result.labels for result in self._results])

@@ -11,7 +11,7 @@ from mlflow.entities import Run
 
 from pipelines.episode_log import CONFUSIONS_ARTIFACT, EPISODES_ARTIFACT
 from pipelines.export import LATENCY_METRIC, SIZE_METRIC
-from pipelines.tracking import fetch_artifact, find_run
+from pipelines.tracking import fetch_artifact, find_comparable_runs, find_run
 from registry.card import CardFacts, Confusions, write_card
 from registry.gate import Evidence, Measured
 from serving.model import OnnxClassifier
@@ -41,15 +41,8 @@ def paired_accuracies(finetune_runs: Sequence[str]) -> dict[str, list[float]]:
     Raises:
         InputError: fewer than two runs, the same run twice, or runs whose episodes are not the same.
     """
-    if len(set(finetune_runs)) < 2 or len(set(finetune_runs)) < len(finetune_runs):
-        raise InputError(f"a comparison needs two or more different finetune runs; given are {len(finetune_runs)}")
-    runs = [find_run(run_id, "finetune") for run_id in finetune_runs]
-    for run in runs[1:]:
-        if run.data.tags["episodes"] != runs[0].data.tags["episodes"]:
-            raise InputError(
-                f"finetune runs {runs[0].info.run_id} and {run.info.run_id} were scored on different episodes; "
-                "give the same target, part, seed and episode shape to both"
-            )
+    advice = "give the same target, part, seed and episode shape to both"
+    runs = find_comparable_runs(finetune_runs, "finetune", "episodes", "episodes", advice)
     tables = [accuracies(run.info.run_id) for run in runs]
     shared = sorted(set.intersection(*(set(table) for table in tables)))
     names = [_readable(run) for run in runs]

@@ -60,6 +60,7 @@ class FinetuneConfig(TargetConfig):
 def run(config: FinetuneConfig) -> str:
     """Score the recipe on episodes; returns the run's id."""
     import mlflow
+    import numpy as np
 
     from pipelines.checkpoints import kept_checkpoint
     from pipelines.episode_log import EpisodeLog
@@ -67,7 +68,6 @@ def run(config: FinetuneConfig) -> str:
     from pipelines.provenance import check_unseen, log_origin
     from pipelines.tracking import tracked_run
     from tl_core.episodes import build_pool, check_pool, fit_shape
-    from tl_core.splits import part_rows
 
     with tracked_run("finetune", config, _run_name(config)) as run_id:
         recipe = find_recipe(config.search_run, config.recipe)
@@ -75,20 +75,20 @@ def run(config: FinetuneConfig) -> str:
         dataset, finetuner = opened.dataset, opened.finetuner
         log_origin(config.backbone_run, opened.spec, config.seed, recipe)
         part = _choose_part(dataset, config)
-        rows = part_rows(dataset, part)
+        pool = build_pool(dataset, part)
+        rows = np.concatenate(pool.rows_by_class)
         if is_run(config.backbone_run):
             check_unseen(config.backbone_run, "pretrain", dataset, rows)
         if config.search_run:
             check_unseen(config.search_run, "search", dataset, rows)
-        pool = build_pool(dataset, part)
         config = replace(config, part=part, shape=fit_shape(pool, config.shape))
         check_pool(pool, config.shape)
         recipe = finetuner.settle_max_lr(_rate_supports(dataset, config), recipe)
         mlflow.log_metric("max_lr", float(recipe.max_lr))
         with kept_checkpoint("finetune", config, dataset.fingerprint, suffix=".jsonl") as journal:
             log = EpisodeLog(dataset, pool, config.shape, config.seed, recipe, journal)
-            accuracy = _score(log, opened, pool, recipe, config)
-        of_images = log.accuracy_over_images()
+            _score(log, opened, pool, recipe, config)
+            accuracy, of_images = log.close()
         shape = f"{config.shape.n_way}-way {config.shape.n_shot}-shot with {config.shape.n_query} queries"
         print(f"{shape}, from {of_images.n:,} images ({part}); other images of the same kind: {of_images.percent()}")
         print(f"finetune {run_id}: accuracy {accuracy.percent()} on {config.target}")
@@ -105,27 +105,25 @@ def _choose_part(dataset: ImageDataset, config: FinetuneConfig) -> Part:
     return "report" if config.search_run or smallest >= MIN_HALF else "all"
 
 
-def _score(
-    log: EpisodeLog, opened: Target, pool: EpisodePool, recipe: FinetuneRecipe, config: FinetuneConfig
-) -> Estimate:
-    """Run the episodes that an interrupted process has not left in the journal; returns the accuracy of all."""
+def _score(log: EpisodeLog, opened: Target, pool: EpisodePool, recipe: FinetuneRecipe, config: FinetuneConfig) -> None:
+    """Run the episodes that an interrupted process has not left in the journal."""
+    from joblib import cpu_count
     from tqdm import tqdm
 
     from tl_core.episodes import sample_episode
-    from tl_core.parallel import available_cores, run_episodes
+    from tl_core.parallel import run_episodes
 
     def episodes(first: int) -> Iterator[Episode]:
         return (sample_episode(pool, config.shape, config.seed, i) for i in range(first, config.n_episodes))
 
     n_done = log.replay(episodes(0))
-    n_workers = config.workers or available_cores()
+    n_workers = config.workers or cpu_count()
     with tqdm(total=config.n_episodes, initial=n_done, desc="finetune", unit="episode", disable=None) as progress:
         results = run_episodes(opened.finetuner, episodes(n_done), recipe, n_workers)
         while not _is_sure(log.accuracy(), config.until_ci) and (result := next(results, None)) is not None:
             log.add(result)
             progress.set_postfix(accuracy=f"{100 * log.accuracy().mean:.1f}%")
             progress.update()
-    return log.close()
 
 
 def _rate_supports(dataset: ImageDataset, config: FinetuneConfig) -> Iterator[Support]:

@@ -35,6 +35,8 @@ KIND = "kind"
 PROCESS = "process"
 """Tag that says which process a run belongs to: host, number and start, so that a dead one's runs can be closed."""
 
+_CLOCK_CORRECTION = 60  # seconds
+
 _DIGEST_LENGTH, _PROFILE_LENGTH, _BATCH_LENGTH = 36, 16_777_215, 1000  # what the store takes
 
 
@@ -76,7 +78,8 @@ def _close_runs_of_dead_processes(experiment: str) -> None:
     for run in client.search_runs([known.experiment_id], ours):
         _, number, start = run.data.tags[PROCESS].rsplit(":", 2)
         with suppress(psutil.NoSuchProcess):
-            if f"{psutil.Process(int(number)).create_time():.0f}" == start:
+            # Not to the second: a correction of the clock moves every start.
+            if abs(psutil.Process(int(number)).create_time() - float(start)) <= _CLOCK_CORRECTION:
                 continue
         client.set_tag(run.info.run_id, "error", "the process ended without closing this run")
         client.set_terminated(run.info.run_id, "KILLED")
@@ -190,6 +193,25 @@ def find_run(run_id: str, *kinds: str) -> Run:
     if run.info.status != "FINISHED":
         raise InputError(f"{found} run {run_id} is {run.info.status}; only a FINISHED one can be used")
     return run
+
+
+def find_comparable_runs(run_ids: Sequence[str], kind: str, tag: str, scored_on: str, advice: str) -> list[Run]:
+    """Two or more different finished runs of one kind that have a tag in common.
+
+    Args:
+        scored_on: what the tag stands for, and `advice` how to make it the same, in words.
+
+    Raises:
+        InputError: fewer than two runs, the same run twice, one that cannot be used, or another tag.
+    """
+    if len(set(run_ids)) < 2 or len(set(run_ids)) < len(run_ids):
+        raise InputError(f"a comparison needs two or more different {kind} runs; given are {len(run_ids)}")
+    runs = [find_run(run_id, kind) for run_id in run_ids]
+    for run in runs[1:]:
+        if run.data.tags[tag] != runs[0].data.tags[tag]:
+            both = f"{runs[0].info.run_id} and {run.info.run_id}"
+            raise InputError(f"{kind} runs {both} were scored on different {scored_on}; {advice}")
+    return runs
 
 
 def fetch_artifact(run_id: str, name: str) -> Path:

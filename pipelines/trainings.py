@@ -11,9 +11,8 @@ from mlflow.entities import Run
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 
 from pipelines.figures import Curve
-from pipelines.tracking import fetch_artifact, find_run
+from pipelines.tracking import fetch_artifact, find_comparable_runs
 from pipelines.train_log import CURVES, PREDICTIONS_ARTIFACT
-from tl_core.errors import InputError
 from tl_core.image_scores import Hits, Interval
 
 
@@ -32,15 +31,8 @@ def load_trainings(run_ids: Sequence[str]) -> list[TrainingResult]:
     Raises:
         InputError: fewer than two runs, the same run twice, or runs with other test images.
     """
-    if len(set(run_ids)) < 2 or len(set(run_ids)) < len(run_ids):
-        raise InputError(f"a comparison needs two or more different train runs; given are {len(run_ids)}")
-    runs = [find_run(run_id, "train") for run_id in run_ids]
-    for run in runs[1:]:
-        if run.data.tags["test_images"] != runs[0].data.tags["test_images"]:
-            raise InputError(
-                f"train runs {runs[0].info.run_id} and {run.info.run_id} were scored on different test images; "
-                "give the same data, split, test_fraction and seed to both"
-            )
+    advice = "give the same data, split, test_fraction and seed to both"
+    runs = find_comparable_runs(run_ids, "train", "test_images", "test images", advice)
     names = [run.data.tags[MLFLOW_RUN_NAME].removeprefix("train ") for run in runs]
     if len(set(names)) < len(names):
         names = [f"{name} ({run.info.run_id[:8]})" for name, run in zip(names, runs, strict=True)]

@@ -10,7 +10,7 @@ import mlflow
 import optuna
 import pandas as pd
 
-from pipelines.child_runs import ChildRuns
+from pipelines.child_runs import ChildRuns, FinishedRun
 from pipelines.networks import RECIPE_ARTIFACT
 from pipelines.tracking import STORE
 from tl_core.recipes import FinetuneRecipe
@@ -41,12 +41,14 @@ class TrialLog:
         assert stored.datetime_complete is not None
         # A stopped or diverged trial is an orderly end: FAILED is kept for what nobody expected.
         self._runs.add(
-            f"trial-{trial.number:04d}",
-            stored.datetime_start.timestamp(),
-            stored.datetime_complete.timestamp(),
-            params=asdict(trial.recipe),
-            metrics=_trial_metrics(trial),
-            tags={"state": trial.state, "error": trial.reason},
+            FinishedRun(
+                f"trial-{trial.number:04d}",
+                stored.datetime_start.timestamp(),
+                stored.datetime_complete.timestamp(),
+                _trial_metrics(trial),
+                {"state": trial.state, "error": trial.reason},
+                asdict(trial.recipe),
+            )
         )
 
     def close(self, finalists: Sequence[Finalist], base: FinetuneRecipe) -> Verdict:

@@ -19,7 +19,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST
 from numpy.typing import NDArray
 
-from serving.batch import DEFAULT_BATCH_SIZE
+from serving.batch import DEFAULT_BATCH_SIZE, rank_classes
 from serving.model import OnnxClassifier
 from tl_core.image_files import read_image_file
 from tl_core.preprocess import UnreadableImageError, decode_image
@@ -68,9 +68,8 @@ class ImageModel:
             ) from error
 
     def _row(self, probabilities: NDArray[np.float32], top_k: int) -> dict[str, Any]:
-        order = np.argsort(-probabilities, kind="stable")[:top_k]
-        names = self._model.class_names
-        top = [{"label": names[i], "probability": float(probabilities[i])} for i in order]
+        ranked = rank_classes(probabilities, self._model.class_names, top_k)
+        top = [{"label": name, "probability": probability} for name, probability in ranked]
         return {**top[0], "top": top}
 
 

@@ -88,6 +88,11 @@ def _decode(model: OnnxClassifier, file: ImageFile) -> Decoded:
 
 
 def _answer(file: str, probabilities: NDArray[np.float32], names: Sequence[str], options: Options) -> Prediction:
-    order = np.argsort(-probabilities, kind="stable")[: options.top_k]
-    top = tuple((names[i], float(probabilities[i])) for i in order)
+    top = rank_classes(probabilities, names, options.top_k)
     return Prediction(file, top[0][0] if top[0][1] >= options.min_probability else "", top)
+
+
+def rank_classes(probabilities: NDArray[np.float32], names: Sequence[str], top_k: int) -> tuple[tuple[str, float], ...]:
+    """The `top_k` most probable classes with their probabilities, most probable first."""
+    order = np.argsort(-probabilities, kind="stable")[:top_k]
+    return tuple((names[i], float(probabilities[i])) for i in order)

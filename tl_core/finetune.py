@@ -20,31 +20,29 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tl_core.activations import FrozenActivations
 from tl_core.augment import fixed_views, has_random_views
 from tl_core.backbones import BackboneSpec, n_features
-from tl_core.classifier import Classifier, Normalise
+from tl_core.classifier import Classifier
+from tl_core.cuts import Cut, Cuts
 from tl_core.datasets import ImageDataset
 from tl_core.devices import pick_dtype
 from tl_core.episodes import Episode
 from tl_core.errors import InputError
-from tl_core.freezing import SplitBackbone, split_backbone
 from tl_core.heads import FewShotHead, average_views, find_temperatures, probe_episodes, propagate_labels
 from tl_core.lr_finder import N_STEPS, RATES, lr_range_test
-from tl_core.recipes import FinetuneRecipe
+from tl_core.optimizers import FitOptions, build_optimizer
+from tl_core.recipes import FinetuneRecipe, HeadStart
 from tl_core.splits import Indices
 from tl_core.stacked import StackedNetworks
-from tl_core.training import FitOptions, build_optimizer, fit, predict_logits, start_training
+from tl_core.support import MAX_BATCH, count_views, draw_batches, suffix_features, support_views
+from tl_core.training import fit, predict_logits, start_training
 
-MAX_BATCH = 128
 _QUERY_CHUNK = 256
 _GROUP, _SMALL_GROUP = 128, 16
 """Episodes whose images go through the frozen part together; linear heads are solved for as many at once. Fewer where
 each image has many views: a group's features are all in memory."""
 _TOGETHER = {"cuda": 16}
 """Episodes that are fine-tuned at once on an accelerator; a CPU gains nothing by it (docs/experiments.md)."""
-
-NORMALISATIONS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 
 
 Support = tuple[Indices, NDArray[np.int64], int]
@@ -70,17 +68,6 @@ class EpisodeResult:
     seconds: float
 
 
-@dataclass(frozen=True)
-class _Cut:
-    """A backbone cut at one depth, with what an episode needs to start afresh."""
-
-    split: SplitBackbone
-    activations: FrozenActivations
-    suffix_state: dict[str, Tensor]
-    unfrozen: frozenset[nn.Parameter]
-    """The suffix may hold others too: those of a block that is cut in two."""
-
-
 class Finetuner:
     """One backbone and one dataset, ready to be fine-tuned any number of times, always from the same weights."""
 
@@ -91,10 +78,7 @@ class Finetuner:
         self.device = device
         self._n_features = n_features(backbone.cpu(), spec)
         self.backbone.to(device)
-        self._cuts: dict[float, _Cut] = {}
-        # Of the whole backbone: once it is cut, parameters of some layers hang on modules without a type.
-        norms = (module for module in backbone.modules() if isinstance(module, NORMALISATIONS))
-        self._norms = frozenset(parameter for norm in norms for parameter in norm.parameters())
+        self._cuts = Cuts(self.backbone, spec, dataset.images, device)
 
     def run_episodes(
         self, episodes: Iterable[Episode], recipe: FinetuneRecipe, together: int = 0
@@ -104,13 +88,12 @@ class Finetuner:
         Args:
             together: fine-tune so many episodes at once; 0 is what suits the device, and on a CPU that is one.
         """
-        cut = self._cut(recipe)
+        cut = self._cuts.at(recipe)
         together = together or _TOGETHER.get(self.device.type, 1)
         remaining = iter(episodes)
-        n_views = recipe.n_views if has_random_views(recipe.augment) else len(fixed_views(recipe.augment))
-        while group := list(itertools.islice(remaining, max(_SMALL_GROUP, _GROUP // n_views))):
+        while group := list(itertools.islice(remaining, max(_SMALL_GROUP, _GROUP // count_views(recipe)))):
             self.compute(group, recipe)
-            if _is_probing(cut, recipe):
+            if cut.is_probed(recipe):
                 yield from self._probe(cut, group, recipe)
             elif together > 1:
                 for start in range(0, len(group), together):
@@ -121,15 +104,15 @@ class Finetuner:
 
     def is_probing(self, recipe: FinetuneRecipe) -> bool:
         """Whether this recipe fits a linear head alone: many episodes are then solved at once, in any case."""
-        return _is_probing(self._cut(recipe), recipe)
+        return self._cuts.at(recipe).is_probed(recipe)
 
     def share(self, recipe: FinetuneRecipe, folder: Path) -> None:
         """Keep this recipe's activations in files of a folder from now on, where other processes can read them."""
-        self._cut(recipe).activations.share(folder)
+        self._cuts.at(recipe).activations.share(folder)
 
     def compute(self, episodes: Iterable[Episode], recipe: FinetuneRecipe) -> dict[int, NDArray[np.float32]]:
         """Compute what the frozen part says of these episodes' images; gives all that is shared, by view."""
-        cut, episodes = self._cut(recipe), list(episodes)
+        cut, episodes = self._cuts.at(recipe), list(episodes)
         for view in fixed_views(recipe.augment) if not has_random_views(recipe.augment) else [0]:
             cut.activations.compute(np.concatenate([e.support_rows for e in episodes]), view)
         for view in fixed_views(recipe.test_views):
@@ -138,23 +121,23 @@ class Finetuner:
 
     def adopt(self, recipe: FinetuneRecipe, views: Mapping[int, NDArray[np.float32]]) -> None:
         """Read what another process's `compute` gave, instead of computing it again."""
-        self._cut(recipe).activations.adopt(views)
+        self._cuts.at(recipe).activations.adopt(views)
 
     def fit_classifier(self, rows: Indices, recipe: FinetuneRecipe, seed: int) -> Classifier:
         """Fine-tune on all given rows of the dataset, whose labels are the classes. Ends this object's use."""
         if recipe.transductive != "none":
             raise InputError(f"transductive is {recipe.transductive}; a classifier judges images one by one: give none")
-        cut = self._cut(recipe)
+        cut = self._cuts.at(recipe)
         # As many passes over the images as in an episode.
         steps = recipe.steps * math.ceil(len(rows) / MAX_BATCH)
         network = self._train(cut, rows, self.dataset.labels[rows], replace(recipe, steps=steps), seed)
         temperature = self._temperature(cut, rows, recipe, seed) if recipe.temperature == "cv" else 1.0
         return Classifier(self.spec, self.backbone, network[1], recipe.test_views, temperature).cpu().eval()
 
-    def _temperature(self, cut: _Cut, rows: Indices, recipe: FinetuneRecipe, seed: int) -> float:
-        views = _support_views(cut.activations, rows, recipe, torch.Generator().manual_seed(seed))
+    def _temperature(self, cut: Cut, rows: Indices, recipe: FinetuneRecipe, seed: int) -> float:
+        views = support_views(cut.activations, rows, recipe, torch.Generator().manual_seed(seed))
         labels = torch.from_numpy(self.dataset.labels[rows]).to(self.device)
-        head = (recipe.head_start, recipe.l2, recipe.label_smoothing)
+        head = _head_settings(recipe)
         return float(find_temperatures(views[None], labels[None], *head))
 
     def settle_max_lr(self, supports: Iterable[Support], recipe: FinetuneRecipe) -> FinetuneRecipe:
@@ -165,8 +148,8 @@ class Finetuner:
         """
         if recipe.max_lr != "auto":
             return recipe
-        cut = self._cut(recipe)
-        if recipe.steps == 0 or _is_probing(cut, recipe):
+        cut = self._cuts.at(recipe)
+        if recipe.steps == 0 or cut.is_probed(recipe):
             return replace(recipe, max_lr=FinetuneRecipe().max_lr)  # nothing is trained
         longer = replace(recipe, steps=N_STEPS)
         logs = []
@@ -177,7 +160,7 @@ class Finetuner:
             logs.append(math.log(curve.suggestion))
         return replace(recipe, max_lr=math.exp(sum(logs) / len(logs)))
 
-    def _run_episode(self, cut: _Cut, episode: Episode, recipe: FinetuneRecipe) -> EpisodeResult:
+    def _run_episode(self, cut: Cut, episode: Episode, recipe: FinetuneRecipe) -> EpisodeResult:
         started = time.perf_counter()
         try:
             network = self._train(cut, episode.support_rows, episode.support_labels, recipe, episode.seed)
@@ -190,7 +173,7 @@ class Finetuner:
             cut.split.suffix.load_state_dict(cut.suffix_state)
         return _score(episode, average_views(torch.stack(views)), time.perf_counter() - started)
 
-    def _run_stacked(self, cut: _Cut, episodes: list[Episode], recipe: FinetuneRecipe) -> Iterator[EpisodeResult]:
+    def _run_stacked(self, cut: Cut, episodes: list[Episode], recipe: FinetuneRecipe) -> Iterator[EpisodeResult]:
         """What `_run_episode` gives, for several episodes side by side."""
         started = time.perf_counter()
         starts = [self._start(cut, e.support_rows, e.support_labels, recipe, e.seed) for e in episodes]
@@ -207,13 +190,13 @@ class Finetuner:
         for episode, of_views in zip(episodes, torch.stack(views, dim=1), strict=True):
             yield _score(episode, average_views(of_views), seconds)
 
-    def _probe(self, cut: _Cut, episodes: list[Episode], recipe: FinetuneRecipe) -> Iterator[EpisodeResult]:
+    def _probe(self, cut: Cut, episodes: list[Episode], recipe: FinetuneRecipe) -> Iterator[EpisodeResult]:
         """What `_run_episode` gives, for several episodes at once, where only a linear head is fitted."""
         started = time.perf_counter()
         generators = [torch.Generator().manual_seed(episode.seed) for episode in episodes]
         views = torch.stack(
             [
-                _support_views(cut.activations, episode.support_rows, recipe, generator)
+                support_views(cut.activations, episode.support_rows, recipe, generator)
                 for episode, generator in zip(episodes, generators, strict=True)
             ]
         )
@@ -231,7 +214,7 @@ class Finetuner:
         """Logits (b, m, n_classes) of queries (b, m, n_views, d), from every view of support (b, n, n_views, d)."""
         if recipe.transductive == "label_propagation":
             return propagate_labels(support.mean(2), labels, queries.mean(2))
-        head = (recipe.head_start, recipe.l2, recipe.label_smoothing)
+        head = _head_settings(recipe)
         of_views = labels.repeat_interleave(support.shape[2], dim=1)
         logits = probe_episodes(support.flatten(1, 2), of_views, queries.flatten(1, 2), *head)
         averaged = average_views(logits.unflatten(1, queries.shape[1:3]).movedim(2, 0))
@@ -239,62 +222,31 @@ class Finetuner:
             averaged = averaged / find_temperatures(support, labels, *head)[:, None, None]
         return averaged
 
-    def _cut(self, recipe: FinetuneRecipe) -> _Cut:
-        cut = self._find_cut(recipe)
-        solved = recipe.temperature != "none" or recipe.transductive != "none"
-        if solved and not _is_probing(cut, recipe):
-            raise InputError(
-                f"temperature is {recipe.temperature} and transductive is {recipe.transductive}; with a head that is "
-                "trained, allowed is none (give freeze_depth=1 and head=linear)"
-            )
-        return cut
-
-    def _find_cut(self, recipe: FinetuneRecipe) -> _Cut:
-        if recipe.freeze_depth not in self._cuts:
-            split = split_backbone(self.backbone, recipe.freeze_depth)
-            twin = next((cut for cut in self._cuts.values() if cut.split.n_frozen == split.n_frozen), None)
-            self._cuts[recipe.freeze_depth] = twin or self._new_cut(split)
-        cut = self._cuts[recipe.freeze_depth]
-        trained = cut.unfrozen if recipe.trained == "all" else cut.unfrozen & self._norms
-        for parameter in self.backbone.parameters():
-            parameter.requires_grad_(parameter in trained)
-        return cut
-
-    def _new_cut(self, split: SplitBackbone) -> _Cut:
-        prefix = nn.Sequential(Normalise(self.spec), split.prefix)
-        keep = split.n_frozen > 0 or split.n_groups == 0
-        activations = FrozenActivations(prefix, self.dataset.images, self.device, keep)
-        state = {name: value.detach().clone() for name, value in split.suffix.state_dict().items()}
-        unfrozen = frozenset(p for p in split.suffix.parameters() if p.requires_grad)
-        return _Cut(split, activations, state, unfrozen)
-
     def _train(
-        self, cut: _Cut, rows: Indices, labels: NDArray[np.int64], recipe: FinetuneRecipe, seed: int
+        self, cut: Cut, rows: Indices, labels: NDArray[np.int64], recipe: FinetuneRecipe, seed: int
     ) -> nn.Sequential:
         """Suffix and head, trained from the backbone's own weights on the given rows."""
         network, batches = self._start(cut, rows, labels, recipe, seed)
-        if recipe.steps > 0 and not _is_probing(cut, recipe):
+        if recipe.steps > 0 and not cut.is_probed(recipe):
             options = self._options(recipe, float(recipe.max_lr))
             for _ in fit(start_training(network, options), lambda _: batches, options):
                 pass  # one epoch
         return network
 
     def _start(
-        self, cut: _Cut, rows: Indices, labels: NDArray[np.int64], recipe: FinetuneRecipe, seed: int
+        self, cut: Cut, rows: Indices, labels: NDArray[np.int64], recipe: FinetuneRecipe, seed: int
     ) -> tuple[nn.Sequential, Iterator[tuple[Tensor, Tensor]]]:
         """Suffix and started head, and the batches to train them on."""
         generator = torch.Generator().manual_seed(seed)
-        views = _support_views(cut.activations, rows, recipe, generator)
+        views = support_views(cut.activations, rows, recipe, generator)
         targets = torch.from_numpy(labels).to(self.device)
         head = FewShotHead(recipe.head, self._n_features, int(labels.max()) + 1).to(self.device)
         head.start(
-            _suffix_features(cut.split.suffix, views),
+            suffix_features(cut.split.suffix, views),
             targets.repeat_interleave(views.shape[1]),
-            recipe.head_start,
-            recipe.l2,
-            recipe.label_smoothing,
+            *_head_settings(recipe),
         )
-        return nn.Sequential(cut.split.suffix, head), _draw_batches(views, targets, recipe.steps, generator)
+        return nn.Sequential(cut.split.suffix, head), draw_batches(views, targets, recipe.steps, generator)
 
     def _options(self, recipe: FinetuneRecipe, max_lr: float) -> FitOptions:
         return FitOptions(
@@ -309,9 +261,9 @@ class Finetuner:
         )
 
 
-def _is_probing(cut: _Cut, recipe: FinetuneRecipe) -> bool:
-    """Whether a linear head is all that is fitted: a convex problem, solved and not trained."""
-    return cut.split.n_frozen == cut.split.n_groups and recipe.head == "linear"
+def _head_settings(recipe: FinetuneRecipe) -> tuple[HeadStart, float, float]:
+    """What the start, or the solution, of a head depends on beside the features."""
+    return recipe.head_start, recipe.l2, recipe.label_smoothing
 
 
 def _score(episode: Episode, logits: Tensor, seconds: float) -> EpisodeResult:
@@ -329,34 +281,3 @@ def _score(episode: Episode, logits: Tensor, seconds: float) -> EpisodeResult:
         confidences=probabilities.amax(1).numpy(),
         seconds=seconds,
     )
-
-
-def _support_views(
-    activations: FrozenActivations, rows: Indices, recipe: FinetuneRecipe, generator: torch.Generator
-) -> Tensor:
-    """Activations of every view of every support image: (n_images, n_views, ...); view 0 is the image itself."""
-    if not has_random_views(recipe.augment):
-        return torch.stack([activations.fixed(rows, view) for view in fixed_views(recipe.augment)], dim=1)
-    random = [activations.random(rows, recipe.augment, generator) for _ in range(recipe.n_views - 1)]
-    return torch.stack([activations.fixed(rows, view=0), *random], dim=1)
-
-
-def _draw_batches(
-    views: Tensor, labels: Tensor, steps: int, generator: torch.Generator
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """One view of each image a step; more images than `MAX_BATCH` are walked through in random order."""
-    n_images, n_views = views.shape[:2]
-    order = torch.empty(0, dtype=torch.int64)
-    for _ in range(steps):
-        if len(order) < min(n_images, MAX_BATCH):
-            order = torch.cat([order, torch.randperm(n_images, generator=generator)])
-        rows, order = order[:MAX_BATCH], order[MAX_BATCH:]
-        chosen = torch.randint(n_views, (len(rows),), generator=generator)
-        yield views[rows, chosen], labels[rows]
-
-
-@torch.no_grad()
-def _suffix_features(suffix: nn.Module, views: Tensor) -> Tensor:
-    """Features of every view: (n_images, n_views, ...) to (n_images * n_views, n_features)."""
-    suffix.eval()
-    return torch.cat([suffix(chunk) for chunk in torch.split(views.flatten(0, 1), _QUERY_CHUNK)])

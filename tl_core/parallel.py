@@ -7,7 +7,6 @@ others fine-tune, each with a single thread, which is what small networks on sma
 from __future__ import annotations
 
 import itertools
-import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -38,11 +37,6 @@ class _Work:
 
 
 _held: dict[str, Finetuner] = {}  # by folder; of the work in hand alone
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_episodes(

@@ -22,9 +22,10 @@ from tl_core.distributed import ALONE, World, share_statistics, total
 from tl_core.errors import InputError
 from tl_core.lr_finder import N_STEPS, RATES, LrCurve, lr_range_test
 from tl_core.mixing import mix_batch
+from tl_core.optimizers import FitOptions, build_optimizer
 from tl_core.recipes import PretrainRecipe
 from tl_core.splits import ClassSplit, Indices
-from tl_core.training import EpochMetrics, FitOptions, build_optimizer, fit, predict_logits, start_training
+from tl_core.training import EpochMetrics, fit, predict_logits, start_training
 
 EVALUATION_BATCH = 256
 N_TURNS = 4

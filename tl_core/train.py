@@ -25,10 +25,11 @@ from tl_core.datasets import ImageDataset
 from tl_core.devices import pick_dtype
 from tl_core.errors import InputError
 from tl_core.freezing import SplitBackbone, split_backbone
+from tl_core.optimizers import FitOptions
 from tl_core.splits import ClassSplit, Indices
 from tl_core.train_heads import build_head, standardise
 from tl_core.train_recipe import Stage, TrainRecipe
-from tl_core.training import EpochMetrics, FitOptions, classification, fit, predict_logits, start_training
+from tl_core.training import EpochMetrics, classification, fit, predict_logits, start_training
 
 KEPT_BYTES = 2**30
 """The frozen part's output is kept for all images where it is not larger than this; a feature vector always is."""

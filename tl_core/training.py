@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.lr_scheduler import ConstantLR, LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from tl_core.distributed import process_count, share_gradients, total
 from tl_core.errors import InputError
-from tl_core.recipes import Optimizer, StageSchedule
+from tl_core.optimizers import FitOptions, build_optimizer, build_scheduler
 from tl_core.small_maps import matrix_convolutions
 
 Batches = Callable[[int], Iterable[tuple[Tensor, Tensor]]]
@@ -28,37 +28,11 @@ interrupted training sees the same batches again."""
 Objective = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """From (outputs, targets) of a batch to its mean loss and its number of right answers."""
 
-WARMUP_SHARE = 0.05
 PLATEAU_FACTOR, PLATEAU_PATIENCE = 0.1, 3
 
 
 class TrainingDivergedError(InputError):
     """The loss became NaN or infinite: the learning rate was too high."""
-
-
-@dataclass(frozen=True)
-class FitOptions:
-    """What the loop needs to know beside the model and the batches."""
-
-    epochs: int
-    steps_per_epoch: int
-    max_lr: float
-    optimizer: Optimizer
-    weight_decay: float = 0.0
-    label_smoothing: float = 0.0
-    schedule: StageSchedule = "one_cycle"
-    """How the learning rate moves from step to step; for `plateau` the loop keeps it, and scores lower it."""
-    ema: float = 0.0
-    """Decay of the exponential moving average of the weights, which is then what is evaluated; 0 is none."""
-    seed: int = 0
-    """Seed of what is random inside the model, as dropout is."""
-    compile: bool = False
-    dtype: torch.dtype = torch.float32
-    batch_statistics: bool = True
-    """Whether batch norm uses (and learns) the statistics of the training batches, or keeps those it has; a frozen
-    one always keeps them."""
-    clip_value: float = 0.0
-    """Largest magnitude of a gradient's component, beyond which it is clipped; 0 clips nothing."""
 
 
 @dataclass(frozen=True)
@@ -159,23 +133,6 @@ def start_training(model: nn.Module, options: FitOptions) -> TrainingState:
     if options.schedule == "plateau":
         plateau = ReduceLROnPlateau(optimizer, "max", PLATEAU_FACTOR, PLATEAU_PATIENCE, threshold=0)
     return TrainingState(model, optimizer, build_scheduler(optimizer, options), average, plateau)
-
-
-def build_scheduler(optimizer: torch.optim.Optimizer, options: FitOptions) -> LRScheduler:
-    """One cycle (Smith and Topin, 2018), a short linear warm-up and a cosine (Loshchilov and Hutter, 2017), or none."""
-    if options.schedule in ("constant", "plateau"):
-        return ConstantLR(optimizer, factor=1.0, total_iters=0)  # keeps what the optimiser has, whoever lowers that
-    total_steps = max(1, options.epochs * options.steps_per_epoch)
-    if options.schedule == "one_cycle":
-        return OneCycleLR(optimizer, options.max_lr, total_steps=total_steps, cycle_momentum=False)
-    warmup = max(1, round(WARMUP_SHARE * total_steps))
-
-    def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / warmup
-        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total_steps - warmup)))
-
-    return LambdaLR(optimizer, factor)
 
 
 def classification(label_smoothing: float = 0.0, class_weights: Tensor | None = None) -> Objective:
@@ -280,26 +237,6 @@ def train_mode(model: nn.Module, batch_statistics: bool) -> None:
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             frozen = module.affine and not module.weight.requires_grad
             module.train(batch_statistics and not frozen)
-
-
-def build_optimizer(model: nn.Module, options: FitOptions) -> torch.optim.Optimizer:
-    """The optimiser over a model's trainable parameters."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    return optimizer_over([p for p in trained if p.ndim > 1], [p for p in trained if p.ndim <= 1], options)
-
-
-def optimizer_over(matrices: list[Tensor], vectors: list[Tensor], options: FitOptions) -> torch.optim.Optimizer:
-    """The optimiser over some parameters; biases, norm scales and logit scales are not decayed (He et al., 2019)."""
-    groups = [
-        {"params": matrices, "weight_decay": options.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    if options.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=options.max_lr, momentum=0.9, nesterov=True, fused=True)
-    if options.optimizer == "rmsprop":
-        return torch.optim.RMSprop(groups, lr=options.max_lr, momentum=0.9)
-    build = torch.optim.AdamW if options.optimizer == "adamw" else torch.optim.Adam
-    return build(groups, lr=options.max_lr, fused=True)
 
 
 def _check_finite(losses: Tensor, epoch: int, options: FitOptions) -> None:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from tl_core.backbones import BackboneSpec, StageFeatures, build_backbone, n_features
 from tl_core.freezing import SplitBackbone, split_backbone
-from tl_core.training import FitOptions, fit, start_training
+from tl_core.optimizers import FitOptions
+from tl_core.training import fit, start_training
 
 SPECS = (
     BackboneSpec("resnet10", 16),

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from tl_core.errors import InputError
 from tl_core.lr_finder import DIVERGENCE, LrCurve, lr_range_test
+from tl_core.optimizers import FitOptions, build_optimizer
 from tl_core.recipes import Optimizer
-from tl_core.training import FitOptions, build_optimizer, fit, start_training
+from tl_core.training import fit, start_training
 
 RATES = (1e-5, 10.0)
 

@@ -17,10 +17,11 @@ from tl_core.backbones import BackboneSpec, build_backbone
 from tl_core.datasets import ImageDataset, load_dataset
 from tl_core.errors import InputError
 from tl_core.lr_finder import RATES
+from tl_core.optimizers import FitOptions
 from tl_core.pretrain import N_TURNS, Pretraining
 from tl_core.recipes import PretrainRecipe
 from tl_core.splits import split_within_classes
-from tl_core.training import FitOptions, classification, fit, start_training
+from tl_core.training import classification, fit, start_training
 
 CPU = torch.device("cpu")
 SPEC = BackboneSpec("resnet10_small", 32)

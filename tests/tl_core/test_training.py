@@ -18,12 +18,12 @@ from tests.conftest import write_colour_images
 from tl_core.backbones import BackboneSpec, build_backbone
 from tl_core.datasets import ImageDataset, load_dataset
 from tl_core.errors import InputError
+from tl_core.optimizers import FitOptions
 from tl_core.pretrain import Pretraining
 from tl_core.recipes import Optimizer, PretrainRecipe
 from tl_core.splits import split_within_classes
 from tl_core.training import (
     Batches,
-    FitOptions,
     TrainingDivergedError,
     TrainingState,
     classification,
