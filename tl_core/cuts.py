@@ -31,7 +31,24 @@ class Cut:
 
     def is_probed(self, recipe: FinetuneRecipe) -> bool:
         """Whether a linear head is all that is fitted: a convex problem, solved and not trained."""
-        return self.split.n_frozen == self.split.n_groups and recipe.head == "linear"
+        return self._is_frozen() and recipe.head == "linear"
+
+    def is_trained(self, recipe: FinetuneRecipe) -> bool:
+        """Whether there are steps to take, on something that they would move."""
+        by_head = recipe.head == "cosine" and recipe.objective == "cross_entropy"
+        return recipe.steps > 0 and (by_head or not self._is_frozen())
+
+    def restore(self) -> None:
+        """Give the suffix the backbone's own weights back."""
+        self.split.suffix.load_state_dict(self.suffix_state)
+
+    def has_batch_norm(self) -> bool:
+        """Whether a batch norm is unfrozen."""
+        norms = (m for m in self.split.suffix.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
+        return any(parameter in self.unfrozen for norm in norms for parameter in norm.parameters())
+
+    def _is_frozen(self) -> bool:
+        return self.split.n_frozen == self.split.n_groups
 
 
 class Cuts:
@@ -53,17 +70,21 @@ class Cuts:
         """The cut for a recipe; from now on those parameters require gradients that the recipe trains.
 
         Raises:
-            InputError: the recipe asks of a trained head what only a solved one can do.
+            InputError: the recipe asks of this cut what it cannot do.
         """
         cut = self._made.get(recipe.freeze_depth) or self._make(recipe.freeze_depth)
         trained = cut.unfrozen if recipe.trained == "all" else cut.unfrozen & self._norms
         for parameter in self._backbone.parameters():
             parameter.requires_grad_(parameter in trained)
-        solved = recipe.temperature != "none" or recipe.transductive != "none"
-        if solved and not cut.is_probed(recipe):
+        if recipe.transductive == "label_propagation" and not cut.is_probed(recipe):
             raise InputError(
-                f"temperature is {recipe.temperature} and transductive is {recipe.transductive}; with a head that is "
-                "trained, allowed is none (give freeze_depth=1 and head=linear)"
+                "transductive is label_propagation with a head that is trained; allowed is none or query_statistics "
+                "(or give freeze_depth=1 and head=linear)"
+            )
+        if recipe.transductive == "query_statistics" and not cut.has_batch_norm():
+            raise InputError(
+                f"transductive is query_statistics, but freeze_depth={recipe.freeze_depth:g} leaves no batch norm "
+                "unfrozen; allowed is none (or give a lower freeze_depth)"
             )
         return cut
 

@@ -28,14 +28,22 @@ from tl_core.datasets import ImageDataset
 from tl_core.devices import pick_dtype
 from tl_core.episodes import Episode
 from tl_core.errors import InputError
-from tl_core.heads import FewShotHead, average_views, find_temperatures, probe_episodes, propagate_labels
+from tl_core.heads import FewShotHead, average_views, probe_episodes, propagate_labels
 from tl_core.lr_finder import N_STEPS, RATES, lr_range_test
 from tl_core.optimizers import FitOptions, build_optimizer
 from tl_core.recipes import FinetuneRecipe, HeadStart
 from tl_core.splits import Indices
 from tl_core.stacked import StackedNetworks
-from tl_core.support import MAX_BATCH, count_views, draw_batches, suffix_features, support_views
-from tl_core.training import fit, predict_logits, start_training
+from tl_core.support import (
+    MAX_BATCH,
+    count_views,
+    draw_batches,
+    pseudo_episodes,
+    suffix_features,
+    support_views,
+)
+from tl_core.temperature import best_temperatures, probe_temperatures, split_folds
+from tl_core.training import Objective, fit, predict_logits, start_training
 
 _QUERY_CHUNK = 256
 _GROUP, _SMALL_GROUP = 128, 16
@@ -95,7 +103,7 @@ class Finetuner:
             self.compute(group, recipe)
             if cut.is_probed(recipe):
                 yield from self._probe(cut, group, recipe)
-            elif together > 1:
+            elif together > 1 and _is_stackable(recipe):
                 for start in range(0, len(group), together):
                     yield from self._run_stacked(cut, group[start : start + together], recipe)
             else:
@@ -130,15 +138,10 @@ class Finetuner:
         cut = self._cuts.at(recipe)
         # As many passes over the images as in an episode.
         steps = recipe.steps * math.ceil(len(rows) / MAX_BATCH)
-        network = self._train(cut, rows, self.dataset.labels[rows], replace(recipe, steps=steps), seed)
-        temperature = self._temperature(cut, rows, recipe, seed) if recipe.temperature == "cv" else 1.0
+        recipe, labels = replace(recipe, steps=steps), self.dataset.labels[rows]
+        temperature = self._temperature(cut, rows, labels, recipe, seed)
+        network = self._train(cut, rows, labels, recipe, seed)
         return Classifier(self.spec, self.backbone, network[1], recipe.test_views, temperature).cpu().eval()
-
-    def _temperature(self, cut: Cut, rows: Indices, recipe: FinetuneRecipe, seed: int) -> float:
-        views = support_views(cut.activations, rows, recipe, torch.Generator().manual_seed(seed))
-        labels = torch.from_numpy(self.dataset.labels[rows]).to(self.device)
-        head = _head_settings(recipe)
-        return float(find_temperatures(views[None], labels[None], *head))
 
     def settle_max_lr(self, supports: Iterable[Support], recipe: FinetuneRecipe) -> FinetuneRecipe:
         """The recipe itself, or where its `max_lr` is `auto` with what range tests on some support sets say.
@@ -149,29 +152,60 @@ class Finetuner:
         if recipe.max_lr != "auto":
             return recipe
         cut = self._cuts.at(recipe)
-        if recipe.steps == 0 or cut.is_probed(recipe):
+        if not cut.is_trained(recipe):
             return replace(recipe, max_lr=FinetuneRecipe().max_lr)  # nothing is trained
         longer = replace(recipe, steps=N_STEPS)
         logs = []
         for rows, labels, seed in supports:
             network, batches = self._start(cut, rows, labels, longer, seed)
-            optimizer = build_optimizer(network, self._options(longer, RATES[0]))
-            curve = lr_range_test(network, batches, optimizer, RATES, N_STEPS, batch_statistics=False)
+            trained, objective = _trained_by(network, recipe)
+            options = self._options(longer, RATES[0])
+            optimizer = build_optimizer(trained, options)
+            statistics = options.batch_statistics
+            curve = lr_range_test(trained, batches, optimizer, RATES, N_STEPS, objective, batch_statistics=statistics)
             logs.append(math.log(curve.suggestion))
         return replace(recipe, max_lr=math.exp(sum(logs) / len(logs)))
 
     def _run_episode(self, cut: Cut, episode: Episode, recipe: FinetuneRecipe) -> EpisodeResult:
         started = time.perf_counter()
         try:
-            network = self._train(cut, episode.support_rows, episode.support_labels, recipe, episode.seed)
-            views = [
-                predict_logits(network, torch.split(cut.activations.fixed(episode.query_rows, view), _QUERY_CHUNK))
-                for view in fixed_views(recipe.test_views)
-            ]
+            support = episode.support_rows, episode.support_labels
+            temperature = self._temperature(cut, *support, recipe, episode.seed)
+            network = self._train(cut, *support, recipe, episode.seed)
+            logits = self._predict(cut, network, episode.query_rows, recipe) / temperature
         finally:
             # Afterwards, not before the next episode: that one may cut elsewhere, and its frozen part must be whole.
-            cut.split.suffix.load_state_dict(cut.suffix_state)
-        return _score(episode, average_views(torch.stack(views)), time.perf_counter() - started)
+            cut.restore()
+        return _score(episode, logits, time.perf_counter() - started)
+
+    def _predict(self, cut: Cut, network: nn.Module, rows: Indices, recipe: FinetuneRecipe) -> Tensor:
+        """Logits (n, n_classes) of some rows over their views, on the CPU."""
+        of_batch = _takes_batch_statistics(recipe)
+        chunk = len(rows) if of_batch else _QUERY_CHUNK
+        views = [
+            predict_logits(network, torch.split(cut.activations.fixed(rows, view), chunk), batch_statistics=of_batch)
+            for view in fixed_views(recipe.test_views)
+        ]
+        return average_views(torch.stack(views))
+
+    def _temperature(
+        self, cut: Cut, rows: Indices, labels: NDArray[np.int64], recipe: FinetuneRecipe, seed: int
+    ) -> float:
+        """What the logits are divided by: 1, or what suits support images that are judged without having been seen."""
+        if recipe.temperature == "none":
+            return 1.0
+        targets = torch.from_numpy(labels)
+        if cut.is_probed(recipe):
+            views = support_views(cut.activations, rows, recipe, torch.Generator().manual_seed(seed))
+            return float(probe_temperatures(views[None], targets.to(self.device)[None], *_head_settings(recipe)))
+        if not (folds := split_folds(targets)):
+            return 1.0
+        judged = torch.empty(len(rows), int(targets.max()) + 1)
+        for kept, held in folds:
+            network = self._train(cut, rows[kept], labels[kept], recipe, seed)
+            judged[held] = self._predict(cut, network, rows[held], recipe)
+            cut.restore()
+        return float(best_temperatures(judged[None], targets[None]))
 
     def _run_stacked(self, cut: Cut, episodes: list[Episode], recipe: FinetuneRecipe) -> Iterator[EpisodeResult]:
         """What `_run_episode` gives, for several episodes side by side."""
@@ -219,7 +253,7 @@ class Finetuner:
         logits = probe_episodes(support.flatten(1, 2), of_views, queries.flatten(1, 2), *head)
         averaged = average_views(logits.unflatten(1, queries.shape[1:3]).movedim(2, 0))
         if recipe.temperature == "cv":
-            averaged = averaged / find_temperatures(support, labels, *head)[:, None, None]
+            averaged = averaged / probe_temperatures(support, labels, *head)[:, None, None]
         return averaged
 
     def _train(
@@ -227,10 +261,13 @@ class Finetuner:
     ) -> nn.Sequential:
         """Suffix and head, trained from the backbone's own weights on the given rows."""
         network, batches = self._start(cut, rows, labels, recipe, seed)
-        if recipe.steps > 0 and not cut.is_probed(recipe):
+        if cut.is_trained(recipe):
             options = self._options(recipe, float(recipe.max_lr))
-            for _ in fit(start_training(network, options), lambda _: batches, options):
+            trained, objective = _trained_by(network, recipe)
+            for _ in fit(start_training(trained, options), lambda _: batches, options, objective):
                 pass  # one epoch
+            if recipe.objective == "pseudo_episodes":
+                network, _ = self._start(cut, rows, labels, recipe, seed)  # a head for the features as they are now
         return network
 
     def _start(
@@ -242,11 +279,13 @@ class Finetuner:
         targets = torch.from_numpy(labels).to(self.device)
         head = FewShotHead(recipe.head, self._n_features, int(labels.max()) + 1).to(self.device)
         head.start(
-            suffix_features(cut.split.suffix, views),
+            suffix_features(cut.split.suffix, views, batch_statistics=_takes_batch_statistics(recipe)),
             targets.repeat_interleave(views.shape[1]),
             *_head_settings(recipe),
         )
-        return nn.Sequential(cut.split.suffix, head), draw_batches(views, targets, recipe.steps, generator)
+        paired = recipe.objective == "pseudo_episodes"
+        batches = draw_batches(views, targets, recipe.steps, generator, paired=paired)
+        return nn.Sequential(cut.split.suffix, head), batches
 
     def _options(self, recipe: FinetuneRecipe, max_lr: float) -> FitOptions:
         return FitOptions(
@@ -256,9 +295,27 @@ class Finetuner:
             optimizer=recipe.optimizer,
             weight_decay=recipe.weight_decay,
             label_smoothing=recipe.label_smoothing,
-            batch_statistics=False,
+            batch_statistics=_takes_batch_statistics(recipe),
             dtype=pick_dtype(recipe.precision, self.device),
         )
+
+
+def _trained_by(network: nn.Sequential, recipe: FinetuneRecipe) -> tuple[nn.Module, Objective | None]:
+    """Which part of suffix and head is trained, and by what; None is the cross-entropy of the logits."""
+    if recipe.objective == "pseudo_episodes":
+        head = network[1]
+        assert isinstance(head, FewShotHead)
+        return network[0], pseudo_episodes(len(head.bias))
+    return network, None
+
+
+def _takes_batch_statistics(recipe: FinetuneRecipe) -> bool:
+    return recipe.transductive == "query_statistics"
+
+
+def _is_stackable(recipe: FinetuneRecipe) -> bool:
+    """Whether one pass over batches of one kind is all that an episode takes."""
+    return recipe.objective == "cross_entropy" and recipe.temperature == recipe.transductive == "none"
 
 
 def _head_settings(recipe: FinetuneRecipe) -> tuple[HeadStart, float, float]:

@@ -14,9 +14,6 @@ from tl_core.recipes import Head, HeadStart
 SHARPNESS = 10.0
 """Scale of the logits that prototypes give, as in cosine classifiers."""
 
-TEMPERATURES = tuple(2 ** (i / 8) for i in range(-40, 41))
-"""What is tried, from 1/32 to 32."""
-MAX_FOLDS = 5
 N_NEIGHBOURS, SPREAD = 10, 0.9
 """Of label propagation: edges per image, and the share of a label that travels on."""
 
@@ -100,55 +97,6 @@ def probe_episodes(
     return ((queries - centre[:, None]) / scale[:, None, None]) @ weight.mT + bias[:, None]
 
 
-def find_temperatures(
-    support: Tensor, labels: Tensor, how: HeadStart, l2: float, label_smoothing: float = 0.0
-) -> Tensor:
-    """Temperatures (Guo et al., 2017) of the linear heads of many episodes, by cross-validation inside the support.
-
-    Each image is judged, over the mean of its views, by a head that was fitted without it. With one image per class
-    there is nothing to leave out, and the temperature is 1.
-
-    Args:
-        support: float (b, n, n_views, d), every view of every image.
-        labels: int64 (b, n), in the same order in every episode.
-
-    Returns:
-        Temperatures (b,).
-    """
-    folds = _folds(labels[0])
-    if not folds:
-        return support.new_ones(len(support))
-    log_probabilities = support.new_zeros(len(support), len(TEMPERATURES), *labels.shape[1:])
-    scales = 1 / torch.tensor(TEMPERATURES, dtype=support.dtype, device=support.device)
-    for held in folds:
-        kept = torch.ones(labels.shape[1], dtype=torch.bool, device=labels.device)
-        kept[held] = False
-        logits = probe_episodes(
-            support[:, kept].flatten(1, 2),
-            labels[:, kept].repeat_interleave(support.shape[2], dim=1),
-            support[:, held].flatten(1, 2),
-            how,
-            l2,
-            label_smoothing,
-        ).unflatten(1, (len(held), -1))  # (b, held, n_views, n_classes)
-        judged = average_views(logits.movedim(2, 0))
-        by_scale = (judged[:, None] * scales[:, None, None]).log_softmax(3)
-        right = labels[:, None, held, None].expand(-1, len(scales), -1, 1)
-        log_probabilities[:, :, held] = by_scale.gather(3, right)[..., 0]
-    best = log_probabilities.sum(2).argmax(1)
-    return 1 / scales[best]
-
-
-def _folds(labels: Tensor) -> list[Tensor]:
-    """Positions (of n) in up to `MAX_FOLDS` parts, each with about as many of every class; none for a single shot."""
-    rank = torch.zeros_like(labels)
-    for label in labels.unique():
-        members = labels == label
-        rank[members] = torch.arange(int(members.sum()), device=labels.device)
-    n_folds = min(MAX_FOLDS, int(labels.bincount().min()))
-    return [(rank % n_folds == fold).nonzero()[:, 0] for fold in range(n_folds)] if n_folds > 1 else []
-
-
 def propagate_labels(support: Tensor, labels: Tensor, queries: Tensor) -> Tensor:
     """Label propagation over support and queries together (Zhou et al., 2004): transductive.
 
@@ -186,9 +134,9 @@ def centre_and_scale(features: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def class_means(points: Tensor, labels: Tensor, n_classes: int) -> Tensor:
-    """Prototypes (Snell et al., 2017): float (b, n, d) and int64 (b, n) to (b, n_classes, d)."""
+    """Prototypes (Snell et al., 2017): float (b, n, d) and int64 (b, n) to (b, n_classes, d); 0 without an image."""
     members = F.one_hot(labels, n_classes).to(points.dtype)
-    return (members.mT @ points) / members.sum(1)[:, :, None]
+    return (members.mT @ points) / members.sum(1).clamp(min=1)[:, :, None]
 
 
 def nearest_mean(prototypes: Tensor) -> tuple[Tensor, Tensor]:

@@ -23,7 +23,8 @@ Features = Literal["last", "stages"]
 Trained = Literal["all", "norm"]
 TestViews = Literal["none", "flip", "dihedral"]
 Temperature = Literal["none", "cv"]
-Transductive = Literal["none", "label_propagation"]
+Objective = Literal["cross_entropy", "pseudo_episodes"]
+Transductive = Literal["none", "label_propagation", "query_statistics"]
 Unreadable = Literal["refuse", "skip"]
 Part = Literal["report", "search", "all"]
 ChosenPart = Literal["auto", "report", "search", "all"]
@@ -137,6 +138,9 @@ class FinetuneRecipe:
     """What a linear head starts from: class prototypes, or logistic regression (probe). Cosine: prototypes."""
     l2: float = 3e-3
     """Penalty of that logistic regression, on features of root mean square length 1."""
+    objective: Objective = "cross_entropy"
+    """What the unfrozen part is trained by: the head's cross-entropy on views of the support images, or
+    pseudo_episodes, in which prototypes of the images judge their views, and the head is fitted afterwards."""
     trained: Trained = "all"
     """Which parameters of the unfrozen part are trained: all, or those of normalisation layers alone."""
     optimizer: Optimizer = "adamw"
@@ -148,10 +152,11 @@ class FinetuneRecipe:
     test_views: TestViews = "none"
     """Views of each new image over which probabilities are averaged: itself, flip, or dihedral (8)."""
     temperature: Temperature = "none"
-    """Whether the logits of a linear head are divided by a temperature that cross-validation inside the support finds
-    (cv), so that probabilities can be believed."""
+    """Whether the logits are divided by a temperature that cross-validation inside the support finds (cv), so that
+    probabilities can be believed; a head that is trained is then trained once more for each of up to 5 folds."""
     transductive: Transductive = "none"
-    """Whether queries are judged together (label_propagation) and not one by one: results of another column."""
+    """Whether queries are judged together and not one by one, which makes results of another column: by
+    label_propagation, or with the unfrozen batch norms' statistics taken from them (query_statistics)."""
     precision: Precision = "float32"
     """In which the unfrozen part is trained: float32, bfloat16 autocast, or auto."""
 
@@ -163,6 +168,7 @@ class FinetuneRecipe:
         check_choice("head", self.head, get_args(Head))
         check_choice("head_start", self.head_start, get_args(HeadStart))
         check_range("l2", self.l2, 1e-9, 1e9)
+        check_choice("objective", self.objective, get_args(Objective))
         check_choice("trained", self.trained, get_args(Trained))
         check_choice("test_views", self.test_views, get_args(TestViews))
         check_choice("temperature", self.temperature, get_args(Temperature))

@@ -6,11 +6,14 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from tl_core.activations import FrozenActivations
 from tl_core.augment import fixed_views, has_random_views
+from tl_core.heads import SHARPNESS, class_means
 from tl_core.recipes import FinetuneRecipe
 from tl_core.splits import Indices
+from tl_core.training import Objective, eval_mode
 
 MAX_BATCH = 128
 
@@ -33,9 +36,13 @@ def support_views(
 
 
 def draw_batches(
-    views: Tensor, labels: Tensor, steps: int, generator: torch.Generator
+    views: Tensor, labels: Tensor, steps: int, generator: torch.Generator, *, paired: bool = False
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """One view of each image a step; more images than `MAX_BATCH` are walked through in random order."""
+    """One view of each image a step; more images than `MAX_BATCH` are walked through in random order.
+
+    Args:
+        paired: put the images themselves before their views, (2 n, ...), as pseudo-episodes ask for.
+    """
     n_images, n_views = views.shape[:2]
     order = torch.empty(0, dtype=torch.int64)
     for _ in range(steps):
@@ -43,11 +50,33 @@ def draw_batches(
             order = torch.cat([order, torch.randperm(n_images, generator=generator)])
         rows, order = order[:MAX_BATCH], order[MAX_BATCH:]
         chosen = torch.randint(n_views, (len(rows),), generator=generator)
-        yield views[rows, chosen], labels[rows]
+        drawn = views[rows, chosen]
+        yield torch.cat([views[rows, 0], drawn]) if paired else drawn, labels[rows]
 
 
 @torch.no_grad()
-def suffix_features(suffix: nn.Module, views: Tensor) -> Tensor:
-    """Features of every view: (n_images, n_views, ...) to (n_images * n_views, n_features)."""
-    suffix.eval()
+def suffix_features(suffix: nn.Module, views: Tensor, *, batch_statistics: bool = False) -> Tensor:
+    """Features of every view: (n_images, n_views, ...) to (n_images * n_views, n_features).
+
+    With batch statistics, those of all images in the same view.
+    """
+    eval_mode(suffix, batch_statistics)
+    if batch_statistics:
+        return torch.stack([suffix(of_view) for of_view in views.unbind(1)], dim=1).flatten(0, 1)
     return torch.cat([suffix(chunk) for chunk in torch.split(views.flatten(0, 1), _CHUNK)])
+
+
+def pseudo_episodes(n_classes: int) -> Objective:
+    """Objective by which prototypes of images judge views of the same images (Guo et al., 2020; Hu et al., 2022).
+
+    It takes features (2 n, n_features), those of the images before those of their views, and int64 labels (n,).
+    """
+
+    def objective(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        points = F.normalize(features - features[: len(labels)].mean(0), dim=1)
+        images, views = points.split(len(labels))
+        prototypes = F.normalize(class_means(images[None], labels[None], n_classes)[0], dim=1)
+        logits = SHARPNESS * views @ prototypes.T
+        return F.cross_entropy(logits, labels), (logits.detach().argmax(1) == labels).sum()
+
+    return objective

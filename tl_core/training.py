@@ -188,9 +188,15 @@ def fit(
 
 
 @torch.inference_mode()
-def predict_logits(model: nn.Module, batches: Iterable[Tensor], dtype: torch.dtype = torch.float32) -> Tensor:
+def predict_logits(
+    model: nn.Module,
+    batches: Iterable[Tensor],
+    dtype: torch.dtype = torch.float32,
+    *,
+    batch_statistics: bool = False,
+) -> Tensor:
     """Logits of all batches in evaluation mode: float32 (n, n_classes) on the CPU."""
-    model.eval()
+    eval_mode(model, batch_statistics)
     logits = []
     for inputs in batches:
         with torch.autocast(inputs.device.type, dtype, enabled=dtype != torch.float32):
@@ -233,6 +239,16 @@ def _step(
 def train_mode(model: nn.Module, batch_statistics: bool) -> None:
     """Training mode, in which batch norm uses (and learns) the statistics of the batches, or keeps those it has."""
     model.train()
+    _choose_statistics(model, batch_statistics)
+
+
+def eval_mode(model: nn.Module, batch_statistics: bool = False) -> None:
+    """Evaluation mode, but for those batch norms that are told to take the statistics of the batch they judge."""
+    model.eval()
+    _choose_statistics(model, batch_statistics)
+
+
+def _choose_statistics(model: nn.Module, batch_statistics: bool) -> None:
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             frozen = module.affine and not module.weight.requires_grad

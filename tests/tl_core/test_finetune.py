@@ -470,10 +470,51 @@ def test_auto_tests_nothing_where_nothing_is_trained(recipe: FinetuneRecipe) -> 
     assert settled == replace(recipe, max_lr=FinetuneRecipe().max_lr)
 
 
-@pytest.mark.parametrize("option", [{"temperature": "cv"}, {"transductive": "label_propagation"}])
-def test_what_needs_a_solved_head_is_refused_where_it_is_trained(option: dict[str, str]) -> None:
-    with pytest.raises(InputError, match="allowed is none"):
-        run(tuner(RESNET), draw(NOISE, 1), replace(HALF, **option))
+@pytest.mark.parametrize(
+    ("recipe", "option", "message"),
+    [
+        (HALF, "label_propagation", "allowed is none or query_statistics"),
+        (LINEAR_PROBE, "query_statistics", "leaves no batch norm unfrozen"),
+    ],
+)
+def test_a_transductive_option_that_would_do_nothing_is_refused(
+    recipe: FinetuneRecipe, option: str, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        run(tuner(RESNET), draw(NOISE, 1), replace(recipe, transductive=option))
+
+
+def test_query_statistics_take_out_what_all_queries_share(pictures: ImageDataset) -> None:
+    """Here, that the light was poor: a shift of the statistics, which one picture alone does not show."""
+    dark = replace(pictures, images=pictures.images.copy())
+    (episode,) = draw(dark, 1, EpisodeShape(3, 4, 12))
+    dark.images[episode.query_rows] //= 3
+    start = replace(FULL, steps=0)
+    (one_by_one,) = run(tuner(RESNET, dark), [episode], start)
+    (together,) = run(tuner(RESNET, dark), [episode], replace(start, transductive="query_statistics"))
+    assert one_by_one.accuracy < 0.7
+    assert together.accuracy > 0.9
+
+
+def test_pseudo_episodes_pull_views_towards_their_own_image() -> None:
+    recipe = replace(FULL, objective="pseudo_episodes", augment="flip", steps=20, max_lr=3e-3)
+    (episode,) = draw(NOISE, 1)
+    flipped = replace(NOISE, images=NOISE.images.copy())
+    # Queries that are the support images, mirrored.
+    flipped.images[episode.query_rows[: len(episode.support_rows)]] = NOISE.images[episode.support_rows][:, :, ::-1]
+    n = len(episode.support_rows)
+    judged = replace(episode, query_rows=episode.query_rows[:n], query_labels=episode.support_labels)
+    (before,) = run(tuner(RESNET, flipped), [judged], replace(recipe, steps=0))
+    (after,) = run(tuner(RESNET, flipped), [judged], recipe)
+    assert after.loss < 0.5 * before.loss
+
+
+def test_a_trained_head_is_divided_by_a_temperature_and_answers_the_same() -> None:
+    episodes = draw(NOISE, 2)
+    plain, divided = (run(tuner(RESNET), episodes, replace(HALF, temperature=how)) for how in ("none", "cv"))
+    for one, other in zip(plain, divided, strict=True):
+        assert one.predictions.tolist() == other.predictions.tolist()
+        assert other.confidences.mean() < one.confidences.mean()
 
 
 def test_a_transductive_recipe_makes_no_classifier(pictures: ImageDataset) -> None:
@@ -491,9 +532,10 @@ def test_a_temperature_changes_confidences_and_no_answer() -> None:
         assert other.confidences.mean() < one.confidences.mean()
 
 
-def test_the_fitted_classifier_has_the_temperature_that_was_scored() -> None:
+@pytest.mark.parametrize("recipe", [LINEAR_PROBE, HALF], ids=["probe", "half"])
+def test_the_fitted_classifier_has_the_temperature_that_was_scored(recipe: FinetuneRecipe) -> None:
     (episode,) = draw(NOISE, 1)
-    recipe = replace(LINEAR_PROBE, temperature="cv")
+    recipe = replace(recipe, temperature="cv")
     (scored,) = run(tuner(RESNET), [episode], recipe)
     own = replace_labels(NOISE, episode)
     classifier = tuner(RESNET, own).fit_classifier(episode.support_rows, recipe, episode.seed)

@@ -10,9 +10,7 @@ from torch import Tensor, nn
 
 from tl_core.heads import (
     SHARPNESS,
-    TEMPERATURES,
     FewShotHead,
-    find_temperatures,
     fit_logistic,
     probe_episodes,
     propagate_labels,
@@ -137,47 +135,6 @@ def test_an_episode_is_solved_to_the_same_bits_whoever_is_beside_it() -> None:
     for i in range(6):
         alone = probe_episodes(support[i : i + 1], labels[i : i + 1], queries[i : i + 1], "probe", 1e-4)
         assert torch.equal(together[i], alone[0])
-
-
-def noisy_classes(n_shot: int, noise: float, n_views: int = 1) -> tuple[Tensor, Tensor]:
-    """Support (8, 3 * n_shot, n_views, 20) around the corners of a triangle, and labels."""
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.arange(3).repeat_interleave(n_shot).expand(8, -1)
-    points = torch.eye(20)[labels][:, :, None] + noise * torch.randn(8, 3 * n_shot, n_views, 20, generator=generator)
-    return points, labels
-
-
-def test_the_temperature_is_the_best_one_for_images_left_out() -> None:
-    support, labels = noisy_classes(n_shot=4, noise=0.6)
-    found = find_temperatures(support, labels, "prototypes", l2=1.0)
-    for episode in range(8):
-        held_out = torch.zeros(len(TEMPERATURES))
-        for fold in range(4):
-            held = torch.arange(12) % 4 == fold
-            one, its = support[episode, :, 0], labels[episode]
-            (logits,) = probe_episodes(one[None, ~held], its[None, ~held], one[None, held], "prototypes", 1.0)
-            for i, temperature in enumerate(TEMPERATURES):
-                held_out[i] += nn.functional.cross_entropy(logits / temperature, its[held], reduction="sum")
-        assert float(found[episode]) == pytest.approx(TEMPERATURES[int(held_out.argmin())], rel=1e-5)
-
-
-def test_noise_asks_for_a_higher_temperature() -> None:
-    clear, noisy = (find_temperatures(*noisy_classes(5, noise), "prototypes", 1.0) for noise in (0.05, 1.0))
-    assert float(clear.max()) < float(noisy.min())
-
-
-def test_all_views_of_an_image_are_left_out_together() -> None:
-    # Were a copy of the left-out image among the rest, its answer would look certain.
-    support, labels = noisy_classes(n_shot=3, noise=2.0)
-    copies = support.expand(-1, -1, 4, -1)
-    torch.testing.assert_close(
-        find_temperatures(copies, labels, "probe", 1e-3), find_temperatures(support, labels, "probe", 1e-3)
-    )
-
-
-def test_a_single_shot_leaves_the_temperature_at_one() -> None:
-    support, labels = noisy_classes(n_shot=1, noise=1.0)
-    assert find_temperatures(support, labels, "probe", 1e-3).tolist() == [1.0] * 8
 
 
 def test_labels_travel_along_a_chain_of_queries() -> None:
