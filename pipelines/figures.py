@@ -57,6 +57,18 @@ def draw_distribution(accuracies: Sequence[float], result: Estimate) -> Figure:
     return figure
 
 
+def draw_episodes_spent(spent: Mapping[int, int], n_episodes: int) -> Figure:
+    """Episodes that each trial was given before it ended or was stopped, by its number."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.add_subplot()
+    axes.bar(list(spent), list(spent.values()), color=_BLUE)
+    axes.axhline(n_episodes, color=_ORANGE, linestyle="--", label="without stopping any")
+    share = sum(spent.values()) / max(1, n_episodes * len(spent))
+    axes.set(xlabel="trial", ylabel="episodes", title=f"Episodes spent: {100 * share:.0f} % of those without stopping")
+    axes.legend()
+    return figure
+
+
 def draw_training_curves(history: Sequence[PretrainEpoch]) -> Figure:
     """Loss and accuracies by epoch."""
     losses = [epoch.training.loss for epoch in history]

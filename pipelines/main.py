@@ -136,6 +136,8 @@ def _search_config(config: MainConfig, backbone_run: str) -> search.SearchConfig
         n_episodes=config.search_episodes,
         n_finalists=2,
         final_episodes=config.final_episodes,
+        report_episodes=0,  # `finetune` does that, beside the other methods
+        workers=1,
         seed=config.seed,
         device=config.device,
         unreadable=config.unreadable,

@@ -2,37 +2,42 @@
 
     mlflow run . -e search -P target=EuroSAT.zip -P backbone_run=<id of a pretrain run> -P n_trials=30
 
-An Optuna study over episodes from the half of the target that `finetune` does not report on. Every trial is a
-nested run; trials that are clearly behind the best one on the same episodes are stopped early. The best few and the
-base recipe are then scored on fresh episodes, because the best of many is partly the luckiest; the best of these wins,
-if it is better than the base recipe beyond chance, and the base recipe stays otherwise.
+An Optuna study over episodes from the half of the target that `finetune` does not report on, or over other classes
+altogether (`proxy`). Every trial is a nested run; trials that are clearly behind the best one on the same episodes are
+stopped early. The best few and the base recipe are then scored on fresh episodes, because the best of many is partly
+the luckiest; the best of these wins, if it is better than the base recipe beyond chance, and the base recipe stays
+otherwise. At last both are scored once on the half that nothing was chosen on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 from pipelines.cli import run_command_line
 from pipelines.target import TargetConfig, open_target
 from tl_core.errors import InputError
-from tl_core.recipes import OPEN_SHAPE, EpisodeShape, FinetuneRecipe, check_range
+from tl_core.recipes import OPEN_SHAPE, EpisodeShape, check_range
 
 if TYPE_CHECKING:
-    import optuna
-
-    from tl_core.episodes import EpisodePool
-    from tl_core.finetune import Finetuner
+    from pipelines.target import Target
+    from tl_core.verdict import Finalist, Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchConfig(TargetConfig):
     """Which learning rate, freezing depth and augmentation suit this target? An Optuna study."""
 
+    searched: str = "max_lr+freeze_depth+augment"
+    """What is searched, joined by +: max_lr, freeze_depth, augment, test_views, head, l2, steps, optimizer,
+    weight_decay, label_smoothing, objective, trained; the rest is the recipe's."""
     n_trials: int = 20
-    """Trials that the study shall hold in the end."""
+    """Trials that the study shall hold in the end, those of all processes that work on it together."""
+    minutes: float = 0
+    """After which no trial is started; 0 leaves it to n_trials."""
+    workers: int = 0
+    """Trials at a time; 0 is one per core. With one, the same command repeats the same trials exactly."""
     shape: EpisodeShape = OPEN_SHAPE
     n_episodes: int = 20
     """Episodes per trial, the same ones for every trial."""
@@ -40,87 +45,112 @@ class SearchConfig(TargetConfig):
     """Best trials that are scored once more, beside the base recipe, before one of them wins."""
     final_episodes: int = 40
     """Episodes for that, which no trial has seen."""
+    report_episodes: int = 40
+    """Episodes from the other half, on which the best and the base recipe are scored once, at the end; 0 is none."""
+    proxy: str = ""
+    """Data spec of other classes to search on in place of the target, whose labels are then not looked at."""
+    shift: str = "none"
+    """How the proxy's images are made to look like another domain: none, or colour, turn, resolution joined by +."""
     study: str = ""
-    """Name of a study to continue; empty starts one named after the run."""
+    """Name of a study to continue, or to work on beside other processes; empty starts one named after the run."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range("n_trials", self.n_trials, 1, 1_000_000)
+        check_range("minutes", self.minutes, 0, 1_000_000)
+        check_range("workers", self.workers, 0, 4096)
         check_range("n_episodes", self.n_episodes, 1, 1_000_000)
         check_range("n_finalists", self.n_finalists, 1, 1_000_000)
         check_range("final_episodes", self.final_episodes, 2, 1_000_000)
+        check_range("report_episodes", self.report_episodes, 0, 1_000_000)
+        if self.report_episodes == 1:
+            raise InputError("report_episodes is 1; allowed is 0 (none), or 2 or more")
         if self.recipe.max_lr == "auto":
             raise InputError("max_lr is auto; allowed is a number: the rate that the search starts from")
+        if self.shift != "none" and not self.proxy:
+            raise InputError(f"shift is {self.shift}, but it changes the proxy's images, and no proxy is given")
 
 
 def run(config: SearchConfig) -> str:
     """Search and log; returns the run's id, whose artifact `recipe.json` is what `finetune` and `fit` load."""
     import mlflow
     import numpy as np
+    from joblib import cpu_count
     from tqdm import tqdm
 
     from pipelines.provenance import log_seen_images, network_name
     from pipelines.tracking import tracked_run
     from pipelines.trial_log import TrialLog, study_storage
     from tl_core.episodes import build_pool, check_pool, fit_shape
+    from tl_core.parallel_search import EpisodeScores, Search
     from tl_core.scoring import estimate
-    from tl_core.search import SEARCHED, SearchSpace, build_study, check_setting, rescore, run_trials
+    from tl_core.search import Budget, build_study, prepare_study, wants_more
+    from tl_core.search_space import parse_space
+    from tl_core.verdict import crown, rescore
 
+    space = parse_space(config.searched)
     with tracked_run("search", config) as run_id:
-        opened = open_target(config)
-        dataset = opened.dataset
-        pool = build_pool(dataset, "search")
-        log_seen_images(dataset, np.concatenate(pool.rows_by_class))  # what it draws from, and nothing else
-        config = replace(config, shape=fit_shape(pool, config.shape))
-        check_pool(pool, config.shape)
+        budget = Budget(config.n_trials, time.time() + 60 * config.minutes if config.minutes else float("inf"))
+        opened = _open_searched(config)
+        pool = build_pool(opened.dataset, "all" if config.proxy else "search")
+        log_seen_images(opened.dataset, np.concatenate(pool.rows_by_class))  # what it draws from, and nothing else
+        shape = fit_shape(pool, config.shape)
+        check_pool(pool, shape)
         study = build_study(config.study or f"search-{run_id}", study_storage(), config.seed)
-        mlflow.set_tag("study", study.study_name)
-        fixed = {name: value for name, value in asdict(config.recipe).items() if name not in SEARCHED}
-        check_setting(
-            study,
-            {
-                "pool": pool.fingerprint,
-                "network": network_name(config.backbone_run, opened.spec, config.seed),
-                "recipe": fixed,
-            }
-            | {"n_episodes": config.n_episodes, "seed": config.seed, **asdict(config.shape)},
-        )
-        log = TrialLog(study)
-        score = partial(_scores, opened.finetuner, pool, config)
-        trials = run_trials(
-            study,
-            SearchSpace(),
-            config.recipe,
-            lambda recipe: score(recipe, range(config.n_episodes)),
-            config.n_trials,
-        )
-        for trial in tqdm(trials, total=config.n_trials, desc="search", unit="trial", disable=None):
-            log.add(trial)
-        fresh = range(config.n_episodes, config.n_episodes + config.final_episodes)
-        finalists = list(rescore(_candidates(study, config), lambda recipe: score(recipe, fresh)))
-        verdict = log.close(finalists, config.recipe)
-        chosen = {name: getattr(verdict.winner.recipe, name) for name in SEARCHED}
+        mlflow.set_tags({"study": study.study_name, "pool": pool.fingerprint})
+        network = network_name(config.backbone_run, opened.spec, config.seed)
+        setting = {"pool": pool.fingerprint, "network": network, "n_episodes": config.n_episodes, "seed": config.seed}
+        space = prepare_study(study, space, config.recipe, setting | asdict(shape), config.n_trials)
+        episodes = EpisodeScores(pool, shape, config.seed, range(config.n_episodes))
+        search = Search(study.study_name, study_storage(), config.seed, space, config.recipe, episodes, budget)
+        log = TrialLog(study, config.n_episodes)
+        with tqdm(total=config.n_trials, initial=log.n_before, desc="search", unit="trial", disable=None) as progress:
+            for trial in search.run(opened.finetuner, study, config.workers or cpu_count()):
+                log.add(trial)
+                progress.update()
+        if wants_more(study, replace(budget, deadline=float("inf"))):
+            print(f"search {run_id}: {config.minutes:g} minutes are over; study={study.study_name} would go on")
+        fresh = replace(episodes, indices=range(config.n_episodes, config.n_episodes + config.final_episodes))
+        candidates = log.candidates(config.recipe, config.n_finalists)
+        finalists = list(rescore(candidates, lambda recipe: fresh.score(opened.finetuner, recipe)))
+        verdict = crown(finalists, config.recipe)
+        log.close(finalists, verdict, _report(config, opened, verdict))
+        chosen = {name: getattr(verdict.winner.recipe, name) for name in space.parameters}
         result = estimate(verdict.winner.scores).percent()
-        print(f"search {run_id}: {chosen}, {result} on fresh episodes of the search half; {verdict.sentence()}")
+        print(f"search {run_id}: {chosen}, {result} on fresh episodes of what it searched on; {verdict.sentence()}")
     return run_id
 
 
-def _scores(
-    finetuner: Finetuner, pool: EpisodePool, config: SearchConfig, recipe: FinetuneRecipe, indices: range
-) -> Iterator[float]:
-    from tl_core.episodes import sample_episode
+def _open_searched(config: SearchConfig) -> Target:
+    """The network on the images that the search may see."""
+    from pipelines.target import Target
+    from tl_core.finetune import Finetuner
+    from tl_core.shifts import parse_shifts, shift_images
 
-    episodes = (sample_episode(pool, config.shape, config.seed, index) for index in indices)
-    return (result.accuracy for result in finetuner.run_episodes(episodes, recipe))
+    if not config.proxy:
+        return open_target(config)
+    parse_shifts(config.shift)
+    opened = open_target(replace(config, target=config.proxy), "proxy")
+    dataset = shift_images(opened.dataset, config.shift, config.seed)
+    tuner = opened.finetuner
+    return Target(opened.spec, dataset, Finetuner(tuner.backbone, tuner.spec, dataset, tuner.device))
 
 
-def _candidates(study: optuna.Study, config: SearchConfig) -> list[tuple[FinetuneRecipe, float]]:
-    """The base recipe, so that nothing worse can win unnoticed, and the best trials."""
-    from tl_core.search import best_recipes
+def _report(config: SearchConfig, opened: Target, verdict: Verdict) -> list[Finalist]:
+    """The base recipe and the best one on the half of the target that nothing was chosen on; empty without one."""
+    from tl_core.episodes import build_pool, check_pool, fit_shape
+    from tl_core.parallel_search import EpisodeScores
+    from tl_core.verdict import rescore
 
-    ranked = best_recipes(study, len(study.trials))
-    base = [pair for pair in ranked if pair[0] == config.recipe][:1]
-    return base + [pair for pair in ranked if pair[0] != config.recipe][: config.n_finalists]
+    if not config.report_episodes:
+        return []
+    target = open_target(config) if config.proxy else opened
+    pool = build_pool(target.dataset, "report")
+    shape = fit_shape(pool, config.shape)
+    check_pool(pool, shape)
+    episodes = EpisodeScores(pool, shape, config.seed, range(config.report_episodes))
+    pairs = {f.recipe: f.search_scores for f in (verdict.base, verdict.best)}
+    return list(rescore(pairs.items(), lambda recipe: episodes.score(target.finetuner, recipe)))
 
 
 if __name__ == "__main__":

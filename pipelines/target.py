@@ -49,8 +49,8 @@ class Target:
     finetuner: Finetuner
 
 
-def open_target(config: TargetConfig) -> Target:
-    """Load the network and the data, and log the data with the active run.
+def open_target(config: TargetConfig, context: str = "target") -> Target:
+    """Load the network and the data, and log the data with the active run, as what the context says.
 
     Raises:
         InputError: no such run, weights or data.
@@ -65,5 +65,5 @@ def open_target(config: TargetConfig) -> Target:
     network, spec = load_network(config.backbone_run, config.backbone, config.image_size, config.seed)
     network, spec = with_features(network, spec, config.features)
     dataset = load_dataset(config.target, spec.image_size, unreadable=config.unreadable)
-    log_dataset(dataset, "target")
+    log_dataset(dataset, context)
     return Target(spec, dataset, Finetuner(network, spec, dataset, pick_device(config.device)))

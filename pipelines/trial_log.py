@@ -9,13 +9,18 @@ from dataclasses import asdict
 import mlflow
 import optuna
 import pandas as pd
+from optuna.trial import TrialState
 
 from pipelines.child_runs import ChildRuns, FinishedRun
+from pipelines.figures import draw_episodes_spent
 from pipelines.networks import RECIPE_ARTIFACT
 from pipelines.tracking import STORE
 from tl_core.recipes import FinetuneRecipe
-from tl_core.scoring import estimate
-from tl_core.search import Finalist, TrialResult, Verdict, crown
+from tl_core.scoring import estimate, independent_difference
+from tl_core.search import TrialResult, best_recipes, count_episodes
+from tl_core.verdict import Finalist, Verdict
+
+MIN_FOR_IMPORTANCES = 4
 
 
 def study_storage() -> str:
@@ -26,60 +31,95 @@ def study_storage() -> str:
 class TrialLog:
     """Records the trials of a study under the active run."""
 
-    def __init__(self, study: optuna.Study) -> None:
+    def __init__(self, study: optuna.Study, n_episodes: int) -> None:
         self._runs = ChildRuns("trial")
         self._study = study
-        self._spent = 0
+        self._n_episodes = n_episodes
         self._n_trials = 0
+        self.n_before = sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
 
     def add(self, trial: TrialResult) -> None:
         """Record one trial as a nested run."""
-        self._spent += len(trial.scores)
         self._n_trials += 1
-        stored = self._study.trials[trial.number]
-        assert stored.datetime_start is not None
-        assert stored.datetime_complete is not None
-        # A stopped or diverged trial is an orderly end: FAILED is kept for what nobody expected.
+        # A stopped or failed trial is an orderly end: FAILED is kept for what nobody expected.
         self._runs.add(
             FinishedRun(
                 f"trial-{trial.number:04d}",
-                stored.datetime_start.timestamp(),
-                stored.datetime_complete.timestamp(),
+                trial.start,
+                trial.end,
                 _trial_metrics(trial),
                 {"state": trial.state, "error": trial.reason},
                 asdict(trial.recipe),
             )
         )
 
-    def close(self, finalists: Sequence[Finalist], base: FinetuneRecipe) -> Verdict:
-        """Log who wins among the finalists, what that is worth, the cost and the plots; returns the verdict."""
+    def candidates(self, base: FinetuneRecipe, n: int) -> list[tuple[FinetuneRecipe, tuple[float, ...]]]:
+        """The base recipe, so that nothing worse can win unnoticed, and the n best trials."""
+        ranked = dict(best_recipes(self._study, len(self._study.trials)))
+        of_base = ranked.pop(base, ())
+        return [(base, of_base), *list(ranked.items())[:n]]
+
+    def close(self, finalists: Sequence[Finalist], verdict: Verdict, reported: Sequence[Finalist]) -> None:
+        """Log who wins among the finalists, what that is worth on either half, the cost and the plots."""
         self._runs.close()
-        verdict = crown(finalists, base)
-        accuracy = estimate(verdict.winner.scores)
         mlflow.log_dict(asdict(verdict.winner.recipe), RECIPE_ARTIFACT)
         mlflow.log_text(_finalists_table(finalists), "finalists.csv")
-        self._spent += sum(len(finalist.scores) for finalist in finalists)
+        spent = count_episodes(self._study)
+        accuracy, gain = estimate(verdict.winner.scores), verdict.gain
         metrics = {
             "accuracy": accuracy.mean,
+            "accuracy_ci95": accuracy.ci95,
             "search_accuracy": verdict.best.search_accuracy,
-            "optimism": verdict.optimism,
+            "gain": gain.mean,
+            "gain_ci95": gain.ci95,
             "n_trials": self._n_trials,
-            "episodes_spent": self._spent,
+            "episodes_spent": spent + sum(len(finalist.scores) for finalist in finalists),
+            "episodes_saved": len(self._study.trials) * self._n_episodes - spent,
         }
-        if accuracy.n > 1:
-            metrics["accuracy_ci95"] = accuracy.ci95
-        if verdict.gain is not None:
-            metrics |= {"gain": verdict.gain.mean, "gain_ci95": verdict.gain.ci95}
+        metrics |= _promise(verdict.best.search_scores, verdict.best.scores, "optimism")
+        if reported:
+            metrics |= _report_metrics(reported, verdict)
         mlflow.log_metrics(metrics)
         mlflow.set_tag("verdict", verdict.sentence())
         self._log_plots()
-        return verdict
 
     def _log_plots(self) -> None:
         plots = optuna.visualization
-        mlflow.log_figure(plots.plot_optimization_history(self._study), "plots/history.html")
-        mlflow.log_figure(plots.plot_slice(self._study), "plots/slice.html")
-        mlflow.log_figure(plots.plot_parallel_coordinate(self._study), "plots/parallel_coordinates.html")
+        figures = {
+            "history": plots.plot_optimization_history(self._study),
+            "slice": plots.plot_slice(self._study),
+            "parallel_coordinates": plots.plot_parallel_coordinate(self._study),
+        }
+        values = [t.value for t in self._study.trials if t.state == TrialState.COMPLETE]
+        if len(values) >= MIN_FOR_IMPORTANCES and len(set(values)) > 1:
+            figures["importances"] = plots.plot_param_importances(self._study)
+        for name, figure in figures.items():
+            mlflow.log_figure(figure, f"plots/{name}.html")
+        trials = {t.number: len(t.intermediate_values) for t in self._study.trials if t.state.is_finished()}
+        mlflow.log_figure(draw_episodes_spent(trials, self._n_episodes), "plots/episodes.png")
+
+
+def _report_metrics(reported: Sequence[Finalist], verdict: Verdict) -> dict[str, float]:
+    """On the other half: accuracy of the winner, gain of the best over the base, and what of its promise was kept."""
+    by_recipe = {finalist.recipe: finalist for finalist in reported}
+    on_report = Verdict(by_recipe[verdict.best.recipe], by_recipe[verdict.base.recipe])
+    accuracy, gain = estimate(by_recipe[verdict.winner.recipe].scores), on_report.gain
+    best = on_report.best
+    return {
+        "report_accuracy": accuracy.mean,
+        "report_accuracy_ci95": accuracy.ci95,
+        "report_gain": gain.mean,
+        "report_gain_ci95": gain.ci95,
+        **_promise(best.search_scores, best.scores, "report_optimism"),
+    }
+
+
+def _promise(promised: Sequence[float], kept: Sequence[float], name: str) -> dict[str, float]:
+    """By how much the scores that chose a recipe exceed others; nothing if it was not chosen by any."""
+    if len(promised) < 2:
+        return {}
+    difference = independent_difference(promised, kept)
+    return {name: difference.mean, f"{name}_ci95": difference.ci95}
 
 
 def _finalists_table(finalists: Sequence[Finalist]) -> str:

@@ -80,13 +80,18 @@ def _share_out(
             yield from processes(delayed(_fine_tune)(work, views, episode) for episode in block)
 
 
-def _fine_tune(work: _Work, views: dict[int, NDArray[np.float32]], episode: Episode) -> EpisodeResult:
-    if work.folder not in _held:
+def held_finetuner(folder: str, dataset: ImageDataset) -> Finetuner:
+    """In another process: that of the backbone in a folder, made once and kept while the same work goes on."""
+    if folder not in _held:
         torch.set_num_threads(1)
-        network, spec = load_backbone(Path(work.folder))
+        network, spec = load_backbone(Path(folder))
         _held.clear()
-        _held[work.folder] = Finetuner(network, spec, work.dataset, torch.device("cpu"))
-    finetuner = _held[work.folder]
+        _held[folder] = Finetuner(network, spec, dataset, torch.device("cpu"))
+    return _held[folder]
+
+
+def _fine_tune(work: _Work, views: dict[int, NDArray[np.float32]], episode: Episode) -> EpisodeResult:
+    finetuner = held_finetuner(work.folder, work.dataset)
     finetuner.adopt(work.recipe, views)
     (result,) = finetuner.run_episodes([episode], work.recipe)
     return result

@@ -100,6 +100,22 @@ def paired_difference(
     return estimate(np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64))
 
 
+def independent_difference(
+    first: Sequence[float] | NDArray[np.float64], second: Sequence[float] | NDArray[np.float64]
+) -> Estimate:
+    """Estimate of mean(first) - mean(second) over different episodes (Welch, 1947)."""
+    one, other = estimate(first), estimate(second)
+    difference, n = one.mean - other.mean, min(one.n, other.n)
+    if n == 1:
+        return Estimate(difference, math.inf, math.nan, n)
+    variances = one.sd**2 / one.n, other.sd**2 / other.n
+    if not sum(variances):
+        return Estimate(difference, 0.0, 0.0, n)
+    freedom = sum(variances) ** 2 / (variances[0] ** 2 / (one.n - 1) + variances[1] ** 2 / (other.n - 1))
+    error = math.sqrt(sum(variances))
+    return Estimate(difference, float(stats.t.ppf(0.975, freedom)) * error, error * math.sqrt(n), n)
+
+
 @dataclass(frozen=True)
 class Comparison:
     """A paired difference first - second, with the p-value of its t-test before and after Holm's correction (1979)."""

@@ -2,55 +2,34 @@
 
 Every trial is scored on the same episodes in the same order, so that a trial which is clearly behind the best
 one can be stopped early (Wilcoxon signed-rank test on the paired scores). A stopped trial is never the winner.
+Any number of processes, here and elsewhere, may work on one study: its storage holds all that they share.
 """
 
 from __future__ import annotations
 
+import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from tl_core.errors import InputError
-from tl_core.recipes import FinetuneRecipe, parse_augment
-from tl_core.scoring import Estimate, paired_difference
+from tl_core.recipes import FinetuneRecipe
+from tl_core.search_space import SearchSpace
 from tl_core.training import TrainingDivergedError
+from tl_core.verdict import ScoreRecipe
 
-ScoreRecipe = Callable[[FinetuneRecipe], Iterable[float]]
-"""From a recipe to its accuracy on each search episode, lazily: what is not asked for is not computed."""
+HEARTBEAT, GRACE = 10, 40
+"""Seconds between signs of life of a trial, and without one until it is given to somebody else."""
 
-RECIPE_ATTRIBUTE, SETTING_ATTRIBUTE = "recipe", "setting"
-SEARCHED = ("max_lr", "freeze_depth", "augment")
-
-
-@dataclass(frozen=True)
-class SearchSpace:
-    """What a trial may choose; everything else comes from the base recipe."""
-
-    max_lr: tuple[float, float] = (1e-5, 1e-1)
-    freeze_depth: tuple[float, float] = (0.0, 1.0)
-    augments: tuple[str, ...] = ("none", "flip", "dihedral", "crop")
-
-    def __post_init__(self) -> None:
-        if not self.augments:
-            raise InputError("the search space has no augmentation; give at least one, such as none")
-        for augment in self.augments:
-            parse_augment(augment)
-        for low, high in (self.max_lr, self.freeze_depth):
-            if not low <= high:
-                raise InputError(f"a search range from {low:g} to {high:g} is empty; give the lower end first")
-
-    def suggest_recipe(self, trial: optuna.Trial, base: FinetuneRecipe) -> FinetuneRecipe:
-        """The base recipe with this trial's choices."""
-        return replace(
-            base,
-            max_lr=trial.suggest_float("max_lr", *self.max_lr, log=True),
-            freeze_depth=trial.suggest_float("freeze_depth", *self.freeze_depth),
-            augment=trial.suggest_categorical("augment", self.augments),
-        )
+_RECIPE, _SETTING, _REASON, _SURPLUS = "recipe", "setting", "reason", "surplus"
+_RETRIES = 3
+_POLL = 0.5
+_JOURNAL = "journal:"
 
 
 @dataclass(frozen=True)
@@ -59,174 +38,245 @@ class TrialResult:
 
     Attributes:
         scores: accuracy of each episode that was spent on it.
-        state: "complete", "pruned" (stopped early) or "failed" (diverged; `reason` says how).
+        state: "complete", "pruned" (stopped early) or "failed" (`reason` says how).
+        start, end: seconds since the epoch.
     """
 
     number: int
     recipe: FinetuneRecipe
     scores: tuple[float, ...]
     state: str
+    start: float
+    end: float
     reason: str = ""
 
 
 @dataclass(frozen=True)
-class Finalist:
-    """A recipe that was scored twice.
+class Budget:
+    """When a study is done.
 
     Attributes:
-        search_accuracy: mean over the search's episodes, by which it was chosen: too high on average.
-        scores: accuracy on each fresh episode.
+        n_trials: finished trials, those of all processes together.
+        deadline: seconds since the epoch after which no trial starts.
     """
 
-    recipe: FinetuneRecipe
-    search_accuracy: float
-    scores: tuple[float, ...]
+    n_trials: int
+    deadline: float = float("inf")
+
+    def __post_init__(self) -> None:
+        if self.n_trials < 1:
+            raise InputError(f"n_trials is {self.n_trials}; allowed is 1 or more")
 
 
-def build_study(name: str, storage: str | None, seed: int) -> optuna.Study:
+class TrialSeededSampler(optuna.samplers.BaseSampler):
+    """TPE (Bergstra et al., 2011) whose random numbers depend on the seed and the trial's number alone.
+
+    So neither a resumed study nor two processes propose a point twice, and one process repeats itself exactly.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._sampler = self._of_trial(0)
+
+    def _of_trial(self, number: int) -> optuna.samplers.BaseSampler:
+        seed = int(np.random.default_rng([self._seed, number]).integers(2**31))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            # In groups: a conditional space has no parameter that all trials share.
+            return optuna.samplers.TPESampler(
+                seed=seed, n_startup_trials=8, multivariate=True, group=True, constant_liar=True
+            )
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:  # noqa: ARG002
+        """Start afresh."""
+        self._sampler = self._of_trial(trial.number)
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
+        """What is sampled together."""
+        return self._sampler.infer_relative_search_space(study, trial)
+
+    def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, Any]) -> dict[str, Any]:
+        """Sample it."""
+        return self._sampler.sample_relative(study, trial, search_space)
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: Any
+    ) -> Any:
+        """Sample one parameter alone."""
+        return self._sampler.sample_independent(study, trial, param_name, param_distribution)
+
+
+def build_study(name: str, storage: str | None, seed: int, *, prune: bool = True) -> optuna.Study:
     """Create a study, or open the one of this name, with the sampler and pruner of this search.
 
-    Resuming with the same sampler seed would propose the first points again: the seed moves with the trials done.
+    Args:
+        storage: an SQLAlchemy URL, `journal:` and a path, or None for memory.
+        prune: whether trials that are clearly behind are stopped.
     """
+    pruner: optuna.pruners.BasePruner = optuna.pruners.NopPruner()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        pruner = optuna.pruners.WilcoxonPruner(p_threshold=0.1, n_startup_steps=4)
-    study = optuna.create_study(
-        study_name=name, storage=storage, direction="maximize", load_if_exists=True, pruner=pruner
+        if prune:
+            pruner = optuna.pruners.WilcoxonPruner(p_threshold=0.1, n_startup_steps=4)
+        opened = _open_storage(storage)
+    return optuna.create_study(
+        study_name=name,
+        storage=opened,
+        direction="maximize",
+        load_if_exists=True,
+        sampler=TrialSeededSampler(seed),
+        pruner=pruner,
     )
-    study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.trials), n_startup_trials=8)
-    return study
 
 
-def run_trials(
-    study: optuna.Study, space: SearchSpace, base: FinetuneRecipe, score_recipe: ScoreRecipe, n_trials: int
-) -> Iterator[TrialResult]:
-    """Run trials until the study holds `n_trials`; the base recipe is the first one, so nothing worse can win."""
-    if n_trials < 1:
-        raise InputError(f"n_trials is {n_trials}; allowed is 1 or more")
-    space = _space_with(space, base)
-    _check_same_space(study, space)
-    first = {name: asdict(base)[name] for name in SEARCHED}
-    # A killed search may have left its first trial unfinished.
-    if not any(t.state.is_finished() and t.params == first for t in study.trials):
-        study.enqueue_trial(first)
-    while len([t for t in study.trials if t.state.is_finished()]) < n_trials:
-        yield _run_trial(study, study.ask(), space, base, score_recipe)
+def _open_storage(storage: str | None) -> optuna.storages.BaseStorage | None:
+    if storage is None:
+        return None
+    if storage.startswith(_JOURNAL):
+        backend = optuna.storages.journal.JournalFileBackend(storage.removeprefix(_JOURNAL))
+        return optuna.storages.JournalStorage(backend)
+    return optuna.storages.RDBStorage(
+        storage,
+        heartbeat_interval=HEARTBEAT,
+        grace_period=GRACE,
+        heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=_RETRIES),
+    )
 
 
-def check_setting(study: optuna.Study, setting: Mapping[str, object]) -> None:
-    """Remember what a new study searches on, and refuse to continue one that searched on something else.
+def prepare_study(
+    study: optuna.Study, space: SearchSpace, base: FinetuneRecipe, setting: Mapping[str, object], n_trials: int
+) -> SearchSpace:
+    """Make a new study ready, or see that a begun one is the same search; gives the space that its trials use.
+
+    The base recipe is the first trial, so that nothing worse can win; recipes of the literature follow.
 
     Args:
         setting: whatever scores depend on beside the recipe, such as the episodes and the network; JSON values.
+        n_trials: that the study shall hold; no more points than that are laid down.
 
     Raises:
-        InputError: the study was begun in another setting.
+        InputError: the study was begun in another setting, space or base.
     """
-    begun = study.user_attrs.get(SETTING_ATTRIBUTE)
+    space = space.including(base)
+    setting = {**setting, "base": asdict(base), "space": space.describe()}
+    begun = study.user_attrs.get(_SETTING)
     if begun is None:
-        study.set_user_attr(SETTING_ATTRIBUTE, dict(setting))
-        return
-    for name, value in setting.items():
+        study.set_user_attr(_SETTING, setting)
+    for name, value in setting.items() if begun is not None else ():
         if begun.get(name) != value:
             raise InputError(
-                f"study {study.study_name} was begun with {name}={begun.get(name)}, not {value}; "
+                f"study {study.study_name} was begun with {name}={_difference(begun.get(name), value)}; "
                 "give another study name"
             )
+    for recipe in [base, *space.literature(base)][:n_trials]:
+        study.enqueue_trial(space.point(recipe), skip_if_exists=True)
+    return space
 
 
-def best_recipes(study: optuna.Study, n: int) -> list[tuple[FinetuneRecipe, float]]:
-    """The recipes of the n best trials among those scored on every episode, best first, with their mean accuracy.
-
-    Raises:
-        InputError: there is no such trial.
-    """
-    # Of the complete trials: pruned ones do not count.
-    complete = [trial for trial in study.get_trials(deepcopy=False) if trial.state == TrialState.COMPLETE]
-    if not complete:
-        raise InputError(f"study {study.study_name} has no complete trial; raise n_trials")
-    best = sorted(complete, key=lambda trial: (-float(trial.value or 0.0), trial.number))[:n]
-    return [(FinetuneRecipe(**trial.user_attrs[RECIPE_ATTRIBUTE]), float(trial.value or 0.0)) for trial in best]
+def _difference(begun: object, now: object) -> str:
+    """The first value that differs, in words."""
+    if isinstance(begun, Mapping) and isinstance(now, Mapping):
+        for name in sorted({*begun, *now}):
+            if begun.get(name) != now.get(name):
+                return f"{name}={begun.get(name)}, not {now.get(name)}"
+    return f"{begun}, not {now}"
 
 
-def rescore(candidates: Iterable[tuple[FinetuneRecipe, float]], score_recipe: ScoreRecipe) -> Iterator[Finalist]:
-    """Score candidates once more, on episodes that no trial has seen: the best of many is partly the luckiest."""
-    for recipe, search_accuracy in candidates:
-        yield Finalist(recipe, search_accuracy, tuple(score_recipe(recipe)))
+def run_trials(
+    study: optuna.Study, space: SearchSpace, base: FinetuneRecipe, score_recipe: ScoreRecipe, budget: Budget
+) -> Iterator[TrialResult]:
+    """Run trials of a prepared study until its budget is spent, by this process and others."""
+    while wants_more(study, budget):
+        result = run_trial(study, space, base, score_recipe, budget)
+        if result is not None:
+            yield result
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What a search was worth.
-
-    Attributes:
-        best: the finalist with the highest mean on its fresh episodes.
-        winner: `best`, if it is better than the base recipe beyond chance, and the base recipe otherwise.
-        gain: best - base on the same fresh episodes; None if there is no base to compare with, or it is the best.
-    """
-
-    best: Finalist
-    winner: Finalist
-    gain: Estimate | None
-
-    @property
-    def optimism(self) -> float:
-        """By how much the best one's mean over the search's episodes exceeded that over fresh ones."""
-        return self.best.search_accuracy - float(np.mean(self.best.scores))
-
-    def sentence(self) -> str:
-        """In words."""
-        if self.gain is None:
-            return "nothing was better than the base recipe"
-        gained = f"{100 * self.gain.mean:+.2f} +- {100 * self.gain.ci95:.2f} points over the base recipe"
-        return gained if self.winner is self.best else f"{gained}: not told apart, so the base recipe stays"
+def wants_more(study: optuna.Study, budget: Budget) -> bool:
+    """Whether trials are missing, some of which others may be running at the moment."""
+    finished = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished() and _counts(trial)]
+    return len(finished) < budget.n_trials and time.time() < budget.deadline
 
 
-def crown(finalists: Sequence[Finalist], base: FinetuneRecipe) -> Verdict:
-    """Choose the finalist with the highest mean on its fresh episodes, unless its gain over the base may be chance."""
-    best = max(finalists, key=lambda finalist: sum(finalist.scores) / len(finalist.scores))
-    of_base = next((finalist for finalist in finalists if finalist.recipe == base), None)
-    if of_base is None or of_base is best:
-        return Verdict(best, best, None)
-    gain = paired_difference(best.scores, of_base.scores)
-    return Verdict(best, best if gain.low > 0 else of_base, gain)
-
-
-def _space_with(space: SearchSpace, base: FinetuneRecipe) -> SearchSpace:
-    """The space, widened where the base recipe lies outside: the first trial must be one of its points."""
-    rates, depths = (*space.max_lr, float(base.max_lr)), (*space.freeze_depth, base.freeze_depth)
-    augments = tuple(sorted({*space.augments, base.augment}))
-    return SearchSpace((min(rates), max(rates)), (min(depths), max(depths)), augments)
-
-
-def _check_same_space(study: optuna.Study, space: SearchSpace) -> None:
-    """Optuna cannot add a category to a study that has begun."""
-    for trial in study.trials:
-        known = trial.distributions.get("augment")
-        if isinstance(known, optuna.distributions.CategoricalDistribution) and set(known.choices) != set(
-            space.augments
-        ):
-            raise InputError(
-                f"study {study.study_name} was begun with augmentations {', '.join(map(str, known.choices))}, "
-                f"not {', '.join(space.augments)}; give another study name"
-            )
-
-
-def _run_trial(
-    study: optuna.Study, trial: optuna.Trial, space: SearchSpace, base: FinetuneRecipe, score_recipe: ScoreRecipe
-) -> TrialResult:
-    recipe = space.suggest_recipe(trial, base)
-    trial.set_user_attr(RECIPE_ATTRIBUTE, asdict(recipe))
-    scores: list[float] = []
+def run_trial(
+    study: optuna.Study, space: SearchSpace, base: FinetuneRecipe, score_recipe: ScoreRecipe, budget: Budget
+) -> TrialResult | None:
+    """Run one trial; None if others are running all that are missing, or it was taken from this process meanwhile."""
+    taken = [t for t in study.get_trials(deepcopy=False) if t.state != TrialState.WAITING and _counts(t)]
+    if len(taken) >= budget.n_trials:
+        time.sleep(_POLL)  # one of them may still be lost
+        _fail_stale_trials(study)
+        return None
+    work = _Work(space, base, score_recipe, budget)
     try:
-        for step, score in enumerate(score_recipe(recipe)):
-            scores.append(score)
-            trial.report(score + _tie_breaker(trial.number, step), step)
-            if trial.should_prune():
-                return _finish(study, trial, recipe, scores, TrialState.PRUNED)
-    except TrainingDivergedError as error:
-        return _finish(study, trial, recipe, scores, TrialState.FAIL, str(error))
-    return _finish(study, trial, recipe, scores, TrialState.COMPLETE)
+        study.optimize(work, n_trials=1, catch=(TrainingDivergedError, InputError, _SurplusError))
+    except optuna.exceptions.UpdateFinishedTrialError:
+        return None  # without a sign of life for too long, it was given to somebody else
+    return work.result(study)
+
+
+def _fail_stale_trials(study: optuna.Study) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        optuna.storages.fail_stale_trials(study)
+
+
+def _counts(trial: FrozenTrial) -> bool:
+    """Whether a trial is one of the budget: not if its process was lost, nor if it was one too many."""
+    lost = trial.state == TrialState.FAIL and _REASON not in trial.user_attrs
+    return not lost and _SURPLUS not in trial.user_attrs
+
+
+class _SurplusError(Exception):
+    """Two processes began the last trial; the later one is dropped."""
+
+
+class _Work:
+    """One trial's objective, which remembers what it did."""
+
+    def __init__(self, space: SearchSpace, base: FinetuneRecipe, score_recipe: ScoreRecipe, budget: Budget) -> None:
+        self._space, self._base, self._score_recipe, self._budget = space, base, score_recipe, budget
+        self._scores: list[float] = []
+        self._recipe = base
+        self._number = -1
+
+    def __call__(self, trial: optuna.Trial) -> float:
+        """Mean accuracy over all episodes; raises `TrialPruned` before that if the trial is clearly behind."""
+        before = [t for t in trial.study.get_trials(deepcopy=False) if t.number < trial.number and _counts(t)]
+        if len(before) >= self._budget.n_trials:
+            trial.set_user_attr(_SURPLUS, True)
+            raise _SurplusError
+        self._number = trial.number
+        try:
+            self._recipe = self._space.suggest_recipe(trial, self._base)
+            trial.set_user_attr(_RECIPE, asdict(self._recipe))
+            for step, score in enumerate(self._score_recipe(self._recipe)):
+                self._scores.append(score)
+                trial.report(score + _tie_breaker(trial.number, step), step)
+                if trial.should_prune():
+                    raise optuna.TrialPruned
+        except (TrainingDivergedError, InputError) as error:
+            trial.set_user_attr(_REASON, str(error))
+            raise
+        return float(np.mean(self._scores))
+
+    def result(self, study: optuna.Study) -> TrialResult | None:
+        """What came of it; None if it was one too many."""
+        if self._number < 0:
+            return None
+        stored = study.trials[self._number]
+        assert stored.datetime_start is not None
+        assert stored.datetime_complete is not None
+        state = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}[stored.state]
+        return TrialResult(
+            self._number,
+            self._recipe,
+            tuple(self._scores),
+            state,
+            stored.datetime_start.timestamp(),
+            stored.datetime_complete.timestamp(),
+            stored.user_attrs.get(_REASON, ""),
+        )
 
 
 def _tie_breaker(number: int, step: int) -> float:
@@ -234,15 +284,30 @@ def _tie_breaker(number: int, step: int) -> float:
     return float(np.random.default_rng([number, step]).uniform(-1e-9, 1e-9))
 
 
-def _finish(
-    study: optuna.Study,
-    trial: optuna.Trial,
-    recipe: FinetuneRecipe,
-    scores: list[float],
-    state: TrialState,
-    reason: str = "",
-) -> TrialResult:
-    # Optuna takes a value of complete trials only; a pruned one keeps the scores that it reported.
-    study.tell(trial, sum(scores) / len(scores) if state == TrialState.COMPLETE else None, state)
-    name = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}[state]
-    return TrialResult(trial.number, recipe, tuple(scores), name, reason)
+def best_recipes(study: optuna.Study, n: int) -> list[tuple[FinetuneRecipe, tuple[float, ...]]]:
+    """The recipes of the n best trials among those scored on every episode, best first, with their scores.
+
+    Raises:
+        InputError: there is no such trial.
+    """
+    trials = study.get_trials(deepcopy=False)
+    # Of the complete trials: pruned ones do not count.
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    if not complete:
+        reasons = [trial.user_attrs[_REASON] for trial in trials if _REASON in trial.user_attrs]
+        why = f" (the first failure: {reasons[0]})" if reasons else ""
+        raise InputError(f"study {study.study_name} has no complete trial{why}; raise n_trials")
+    best = sorted(complete, key=lambda trial: (-float(trial.value or 0.0), trial.number))
+    unique: dict[FinetuneRecipe, tuple[float, ...]] = {}
+    for trial in best:
+        unique.setdefault(FinetuneRecipe(**trial.user_attrs[_RECIPE]), _scores_of(trial))
+    return list(unique.items())[:n]
+
+
+def _scores_of(trial: FrozenTrial) -> tuple[float, ...]:
+    return tuple(round(score, 8) for _, score in sorted(trial.intermediate_values.items()))
+
+
+def count_episodes(study: optuna.Study) -> int:
+    """Episodes that were spent on the trials of a study, those of lost trials among them."""
+    return sum(len(trial.intermediate_values) for trial in study.get_trials(deepcopy=False))
