@@ -7,7 +7,7 @@ UV_VERSION := 0.13.9
 
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help setup demo test test-slow check format ui bench-pretrain bench-episodes bench-inference lock mlproject hooks clean
+.PHONY: help setup demo test test-slow check format ui bench-pretrain bench-episodes bench-inference bench-search lock mlproject hooks clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -54,6 +54,9 @@ bench-episodes: setup ## what an episode costs against a tutorial's loop (DATA=s
 
 bench-inference: setup ## files to table against decoding plus model, torch and int8 (SIZE=224, IMAGES=folder)
 	GOMP_SPINCOUNT=100000 $(BIN)/python -m benchmarks.inference --image-size $(or $(SIZE),64) $(if $(IMAGES),--images $(IMAGES))
+
+bench-search: setup ## what a search is worth, and what a leak would pretend (DATA=spec PROXY=spec BACKBONE=folder)
+	GOMP_SPINCOUNT=100000 $(BIN)/python -m benchmarks.search_value $(if $(DATA),--data $(DATA)) $(if $(PROXY),--proxy $(PROXY)) --backbone $(BACKBONE)
 
 lock: setup ## pin the newest allowed versions in requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links \

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pipelines.cli import run_command_line
@@ -103,18 +104,19 @@ def run(config: SearchConfig) -> str:
         space = prepare_study(study, space, config.recipe, setting | asdict(shape), config.n_trials)
         episodes = EpisodeScores(pool, shape, config.seed, range(config.n_episodes))
         search = Search(study.study_name, study_storage(), config.seed, space, config.recipe, episodes, budget)
+        n_workers = config.workers or cpu_count()
         log = TrialLog(study, config.n_episodes)
         with tqdm(total=config.n_trials, initial=log.n_before, desc="search", unit="trial", disable=None) as progress:
-            for trial in search.run(opened.finetuner, study, config.workers or cpu_count()):
+            for trial in search.run(opened.finetuner, study, n_workers):
                 log.add(trial)
                 progress.update()
         if wants_more(study, replace(budget, deadline=float("inf"))):
             print(f"search {run_id}: {config.minutes:g} minutes are over; study={study.study_name} would go on")
         fresh = replace(episodes, indices=range(config.n_episodes, config.n_episodes + config.final_episodes))
         candidates = log.candidates(config.recipe, config.n_finalists)
-        finalists = list(rescore(candidates, lambda recipe: fresh.score(opened.finetuner, recipe)))
+        finalists = list(rescore(candidates, partial(fresh.score, opened.finetuner, n_workers=n_workers)))
         verdict = crown(finalists, config.recipe)
-        log.close(finalists, verdict, _report(config, opened, verdict))
+        log.close(finalists, verdict, _report(config, opened, verdict, n_workers))
         chosen = {name: getattr(verdict.winner.recipe, name) for name in space.parameters}
         result = estimate(verdict.winner.scores).percent()
         print(f"search {run_id}: {chosen}, {result} on fresh episodes of what it searched on; {verdict.sentence()}")
@@ -136,7 +138,7 @@ def _open_searched(config: SearchConfig) -> Target:
     return Target(opened.spec, dataset, Finetuner(tuner.backbone, tuner.spec, dataset, tuner.device))
 
 
-def _report(config: SearchConfig, opened: Target, verdict: Verdict) -> list[Finalist]:
+def _report(config: SearchConfig, opened: Target, verdict: Verdict, n_workers: int) -> list[Finalist]:
     """The base recipe and the best one on the half of the target that nothing was chosen on; empty without one."""
     from tl_core.episodes import build_pool, check_pool, fit_shape
     from tl_core.parallel_search import EpisodeScores
@@ -150,7 +152,7 @@ def _report(config: SearchConfig, opened: Target, verdict: Verdict) -> list[Fina
     check_pool(pool, shape)
     episodes = EpisodeScores(pool, shape, config.seed, range(config.report_episodes))
     pairs = {f.recipe: f.search_scores for f in (verdict.base, verdict.best)}
-    return list(rescore(pairs.items(), lambda recipe: episodes.score(target.finetuner, recipe)))
+    return list(rescore(pairs.items(), partial(episodes.score, target.finetuner, n_workers=n_workers)))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import optuna
@@ -14,7 +15,7 @@ from tl_core.classifier import save_backbone
 from tl_core.datasets import ImageDataset
 from tl_core.episodes import EpisodePool, sample_episode
 from tl_core.finetune import Finetuner
-from tl_core.parallel import held_finetuner, one_thread
+from tl_core.parallel import held_finetuner, run_episodes
 from tl_core.recipes import EpisodeShape, FinetuneRecipe
 from tl_core.search import Budget, TrialResult, build_study, run_trial, run_trials, wants_more
 from tl_core.search_space import SearchSpace
@@ -29,10 +30,10 @@ class EpisodeScores:
     seed: int
     indices: range
 
-    def score(self, finetuner: Finetuner, recipe: FinetuneRecipe) -> Iterator[float]:
-        """Accuracies, lazily: what is not asked for is not computed, unless many episodes are solved at once."""
+    def score(self, finetuner: Finetuner, recipe: FinetuneRecipe, n_workers: int = 1) -> Iterator[float]:
+        """Accuracies; in one process lazily: what is not asked for is not computed, unless many are solved at once."""
         episodes = (sample_episode(self.pool, self.shape, self.seed, index) for index in self.indices)
-        return (result.accuracy for result in finetuner.run_episodes(episodes, recipe))
+        return (result.accuracy for result in run_episodes(finetuner, episodes, recipe, n_workers))
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,8 @@ class Search:
     def run(self, finetuner: Finetuner, study: optuna.Study, n_workers: int) -> Iterator[TrialResult]:
         """Run trials until the budget is spent, in the order in which they end; an accelerator is not shared."""
         if n_workers == 1 or finetuner.device.type != "cpu":
-            with one_thread():
-                yield from run_trials(
-                    study, self.space, self.base, lambda recipe: self.episodes.score(finetuner, recipe), self.budget
-                )
+            score = partial(self.episodes.score, finetuner)
+            yield from run_trials(study, self.space, self.base, score, self.budget)
             return
         with tempfile.TemporaryDirectory() as folder:
             save_backbone(finetuner.backbone, finetuner.spec, Path(folder))
@@ -76,6 +75,4 @@ def _run_one(search: Search, folder: str, dataset: ImageDataset) -> TrialResult 
     finetuner = held_finetuner(folder, dataset)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = build_study(search.study, search.storage, search.seed, prune=search.prune)
-    return run_trial(
-        study, search.space, search.base, lambda recipe: search.episodes.score(finetuner, recipe), search.budget
-    )
+    return run_trial(study, search.space, search.base, partial(search.episodes.score, finetuner), search.budget)

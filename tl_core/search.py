@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import optuna
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from tl_core.errors import InputError
@@ -133,7 +134,7 @@ def _open_storage(storage: str | None) -> optuna.storages.BaseStorage | None:
     if storage is None:
         return None
     if storage.startswith(_JOURNAL):
-        backend = optuna.storages.journal.JournalFileBackend(storage.removeprefix(_JOURNAL))
+        backend = JournalFileBackend(storage.removeprefix(_JOURNAL))
         return optuna.storages.JournalStorage(backend)
     return optuna.storages.RDBStorage(
         storage,
@@ -159,10 +160,10 @@ def prepare_study(
     """
     space = space.including(base)
     setting = {**setting, "base": asdict(base), "space": space.describe()}
-    begun = study.user_attrs.get(_SETTING)
-    if begun is None:
+    begun: Mapping[str, object] = study.user_attrs.get(_SETTING, setting)
+    if _SETTING not in study.user_attrs:
         study.set_user_attr(_SETTING, setting)
-    for name, value in setting.items() if begun is not None else ():
+    for name, value in setting.items():
         if begun.get(name) != value:
             raise InputError(
                 f"study {study.study_name} was begun with {name}={_difference(begun.get(name), value)}; "
