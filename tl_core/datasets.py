@@ -6,6 +6,7 @@ import os
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from tl_core.data_specs import list_images
 from tl_core.errors import InputError
 from tl_core.image_cache import UnreadableFile, load_images
+from tl_core.near_duplicates import group_near_duplicates
 from tl_core.preprocess import ResizeRule
 from tl_core.recipes import Unreadable, check_range
 
@@ -52,6 +54,11 @@ class ImageDataset:
     def image_size(self) -> int:
         """Side of the square images in pixels."""
         return int(self.images.shape[1])
+
+    @cached_property
+    def near_duplicates(self) -> NDArray[np.int64]:
+        """Group of each image, int64 (images,): those that are the same, or nearly, share one."""
+        return group_near_duplicates(self.images, self.labels, self.content_hashes)
 
     def class_counts(self) -> dict[str, int]:
         """Images per class, in the order of `class_names`."""

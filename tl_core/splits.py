@@ -47,12 +47,17 @@ def split_within_classes(dataset: ImageDataset, val: float, test: float, seed: i
 def part_rows(dataset: ImageDataset, part: Part) -> Indices:
     """Rows of one part of the target: `search` and `report` halve each class by content hash.
 
-    The halves depend on nothing but the files' content: no seed can move an image across, and two identical
-    files are always in the same half.
+    The halves depend on nothing but the files' content: no seed can move an image across, and files that are
+    identical, or nearly, are always in the same half.
     """
     if part == "all":
         return np.arange(len(dataset.labels))
     hashes = np.array(dataset.content_hashes)
+    order = np.argsort(hashes)
+    # Of near-duplicates, the first hash stands for all.
+    groups, first = np.unique(dataset.near_duplicates[order], return_index=True)
+    leader = dict(zip(groups.tolist(), hashes[order][first].tolist(), strict=True))
+    hashes = np.array([leader[group] for group in dataset.near_duplicates.tolist()])
     part_of: dict[str, str] = {}
     for label in range(len(dataset.class_names)):
         members = np.flatnonzero(dataset.labels == label)
@@ -61,7 +66,7 @@ def part_rows(dataset: ImageDataset, part: Part) -> Indices:
         free = [content for content in unique if content not in part_of]
         n_search = max(0, len(unique) // 2 - sum(part_of.get(content) == "search" for content in unique))
         part_of |= dict.fromkeys(free[:n_search], "search") | dict.fromkeys(free[n_search:], "report")
-    return np.flatnonzero([part_of[content] == part for content in dataset.content_hashes])
+    return np.flatnonzero([part_of[content] == part for content in hashes.tolist()])
 
 
 def split_for_training(dataset: ImageDataset, rule: SplitRule, val: float, test: float, seed: int) -> ClassSplit:
