@@ -25,6 +25,7 @@ ENTRY_POINTS = (
     "finetune",
     "compare",
     "search",
+    "pareto",
     "fit",
     "export",
     "register",

@@ -1,0 +1,171 @@
+"""Which of several networks is accurate enough, and fast enough?
+
+    mlflow run . -e pareto -P target=EuroSAT.zip -P networks=RUN,RUN,resnet18=timm -P sizes=64,96
+
+A study with two objectives: accuracy over episodes of the half that `finetune` does not report on, with a linear head
+on the frozen network, and the seconds that the exported file takes for one image on one core. Every trial is a nested
+run; those that no other beats in both are the Pareto front. Being the best of many, they are to be scored once more by
+`finetune`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from pipelines.cli import run_command_line
+from tl_core.errors import InputError
+from tl_core.recipes import OPEN_SHAPE, Device, EpisodeShape, FinetuneRecipe, Unreadable, check_range
+
+if TYPE_CHECKING:
+    from tl_core.pareto import Design, Scored
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParetoConfig:
+    """Which of several networks is accurate enough, and fast enough? An Optuna study of both."""
+
+    target: str = "digits:target"
+    """Data spec of the target."""
+    networks: str
+    """Networks, separated by commas: ids of pretrain runs, or an architecture, =, and its weights: a file, timm,
+    timm:TAG, torchvision:ENUM.NAME or random."""
+    sizes: str = ""
+    """Input sides in pixels to choose from, separated by commas; empty is that of the first network."""
+    n_trials: int = 30
+    """Trials that the study shall hold in the end."""
+    shape: EpisodeShape = OPEN_SHAPE
+    n_episodes: int = 40
+    """Episodes per trial, the same ones for every trial."""
+    augment: str = "dihedral"
+    """Views of the support images: none, or flip, dihedral, crop, colour joined by +."""
+    study: str = ""
+    """Name of a study to continue; empty starts one named after the run."""
+    seed: int = 0
+    """Seed of the episodes and the proposals."""
+    device: Device = "auto"
+    """Where to compute the accuracies; the seconds are a CPU's."""
+    unreadable: Unreadable = "refuse"
+    """What to do about unreadable files: refuse the target, or skip them."""
+
+    def __post_init__(self) -> None:
+        check_range("n_trials", self.n_trials, 1, 1_000_000)
+        check_range("n_episodes", self.n_episodes, 2, 1_000_000)
+        check_range("seed", self.seed, 0, 2**31 - 1)
+        if not _words(self.networks):
+            raise InputError("networks is empty; give ids of pretrain runs, or ARCHITECTURE=WEIGHTS, joined by commas")
+        wrong = [size for size in _words(self.sizes) if not size.isdigit()]
+        if wrong:
+            raise InputError(f"sizes is {self.sizes!r}; allowed are whole numbers of pixels, joined by commas")
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in text.replace(" ", "").split(",") if word]
+
+
+def run(config: ParetoConfig) -> str:
+    """Search and log; returns the run's id, whose artifact `pareto.csv` is the front."""
+    import mlflow
+    import pandas as pd
+    from optuna.visualization import plot_pareto_front
+    from tqdm import tqdm
+
+    from pipelines.child_runs import ChildRuns, FinishedRun
+    from pipelines.tracking import tracked_run
+    from pipelines.trial_log import study_storage
+    from tl_core.pareto import build_front_study, find_front, run_designs
+    from tl_core.scoring import estimate
+
+    with tracked_run("pareto", config) as run_id:
+        study = build_front_study(config.study or f"pareto-{run_id}", study_storage(), config.seed)
+        mlflow.set_tag("study", study.study_name)
+        networks = _words(config.networks)
+        sizes = [int(size) for size in _words(config.sizes)] or [_own_size(networks[0], config.seed)]
+        children, scored = ChildRuns("trial"), []
+        designs = run_designs(study, networks, sizes, _judge(config), config.n_trials)
+        for one in tqdm(designs, total=config.n_trials, desc="pareto", unit="trial", disable=None):
+            scored.append(one)
+            result = estimate(one.scores)
+            metrics = {"accuracy": result.mean, "accuracy_ci95": result.ci95, "seconds_per_image": one.seconds}
+            children.add(FinishedRun(f"trial-{one.number:04d}", one.start, one.end, metrics, {}, asdict(one.design)))
+        children.close()
+        front = find_front(scored)
+        mlflow.log_text(str(pd.DataFrame([_row(one) for one in front]).to_csv(index=False)), "pareto.csv")
+        mlflow.log_figure(plot_pareto_front(study, target_names=["accuracy", "seconds per image"]), "plots/pareto_front.html")
+        mlflow.log_metrics({"n_trials": len(scored), "n_front": len(front)})
+        for one in front:
+            design = one.design
+            what = f"{design.network} at {design.image_size} px, {design.features}, {design.test_views}"
+            print(f"pareto {run_id}: {1000 * one.seconds:8.2f} ms  {estimate(one.scores).percent()}  {what}")
+    return run_id
+
+
+def _row(one: Scored) -> dict[str, object]:
+    from tl_core.scoring import estimate
+
+    result = estimate(one.scores)
+    return {
+        **asdict(one.design),
+        "accuracy": result.mean,
+        "accuracy_ci95": result.ci95,
+        "seconds_per_image": one.seconds,
+    }
+
+
+def _own_size(network: str, seed: int) -> int:
+    from pipelines.networks import load_network
+
+    weights, architecture = _split(network)
+    return load_network(weights, architecture, 0, seed)[1].image_size
+
+
+def _split(network: str) -> tuple[str, str]:
+    """Weights or run, and the architecture where it is told: `resnet18=timm` to (timm, resnet18)."""
+    architecture, _, weights = network.rpartition("=") if "=" in network else ("", "", network)
+    return weights, architecture
+
+
+def _judge(config: ParetoConfig) -> Callable[[Design], tuple[Sequence[float], float]]:
+    """From a design to its accuracies and seconds; networks, and what was timed, are kept."""
+    from pipelines.target import TargetConfig, open_target
+    from tl_core.episodes import build_pool, check_pool, fit_shape, sample_episode
+    from tl_core.finetune import Finetuner
+    from tl_core.pareto import seconds_per_image
+
+    finetuners: dict[tuple[object, ...], Finetuner] = {}
+    timed: dict[tuple[object, ...], float] = {}
+
+    def judge(design: Design) -> tuple[Sequence[float], float]:
+        key = (design.network, design.image_size, design.features)
+        if key not in finetuners:
+            weights, architecture = _split(design.network)
+            opened = TargetConfig(
+                target=config.target,
+                backbone_run=weights,
+                backbone=architecture,
+                image_size=design.image_size,
+                features=design.features,
+                seed=config.seed,
+                device=config.device,
+                unreadable=config.unreadable,
+            )
+            finetuners[key] = open_target(opened).finetuner
+        finetuner = finetuners[key]
+        pool = build_pool(finetuner.dataset, "search")
+        shape = fit_shape(pool, config.shape)
+        check_pool(pool, shape)
+        recipe = FinetuneRecipe(augment=config.augment, test_views=design.test_views, l2=design.l2)
+        episodes = [sample_episode(pool, shape, config.seed, index) for index in range(config.n_episodes)]
+        scores = [result.accuracy for result in finetuner.run_episodes(episodes, recipe)]
+        if (*key, design.test_views) not in timed:
+            classifier = finetuner.fit_classifier(episodes[0].support_rows, recipe, config.seed)
+            timed[*key, design.test_views] = seconds_per_image(classifier, design.image_size)
+            finetuner.backbone.to(finetuner.device)
+        return scores, timed[*key, design.test_views]
+
+    return judge
+
+
+if __name__ == "__main__":
+    run_command_line(ParetoConfig, run)

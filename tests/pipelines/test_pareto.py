@@ -1,0 +1,49 @@
+"""The front of several networks as its users get it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipelines import pareto
+from pipelines.pareto import ParetoConfig
+from tl_core.errors import InputError
+from tl_core.recipes import EpisodeShape
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+
+
+def test_every_trial_is_a_nested_run_and_the_front_a_table(
+    store: str, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    monkeypatch.setenv("TRANSFER_LAB_CACHE", str(tmp_path / "cache"))
+    config = ParetoConfig(
+        target=str(colours),
+        networks="resnet10_small=random, pixels",
+        sizes="16,24",
+        shape=EpisodeShape(3, 2, 3),
+        n_trials=4,
+        n_episodes=3,
+    )
+    run_id = pareto.run(config)
+    client = mlflow.MlflowClient(store)
+    run = client.get_run(run_id)
+    trials = client.search_runs([run.info.experiment_id], f"tags.`mlflow.parentRunId` = '{run_id}'")
+    assert len(trials) == run.data.metrics["n_trials"] == 4
+    assert all(trial.data.metrics["seconds_per_image"] > 0 for trial in trials)
+    table = mlflow.artifacts.load_text(f"runs:/{run_id}/pareto.csv").splitlines()
+    assert table[0].startswith("network,image_size,features,test_views,l2,accuracy")
+    assert len(table) - 1 == run.data.metrics["n_front"] >= 1
+    assert "plots/pareto_front.html" in [file.path for file in client.list_artifacts(run_id, "plots")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [({"networks": " ,"}, "networks is empty"), ({"networks": "a", "sizes": "64,big"}, "sizes is '64,big'")],
+)
+def test_bad_input(arguments: dict[str, str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        ParetoConfig(**arguments)  # type: ignore[arg-type]
