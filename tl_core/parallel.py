@@ -7,6 +7,7 @@ others fine-tune, each with a single thread, which is what small networks on sma
 from __future__ import annotations
 
 import itertools
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from joblib import Parallel, delayed
+from joblib.externals.loky import process_executor
 from numpy.typing import NDArray
 
 from tl_core.classifier import load_backbone, save_backbone
@@ -84,6 +86,8 @@ def held_finetuner(folder: str, dataset: ImageDataset) -> Finetuner:
     """In another process: that of the backbone in a folder, made once and kept while the same work goes on."""
     if folder not in _held:
         torch.set_num_threads(1)
+        # Activations that are kept are no leak, for which loky would start the process anew, without them.
+        process_executor._MAX_MEMORY_LEAK_SIZE = sys.maxsize
         network, spec = load_backbone(Path(folder))
         _held.clear()
         _held[folder] = Finetuner(network, spec, dataset, torch.device("cpu"))
