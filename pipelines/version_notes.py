@@ -118,7 +118,9 @@ def _confusions_of_images(train_run: Run, model: OnnxClassifier) -> Confusions |
     number = {name: label for label, name in enumerate(model.class_names)}
     try:
         table = predictions_of(train_run.info.run_id)
-        labels, answers = (table[column].map(number).to_numpy() for column in ("label", "prediction"))
+        labels, answers = (
+            np.array([number[name] for name in table[column]], dtype=np.int64) for column in ("label", "prediction")
+        )
         counts = count_confusions(labels, answers, len(number))
     except (InputError, KeyError, OSError, ValueError):  # as in `load_evidence`: the gate refuses, the card is silent
         return None
