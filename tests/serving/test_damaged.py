@@ -132,6 +132,7 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")  # MLflow's
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("program", ["serving", "pipelines.predict"])
 def test_each_of_five_hundred_damaged_files_is_accounted_for(
