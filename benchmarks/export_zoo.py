@@ -4,7 +4,7 @@
 
 Every network is trained: in a few steps on labelled images, or somewhere else (`--weights resnet10_fine=FILE`). Its
 head is then solved on those images. The file is compared with torch on others, from image files to probabilities, at
-batch 1, 2 and 33.
+batch 1, 2 and 33; with `--int8`, its 8-bit variant with itself.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from pipelines.networks import N_SAMPLES
+from serving.model import OnnxClassifier
 from serving.sources import open_source
 from tl_core.backbones import BackboneSpec, build_backbone
 from tl_core.classifier import Classifier
@@ -28,6 +30,7 @@ from tl_core.datasets import ImageDataset, copy_files, load_dataset
 from tl_core.export import check_parity, export_onnx
 from tl_core.finetune import Finetuner
 from tl_core.preprocess import decode_image
+from tl_core.quantise import equal_answers, quantise_onnx
 from tl_core.recipes import FinetuneRecipe
 from tl_core.splits import ClassSplit, Indices
 from tl_core.train import Training
@@ -69,15 +72,18 @@ def main() -> None:
     parser.add_argument("--n-train", type=int, default=160, help="images to train on")
     parser.add_argument("--weights", action="append", default=[], help="ARCHITECTURE=FILE")
     parser.add_argument("--backbones", nargs="+", default=list(ZOO))
+    parser.add_argument("--int8", action="store_true", help="whether to make the 8-bit variant too")
     options = parser.parse_args()
     weights = dict(given.split("=", 1) for given in options.weights)
-    print("| backbone | px | weights | accuracy | export, s | MB | largest difference | equal classes |")
-    print("|---|---|---|---|---|---|---|---|")
+    columns = ["backbone", "px", "weights", "accuracy", "export, s", "MB", "largest difference", "equal classes"]
+    columns += ["int8 MB", "int8 equal classes"] if options.int8 else []
+    print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
     for architecture in options.backbones:
         spec = BackboneSpec(architecture, ZOO.get(architecture, 64))
         data = load_dataset(options.data, spec.image_size)
         parts = draw_parts(data, options.n_train, options.n_images)
-        print(_line(spec, weights.get(architecture, ""), data, parts), flush=True)
+        cells = _cells(spec, weights.get(architecture, ""), data, parts, options.int8)
+        print(f"| {' | '.join(cells)} |", flush=True)
 
 
 def draw_parts(data: ImageDataset, n_train: int, n_compared: int) -> Parts:
@@ -86,7 +92,7 @@ def draw_parts(data: ImageDataset, n_train: int, n_compared: int) -> Parts:
     return Parts(np.sort(rows[:n_train]), np.sort(rows[n_train:][:n_compared]))
 
 
-def _line(spec: BackboneSpec, weights: str, data: ImageDataset, parts: Parts) -> str:
+def _cells(spec: BackboneSpec, weights: str, data: ImageDataset, parts: Parts, int8: bool) -> list[str]:
     if weights:
         backbone, spec = load_weights(weights, spec.architecture, spec.image_size)
         origin = "a file"
@@ -96,23 +102,28 @@ def _line(spec: BackboneSpec, weights: str, data: ImageDataset, parts: Parts) ->
     classifier = solve_classifier(backbone, spec, data, parts.trained)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "classifier.onnx")
-        names = json.dumps(list(data.class_names))
         started = time.perf_counter()
-        export_onnx(
-            classifier,
-            spec.image_size,
-            {"class_names": names, "image_size": str(spec.image_size), "resize_rule": "crop"},
-            path,
-        )
+        export_onnx(classifier, spec.image_size, _metadata(data), path)
         seconds = time.perf_counter() - started
         images = np.asarray(data.images[parts.compared])
         parity = check_parity(classifier, path, images, served=_served(data, parts.compared, Path(folder)))
-        accuracy = _accuracy(classifier, images, data.labels[parts.compared])
-        size = path.stat().st_size / 1e6
-    return (
-        f"| {spec.architecture} | {spec.image_size} | {origin} | {accuracy:.1%} | {seconds:.1f} | {size:.1f} | "
-        f"{parity.max_difference:.1e} | {parity.equal_argmax:.2%} |"
-    )
+        accuracy = _accuracy(path, images, data.labels[parts.compared])
+        cells = [spec.architecture, f"{spec.image_size}", origin, f"{accuracy:.1%}", f"{seconds:.1f}", _megabytes(path)]
+        cells += [f"{parity.max_difference:.1e}", f"{parity.equal_argmax:.2%}"]
+        if int8:
+            small = Path(folder, "int8.onnx")
+            quantise_onnx(path, np.asarray(data.images[parts.trained[:N_SAMPLES]]), small)
+            cells += [_megabytes(small), f"{equal_answers(path, small, images):.2%}"]
+    return cells
+
+
+def _metadata(data: ImageDataset) -> dict[str, str]:
+    names = json.dumps(list(data.class_names))
+    return {"class_names": names, "image_size": str(data.image_size), "resize_rule": "crop"}
+
+
+def _megabytes(path: Path) -> str:
+    return f"{path.stat().st_size / 1e6:.1f}"
 
 
 def train_backbone(backbone: nn.Module, spec: BackboneSpec, data: ImageDataset, rows: Indices) -> nn.Module:
@@ -137,10 +148,10 @@ def _served(data: ImageDataset, rows: Indices, folder: Path) -> NDArray[np.uint8
         return np.stack([decode_image(file.read(), data.image_size) for file in source.files()])
 
 
-def _accuracy(classifier: Classifier, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> float:
-    with torch.inference_mode():
-        answers = torch.cat([classifier(batch).argmax(1) for batch in torch.from_numpy(images).split(BATCH)])
-    return float((answers.numpy() == labels).mean())
+def _accuracy(path: Path, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> float:
+    model = OnnxClassifier.load(path)
+    answers = [model.predict(images[start : start + 33]).argmax(1) for start in range(0, len(images), 33)]
+    return float((np.concatenate(answers) == labels).mean())
 
 
 if __name__ == "__main__":
