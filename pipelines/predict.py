@@ -65,7 +65,7 @@ def run(config: PredictConfig) -> str:
         output = Path(config.output)
         check_output(output)
         if config.pictures:
-            make_folder(Path(config.pictures))
+            make_folder(Path(config.pictures), config.images)
         model = OnnxClassifier.load(resolve_onnx(config.model), n_threads=1)
         options = Options(config.top_k, config.min_probability, config.batch_size)
         started = time.perf_counter()

@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         check_output(given.output)
         if given.pictures:
-            make_folder(given.pictures)
+            make_folder(given.pictures, given.images)
         model = OnnxClassifier.load(given.model, n_threads=1)
         with open_source(given.images, given.path_column) as source:
             progress = _Progress(source.count)

@@ -44,12 +44,16 @@ class Answer:
         return bool(self.label) and self.prediction.top[0][0] != self.label
 
 
-def make_folder(folder: Path) -> None:
+def make_folder(folder: Path, images: str) -> None:
     """Make the folder that pictures go to.
 
     Raises:
-        InputError: it cannot be made, or nothing can be written there.
+        InputError: it cannot be made or written to, or lies where the images to predict are.
     """
+    if os.path.isdir(images) and folder.resolve().is_relative_to(Path(images).resolve()):  # noqa: PTH112
+        raise InputError(
+            f"pictures {folder} lie in {images}, where they would be taken for images; give another folder"
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -33,7 +33,7 @@ def drawn_of(spec: Path | str, rows: Sequence[Prediction], folder: Path) -> str:
     table = folder / "table.csv"
     write_part(rows, folder / "part.csv", top_k=3)
     join_parts([folder / "part.csv"], table, top_k=3)
-    make_folder(folder / "album")
+    make_folder(folder / "album", str(spec))
     with open_source(str(spec)) as source:
         return draw_album(source, table, CLASS_NAMES, folder / "album")
 
@@ -151,7 +151,14 @@ def test_other_files_than_those_of_the_table_are_not_drawn(pictures: Path, tmp_p
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be made a folder"):
-        make_folder(tmp_path / "file" / "album")
+        make_folder(tmp_path / "file" / "album", "images")
+
+
+@pytest.mark.parametrize("name", ["album", "red/album", "."])
+def test_pictures_are_not_put_among_the_images(name: str, pictures: Path) -> None:
+    with pytest.raises(InputError, match="where they would be taken for images"):
+        make_folder(pictures / name, str(pictures))
+    assert not (pictures / "album").exists()
 
 
 def test_a_disk_that_is_full_is_one_sentence(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
