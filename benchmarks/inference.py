@@ -51,9 +51,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         spec = BackboneSpec(options.backbone, options.image_size)
-        classifier = _classifier(spec)
+        classifier = untrained(spec)
         files = _files(options.images, options.n_images, options.image_size, scratch)
-        path = _export(classifier, spec, scratch)
+        path = export_untrained(spec, scratch)
         int8 = scratch / "int8.onnx"
         quantise_onnx(path, _decode_all(files[:64], options.image_size), int8)
         seconds = _measure(_contenders(classifier, path, int8, options.image_size), files)
@@ -118,17 +118,19 @@ def _report(seconds: Counter[str], files: Sequence[Path], spec: BackboneSpec) ->
     print(f"int8 over float32, model alone: {_fastest(seconds, 'model alone') / _fastest(seconds, 'int8 alone'):.2f}")
 
 
-def _classifier(spec: BackboneSpec) -> Classifier:
+def untrained(spec: BackboneSpec) -> Classifier:
+    """A network with random weights: what it costs does not depend on what it knows."""
     torch.manual_seed(0)
     backbone = build_backbone(spec, seed=0)
     return Classifier(spec, backbone, nn.Linear(n_features(backbone, spec), N_CLASSES)).eval()
 
 
-def _export(classifier: Classifier, spec: BackboneSpec, scratch: Path) -> Path:
+def export_untrained(spec: BackboneSpec, folder: Path) -> Path:
+    """Write such a network as a file that serving takes."""
     names = json.dumps([f"class {index}" for index in range(N_CLASSES)])
     metadata = {"class_names": names, "image_size": str(spec.image_size), "resize_rule": "crop"}
-    export_onnx(classifier, spec.image_size, metadata, scratch / "model.onnx")
-    return scratch / "model.onnx"
+    export_onnx(untrained(spec), spec.image_size, metadata, folder / "model.onnx")
+    return folder / "model.onnx"
 
 
 def _files(given: Path | None, n_images: int, image_size: int, scratch: Path) -> list[Path]:

@@ -1,30 +1,53 @@
-"""The scores of a finetune run, as what the gate, the card and the tables compare."""
+"""The scores of a finetune run, or of a train run, as what the gate, the card and the tables compare."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import pandas as pd
 from mlflow.entities import Run
 
-from pipelines.episode_log import CONFUSIONS_ARTIFACT, EPISODES_ARTIFACT
+from pipelines.episode_log import EPISODES_ARTIFACT
 from pipelines.export import LATENCY_METRIC, SIZE_METRIC
-from pipelines.tracking import fetch_artifact, find_comparable_runs, find_run
-from registry.card import CardFacts, Confusions, write_card
+from pipelines.provenance import check_same_origin
+from pipelines.tracking import KIND, fetch_artifact, find_comparable_runs, find_run
+from pipelines.train_log import fingerprint_of
+from pipelines.trainings import hits_in, predictions_of
 from registry.gate import Evidence, Measured
-from serving.model import OnnxClassifier
 from tl_core.errors import InputError
 from tl_core.export import Parity
 from tl_core.scoring import Estimate, estimate
 
 
-def load_evidence(finetune_run: str) -> Evidence | None:
-    """The scores of a finetune run, or None if they cannot be read."""
+def find_scored_run(export_run: Run, finetune_run: str) -> Run:
+    """The run that scored what an export run wrote: a train run scored itself, a fit run needs a finetune run.
+
+    Raises:
+        InputError: no such run, one too many or too few, or one that scored something else.
+    """
+    fitted = find_run(export_run.data.params["fit_run"], "fit", "train")
+    name = f"{fitted.data.tags[KIND]} run {fitted.info.run_id}"
+    if fitted.data.tags[KIND] == "train":
+        if finetune_run:
+            raise InputError(f"{name} was scored on its own test images, and not by a finetune run; leave that out")
+        return fitted
+    if not finetune_run:
+        raise InputError(f"{name} kept no image to be scored on; give the finetune_run of this backbone and recipe")
+    scored = find_run(finetune_run, "finetune")
+    check_same_origin(scored, fitted)
+    return scored
+
+
+def load_evidence(run_id: str) -> Evidence | None:
+    """The scores of a finetune or train run, or None if they cannot be read."""
     try:
-        run = find_run(finetune_run, "finetune")
-        return Evidence(run.data.tags["episodes"], accuracies(finetune_run))
+        run = find_run(run_id, "finetune", "train")
+        if run.data.tags[KIND] == "finetune":
+            return Evidence(run.data.tags["episodes"], accuracies(run_id))
+        table = predictions_of(run_id)
+        # Of the table itself, not the run's tag: what is compared is what is there.
+        sample = fingerprint_of(table["label"], table["content_hash"])
+        return Evidence(sample, dict(enumerate(hits_in(table).astype(float).tolist())), "test images")
     except (InputError, KeyError, OSError, ValueError):  # the last: pyarrow's, of a damaged table
         return None
 
@@ -67,42 +90,3 @@ def measured_of(export_run: Run) -> Measured:
         parity = Parity(metrics["parity/max_difference"], metrics["parity/equal_argmax"], 1)
         holds = parity.holds and metrics["parity/n_images"] > 0
     return Measured(holds, metrics.get(SIZE_METRIC), metrics.get(LATENCY_METRIC))
-
-
-def evidence_tags(export_run: Run, finetune_run: Run) -> dict[str, str]:
-    """What a registered version carries as tags: its scores, its size and speed, and the runs that it came from."""
-    scores = {name: finetune_run.data.metrics.get(name) for name in ("accuracy", "accuracy_ci95", "n_episodes")}
-    export_metrics = export_run.data.metrics
-    measured = {name: export_metrics.get(name) for name in ("parity/max_difference", SIZE_METRIC, LATENCY_METRIC)}
-    return {
-        **{name: f"{value:.6g}" for name, value in {**scores, **measured}.items() if value is not None},
-        "episodes": finetune_run.data.tags["episodes"],
-        "finetune_run": finetune_run.info.run_id,
-        "export_run": export_run.info.run_id,
-        "fit_run": export_run.data.params["fit_run"],
-        "target_fingerprint": finetune_run.data.tags.get("target_fingerprint", ""),
-    }
-
-
-def write_version_card(name: str, finetune_run: Run, onnx_path: Path) -> str:
-    """The model card of a version that is to be registered."""
-    params, model = finetune_run.data.params, OnnxClassifier.load(onnx_path)
-    evidence = load_evidence(finetune_run.info.run_id)
-    facts = CardFacts(
-        name=name,
-        accuracy=estimate(list(evidence.accuracies.values())).percent() if evidence else "not readable",
-        task=f"{params['n_way']}-way {params['n_shot']}-shot episodes of {params['target']}",
-        recipe={key.removeprefix("recipe."): value for key, value in params.items() if key.startswith("recipe.")},
-        file={**model.metadata, "finetune_run": finetune_run.info.run_id},
-        class_names=model.class_names,
-        confusions=_confusions_of(finetune_run.info.run_id),
-    )
-    return write_card(facts)
-
-
-def _confusions_of(finetune_run: str) -> Confusions | None:
-    try:
-        fields = json.loads(fetch_artifact(finetune_run, CONFUSIONS_ARTIFACT).read_text())
-    except InputError:  # a run of an earlier version
-        return None
-    return Confusions(fields["class_names"], fields["counts"])

@@ -52,19 +52,20 @@ def run(config: PredictConfig) -> str:
     import mlflow
     from tqdm import tqdm
 
-    from pipelines.pictures import Album, read_predictions
     from pipelines.tracking import tracked_run
     from registry.versions import resolve_onnx
     from serving.batch import Options
     from serving.job import check_output, write_predictions
     from serving.model import OnnxClassifier
+    from serving.pictures import draw_album, make_folder
     from serving.sources import open_source
     from tl_core.errors import InputError
 
     with tracked_run("predict", config) as run_id:
         output = Path(config.output)
         check_output(output)
-        album = Album(Path(config.pictures)) if config.pictures else None
+        if config.pictures:
+            make_folder(Path(config.pictures), config.images)
         model = OnnxClassifier.load(resolve_onnx(config.model), n_threads=1)
         options = Options(config.top_k, config.min_probability, config.batch_size)
         started = time.perf_counter()
@@ -73,7 +74,9 @@ def run(config: PredictConfig) -> str:
             tqdm(total=source.count, desc="predict", unit=" images", disable=None) as progress,
         ):
             outcome = write_predictions(model, source, output, options, progress.update)
-        speed = (outcome.files - outcome.resumed) / (time.perf_counter() - started)
+            speed = (outcome.files - outcome.resumed) / (time.perf_counter() - started)
+            if config.pictures:
+                print(draw_album(source, output, model.class_names, Path(config.pictures)))
         mlflow.log_metrics(
             {
                 "n_images": outcome.files,
@@ -84,8 +87,7 @@ def run(config: PredictConfig) -> str:
             }
         )
         mlflow.log_artifact(str(output))
-        if album:
-            print(album.draw(read_predictions(output), model.class_names))
+        if config.pictures:
             mlflow.log_artifacts(config.pictures, "pictures")
         print(f"predict {run_id}: {outcome.files:,} images, {speed:,.0f} images/s, written to {output}")
     if outcome.unreadable:

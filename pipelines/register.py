@@ -1,10 +1,11 @@
 """Is this the version to trust?
 
     mlflow run . -e register -P export_run=<id> -P finetune_run=<id> -P name=eurosat
+    mlflow run . -e register -P export_run=<id of a train run's export> -P name=flowers
 
 Registers the exported file as `@challenger`. It becomes `@champion` if it holds parity and its budgets, and if there is
-none yet or its accuracy on the same episodes is not worse than the champion's by more than the tolerance. The decision
-is logged with its reason, whatever it is; `rollback` takes a promotion back.
+none yet or its accuracy on the same episodes, or on the same test images, is not worse than the champion's by more than
+the tolerance. The decision is logged with its reason, whatever it is; `rollback` takes a promotion back.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ class RegisterConfig:
 
     export_run: str
     """Id of an export run."""
-    finetune_run: str
-    """Id of the finetune run that measured this backbone and recipe: the evidence."""
+    finetune_run: str = ""
+    """Id of the finetune run that measured this backbone and recipe: the evidence. A train run is its own."""
     name: str = "transfer-lab"
     """Name of the registered model."""
     tolerance: float = 0.01
@@ -49,47 +50,46 @@ def run(config: RegisterConfig) -> str:
     """Register, decide and log; returns the run's id."""
     import mlflow
 
-    from pipelines.evidence import evidence_tags, write_version_card
+    from pipelines.evidence import find_scored_run
     from pipelines.networks import ONNX_ARTIFACT
-    from pipelines.provenance import check_same_origin
     from pipelines.tracking import fetch_artifact, find_run, promotion_lock, tracked_run
-    from registry.versions import NewVersion, champion_of, reachable_registry, register_challenger
+    from pipelines.version_notes import describe_version
+    from registry.versions import champion_of, reachable_registry, register_challenger
 
     with tracked_run("register", config) as run_id:
         export_run = find_run(config.export_run, "export")
-        finetune_run = find_run(config.finetune_run, "finetune")
-        check_same_origin(finetune_run, find_run(export_run.data.params["fit_run"], "fit"))
-        path = fetch_artifact(config.export_run, ONNX_ARTIFACT)
-        card, tags = write_version_card(config.name, finetune_run, path), evidence_tags(export_run, finetune_run)
+        scored_run = find_scored_run(export_run, config.finetune_run)
+        new = describe_version(config.name, export_run, scored_run, fetch_artifact(config.export_run, ONNX_ARTIFACT))
         with reachable_registry():
             champion_of(config.name)  # a registry that is down is noticed before anything is written
-            version = register_challenger(config.name, NewVersion(path, card, tags)).version
+            version = register_challenger(config.name, new).version
             with promotion_lock():
-                decision = _decide(config, export_run, version)
+                decision = _decide(config, export_run, scored_run, version)
             logged = {"gate": decision.reason, "promoted": str(decision.promote)}
             for key, value in logged.items():
                 mlflow.MlflowClient().set_model_version_tag(config.name, version, key, value)
         mlflow.set_tags({**logged, "version": version})
-        mlflow.log_text(card, "card.md")
+        mlflow.log_text(new.description, "card.md")
         verdict = "is now @champion" if decision.promote else "stays @challenger"
         print(f"register {run_id}: {config.name} version {version} {verdict}: {decision.reason}")
     return run_id
 
 
-def _decide(config: RegisterConfig, export_run: Run, version: str) -> Decision:
+def _decide(config: RegisterConfig, export_run: Run, scored_run: Run, version: str) -> Decision:
     """Compare a version with the champion as it is now, and promote it where the gate says so."""
     from pipelines.evidence import load_evidence, measured_of
+    from pipelines.version_notes import scored_run_of
     from registry.gate import Budgets, Decision, check_file, decide, decide_first
     from registry.versions import champion_of, promote
 
     decision = check_file(measured_of(export_run), Budgets(config.max_megabytes, config.max_latency_ms))
     champion = champion_of(config.name)
     if decision.promote:
-        challenger = load_evidence(config.finetune_run)
+        challenger = load_evidence(scored_run.info.run_id)
         if champion is None:
             decision = decide_first(challenger)
         else:
-            decision = decide(challenger, load_evidence(champion.tags.get("finetune_run", "")), config.tolerance)
+            decision = decide(challenger, load_evidence(scored_run_of(champion.tags)), config.tolerance)
     if decision.promote and not promote(config.name, version, champion):
         return Decision(False, "another version became champion while this one was compared; register it again")
     return decision

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -45,7 +46,7 @@ class TrainLog:
         sizes = {part: len(getattr(split, part)) for part in ("train", "val", "test")}
         mlflow.log_metrics({f"n_{part}": size for part, size in sizes.items()})
         # What makes two runs comparable: the same test images.
-        mlflow.set_tags({"network": network, "test_images": _fingerprint(dataset, split)})
+        mlflow.set_tags({"network": network, "test_images": _test_images(dataset, split)})
 
     def add(self, epoch: TrainEpoch) -> None:
         """Record one epoch in the active run, the stage's."""
@@ -129,7 +130,12 @@ def _scores(predictions: ImagePredictions, accuracy: Interval) -> dict[str, floa
     return {f"test/{name}": value for name, value in scores.items()} | interval
 
 
-def _fingerprint(dataset: ImageDataset, split: ClassSplit) -> str:
-    """Which images with which labels the test part holds, in which order."""
-    lines = [f"{dataset.class_names[dataset.labels[row]]}:{dataset.content_hashes[row]}" for row in split.test]
+def fingerprint_of(labels: Iterable[str], content_hashes: Iterable[str]) -> str:
+    """What tells test parts apart: which images with which labels they hold, in which order."""
+    lines = [f"{label}:{content_hash}" for label, content_hash in zip(labels, content_hashes, strict=True)]
     return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _test_images(dataset: ImageDataset, split: ClassSplit) -> str:
+    labels = [dataset.class_names[dataset.labels[row]] for row in split.test]
+    return fingerprint_of(labels, [dataset.content_hashes[row] for row in split.test])

@@ -36,7 +36,10 @@ def load_trainings(run_ids: Sequence[str]) -> list[TrainingResult]:
     names = [run.data.tags[MLFLOW_RUN_NAME].removeprefix("train ") for run in runs]
     if len(set(names)) < len(names):
         names = [f"{name} ({run.info.run_id[:8]})" for name, run in zip(names, runs, strict=True)]
-    return [TrainingResult(name, run, _hits(run.info.run_id)) for name, run in zip(names, runs, strict=True)]
+    return [
+        TrainingResult(name, run, hits_in(predictions_of(run.info.run_id)))
+        for name, run in zip(names, runs, strict=True)
+    ]
 
 
 def predictions_of(run_id: str) -> pd.DataFrame:
@@ -44,9 +47,9 @@ def predictions_of(run_id: str) -> pd.DataFrame:
     return pd.read_parquet(fetch_artifact(run_id, PREDICTIONS_ARTIFACT))
 
 
-def _hits(run_id: str) -> Hits:
-    table = predictions_of(run_id)
-    hits: Hits = (table["label"] == table["prediction"]).to_numpy()
+def hits_in(predictions: pd.DataFrame) -> Hits:
+    """Which rows of a table of predictions are right."""
+    hits: Hits = (predictions["label"] == predictions["prediction"]).to_numpy()
     return hits
 
 

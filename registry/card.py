@@ -6,10 +6,21 @@ import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from registry.gate import ScoredOn
+
 MAX_CHARACTERS = 5000
 """What MLflow keeps of a version's description."""
 
 _MOST_CLASSES, _MOST_CONFUSIONS = 30, 5
+_HOW_GOOD: dict[ScoredOn, str] = {
+    "episodes": "of this backbone and recipe on {sample}. The classifier itself was fitted to all labelled images; "
+    "no image was left to score it on.",
+    "test images": "of this classifier on {sample}. They chose nothing, and nothing was trained on them.",
+}
+_SPEAKS_OF: dict[ScoredOn, str] = {
+    "episodes": "other draws of the same images and the same backbone",
+    "test images": "other images drawn as these were",
+}
 
 
 @dataclass(frozen=True)
@@ -26,17 +37,20 @@ class CardFacts:
 
     Attributes:
         accuracy: with its interval, as people read it.
-        task: the episodes that it was measured on, in words.
-        recipe: names and values of the fine-tuning.
+        scored_on: what it was measured on, and `sample` which of them, in words.
+        recipe: names and values of the training.
         file: metadata of the exported file.
+        runs: ids of the runs that it came from, by what they did.
         confusions: None where none were kept.
     """
 
     name: str
     accuracy: str
-    task: str
+    scored_on: ScoredOn
+    sample: str
     recipe: Mapping[str, str]
     file: Mapping[str, str]
+    runs: Mapping[str, str]
     class_names: Sequence[str]
     confusions: Confusions | None
 
@@ -48,17 +62,16 @@ def write_card(facts: CardFacts) -> str:
         f"# {facts.name}",
         f"{len(facts.class_names)} classes: {_few(facts.class_names)}.",
         "## How good",
-        f"Accuracy {facts.accuracy}, 95 % interval, of this backbone and recipe on {facts.task}. "
-        "The classifier itself was fitted to all labelled images; no image was left to score it on.",
+        f"Accuracy {facts.accuracy}, 95 % interval, {_HOW_GOOD[facts.scored_on].format(sample=facts.sample)}",
         *_confusion_lines(facts.confusions),
         "## Made from",
         f"- backbone: {file['backbone']}, weights {file['backbone_run']}, source {_short(file['source_fingerprint'])}",
         f"- target images: {_short(file['target_fingerprint'])}",
-        f"- recipe: {', '.join(f'{name} {value}' for name, value in facts.recipe.items())}",
-        f"- runs: fit {file['fit_run']}, finetune {file['finetune_run']}, export {file['export_run']}",
+        f"- recipe: {_named(facts.recipe)}",
+        f"- runs: {_named(facts.runs)}",
         "## Limits",
         "Every picture gets one of these classes, whatever it shows; set a least probability to abstain. The interval "
-        "speaks of other draws of the same images and the same backbone, not of images unlike them.",
+        f"speaks of {_SPEAKS_OF[facts.scored_on]}, not of images unlike them.",
         "## How to use",
         f"`python -m serving classifier.onnx photos/ out.csv` with `data/classifier.onnx` of this version, or "
         f'`mlflow.pyfunc.load_model("models:/{facts.name}@champion").predict(["photo.jpg"])`. '
@@ -82,6 +95,10 @@ def _confusion_lines(confusions: Confusions | None) -> list[str]:
     if not worst:
         return ["No class was taken for another."]
     return ["Most often confused: " + "; ".join(f"{t} taken for {a} {share:.1%}" for share, t, a in worst) + "."]
+
+
+def _named(values: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
 def _few(names: Sequence[str]) -> str:

@@ -1,15 +1,22 @@
 """The gate: may a challenger take the champion's place?
 
-Two models are compared on the same episodes, by the interval of the paired difference of their accuracies; besides,
-the challenger's file must answer as torch does and keep within its budgets. What could not be read never promotes.
+Two models are compared on the same episodes, or on the same test images, by the interval of the paired difference of
+their accuracies; besides, the challenger's file must answer as torch does and keep within its budgets. What could not
+be read never promotes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
+import numpy as np
+
+from tl_core.image_scores import bootstrap
 from tl_core.scoring import paired_difference
+
+ScoredOn = Literal["episodes", "test images"]
 
 
 @dataclass(frozen=True)
@@ -17,12 +24,14 @@ class Evidence:
     """How a version was scored.
 
     Attributes:
-        episodes: what the episodes were: pool fingerprint, seed and shape, as one string.
-        accuracies: accuracy by episode number.
+        sample: which episodes (pool fingerprint, seed and shape) or which test images (their fingerprint).
+        accuracies: by number of the episode; or by position of the test image, 1 where it was classified right, else 0.
+        scored_on: what the numbers count.
     """
 
-    episodes: str
+    sample: str
     accuracies: Mapping[int, float]
+    scored_on: ScoredOn = "episodes"
 
 
 @dataclass(frozen=True)
@@ -91,18 +100,34 @@ def decide(challenger: Evidence | None, champion: Evidence | None, tolerance: fl
         return Decision(False, "the challenger has no readable scores")
     if champion is None:
         return Decision(False, "the champion's scores cannot be read")
-    if challenger.episodes != champion.episodes:
-        return Decision(False, "challenger and champion were scored on different episodes")
+    if challenger.scored_on != champion.scored_on:
+        return Decision(
+            False, f"the challenger was scored on {challenger.scored_on}, the champion on {champion.scored_on}"
+        )
+    if challenger.sample != champion.sample:
+        return Decision(False, f"challenger and champion were scored on different {challenger.scored_on}")
     shared = sorted(challenger.accuracies.keys() & champion.accuracies.keys())
     if len(shared) < 2:
-        return Decision(False, f"challenger and champion share {len(shared)} episode(s); at least 2 are needed")
-    difference = paired_difference(
-        [challenger.accuracies[episode] for episode in shared], [champion.accuracies[episode] for episode in shared]
+        return Decision(
+            False, f"challenger and champion share {len(shared)} {challenger.scored_on}; at least 2 are needed"
+        )
+    difference, low = _paired(
+        [challenger.accuracies[number] for number in shared],
+        [champion.accuracies[number] for number in shared],
+        challenger.scored_on,
     )
-    promote = difference.low > -tolerance
+    promote = low > -tolerance
     sign = "above" if promote else "not above"
     return Decision(
         promote,
-        f"paired difference {difference.percent()}, lower end {100 * difference.low:.2f} % is {sign} "
-        f"-{100 * tolerance:.2f} %",
+        f"paired difference {difference}, lower end {100 * low:.2f} % is {sign} -{100 * tolerance:.2f} %",
     )
+
+
+def _paired(first: list[float], second: list[float], scored_on: ScoredOn) -> tuple[str, float]:
+    """The difference as people read it, and the lower end of its interval: as `compare` gives them."""
+    if scored_on == "episodes":
+        of_episodes = paired_difference(first, second)
+        return of_episodes.percent(), of_episodes.low
+    of_images = bootstrap(np.subtract(first, second))
+    return of_images.percent(), of_images.low

@@ -16,6 +16,7 @@ from pathlib import Path
 from serving.batch import DEFAULT_BATCH_SIZE, Options
 from serving.job import Outcome, check_output, write_predictions
 from serving.model import OnnxClassifier
+from serving.pictures import draw_album, make_folder
 from serving.sources import open_source
 from tl_core.errors import InputError
 
@@ -28,10 +29,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = Options(given.top_k, given.min_probability, given.batch_size, given.workers)
     try:
         check_output(given.output)
+        if given.pictures:
+            make_folder(given.pictures, given.images)
         model = OnnxClassifier.load(given.model, n_threads=1)
         with open_source(given.images, given.path_column) as source:
             progress = _Progress(source.count)
             outcome = write_predictions(model, source, given.output, options, progress.add)
+            drawn = draw_album(source, given.output, model.class_names, given.pictures) if given.pictures else ""
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -39,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("error: interrupted; the same command continues where it stopped", file=sys.stderr)
         return 130
     print(f"{summary(outcome)}: {given.output}")
+    if drawn:
+        print(drawn)
     return 2 if outcome.unreadable else 0
 
 
@@ -58,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
         help="a folder (at any depth), a glob, a .csv or .parquet table of paths, a .zip or .tar, or one image",
     )
     add("output", type=Path, help="the .csv, .jsonl or .parquet file to write (parquet needs pyarrow)")
+    add("--pictures", type=Path, help="a folder for pictures: images with their probabilities, and the worst mistakes")
     add("--top_k", type=_whole_number, default=5, help="classes to list")
     add("--min_probability", type=_probability, default=0.0, help="below it no label is given")
     add("--path_column", default="path", help="the column of paths in a .csv or .parquet file")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,14 +36,18 @@ class Prediction:
 
     def row(self, top_k: int) -> dict[str, Value]:
         """As a row of a table: file, label, probability, error, then the ranks from 1 on."""
-        # A name that is no UTF-8 has no place in a table: its strange bytes are written out, as \\udcff.
-        file = self.file.encode("utf-8", "backslashreplace").decode()
         probability = self.top[0][1] if self.top else None
-        row: dict[str, Value] = {"file": file, "label": self.label, "probability": probability, "error": self.error}
+        row: dict[str, Value] = {"file": name_in_table(self.file), "label": self.label}
+        row |= {"probability": probability, "error": self.error}
         ranks: list[tuple[str, float | None]] = [*self.top, *[("", None)] * (top_k - len(self.top))]
         for rank, (name, value) in enumerate(ranks[:top_k], start=1):
             row |= {f"label_{rank}": name, f"probability_{rank}": value}
         return row
+
+
+def name_in_table(file: str) -> str:
+    """What a table calls a file: in a name that is no UTF-8, the strange bytes are written out in digits."""
+    return file.encode("utf-8", "backslashreplace").decode()
 
 
 def check_kind(output: Path) -> None:
@@ -83,6 +88,27 @@ def join_parts(parts: Iterable[Path], output: Path, top_k: int) -> None:
         for part in parts:
             with part.open("rb") as rows:
                 shutil.copyfileobj(rows, file)
+
+
+def read_table(path: Path) -> Iterator[Prediction]:
+    """The predictions of a table, row by row."""
+    for row in _read_rows(path):
+        top = []
+        for rank in itertools.count(1):
+            if row.get(f"probability_{rank}") in (None, ""):
+                break
+            top.append((str(row[f"label_{rank}"]), float(row[f"probability_{rank}"])))
+        yield Prediction(row["file"], row["label"], tuple(top), row["error"])
+
+
+def _read_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    if path.suffix.lower() == ".parquet":
+        with import_parquet(str(path)).ParquetFile(path) as table:
+            for batch in table.iter_batches():
+                yield from batch.to_pylist()
+        return
+    with path.open(encoding="utf-8", newline="") as file:
+        yield from csv.DictReader(file) if path.suffix.lower() == ".csv" else map(json.loads, file)
 
 
 def _columns(top_k: int) -> list[str]:

@@ -1,7 +1,7 @@
 """An exported classifier in 8-bit integers: about half the time and a quarter of the size, at some cost in accuracy.
 
 Static quantisation of weights (per channel) and activations (ranges seen on calibration images), in onnxruntime's QDQ
-form. Pictures in, probabilities out and the metadata stay as they were.
+form. The first convolution stays in floating point. Pictures in, probabilities out and the metadata stay as they were.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ def quantise_onnx(source: Path, images: NDArray[np.uint8], target: Path) -> None
                 _calibration(images),
                 quant_format=quantization.QuantFormat.QDQ,
                 op_types_to_quantize=_QUANTISED,
+                nodes_to_exclude=_first_convolution(folded),
                 per_channel=True,
                 activation_type=quantization.QuantType.QUInt8,
                 weight_type=quantization.QuantType.QInt8,
@@ -64,6 +65,13 @@ def quantise_onnx(source: Path, images: NDArray[np.uint8], target: Path) -> None
 def equal_answers(first: Path, second: Path, images: NDArray[np.uint8]) -> float:
     """Share of images for which two files give the same class."""
     return float(np.mean(_classes(first, images) == _classes(second, images)))
+
+
+def _first_convolution(path: Path) -> list[str]:
+    """Of trained weights, it alone changed nearly half of the answers that changed: its input are the pixels."""
+    import onnx
+
+    return [node.name for node in onnx.load(path).graph.node if node.op_type == "Conv"][:1]
 
 
 def _classes(path: Path, images: NDArray[np.uint8]) -> NDArray[np.intp]:

@@ -36,6 +36,10 @@ def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: str) ->
     write_colour_images(Path("truncated"))
     Image.new("RGB", (64, 64), "red").save("whole.jpg")
     Path("truncated/red/cut.jpg").write_bytes(Path("whole.jpg").read_bytes()[:300])
+    Path("missing.csv").write_text("image,label\ngood/red/000.png,red\ngood/red/xyz.png,red\ngood/blue/000.png,blue\n")
+    for part, seed in (("train", 0), ("test", 1)):
+        write_colour_images(Path("parts", part), n_per_class=4, seed=seed)
+    Path("parts/train/red").rename("parts/train/yellow")
     with zipfile.ZipFile("escaping.zip", "w") as archive:
         archive.writestr("../outside/red/a.png", b"")
 
@@ -78,6 +82,15 @@ def fails(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, c
         ("train --data good --epochs 5,x", "epochs is '5,x'"),
         ("train --data good --weights 0123", "no pretrain run '0123'"),
         ("train --data good --test_fraction 0.9", "test_fraction is 0.9"),
+        ("train --data parts", "the test part of parts has classes that its training part lacks: red"),
+        ("train --data missing.csv", "1 of 3 images in missing.csv cannot be read, the first is good/red/xyz.png"),
+        ("recipe --name cinic_vg16 --data good", "did you mean cinic_vgg16?"),
+        ("recipe --name cinic_vgg16 --data good --overrides epoch=1", "no argument 'epoch'; did you mean epochs?"),
+        (
+            "recipe --name cinic_vgg16 --data good --overrides backbone=resnet10_small",
+            "expected are folders train, val and test (or columns of a csv) with the classes in them, found are class "
+            "folders alone",
+        ),
         ("lr_find --source good --max_lr nan", "max_lr is nan"),
         ("finetune --target good --backbone_run random --n_way 5", "n_way is 5, but the target has 3 classes"),
         (

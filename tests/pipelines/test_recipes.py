@@ -68,6 +68,9 @@ def test_every_recipe_runs_and_its_table_is_complete(name: str, parts: Path, sto
     kinds = sorted(child.data.tags["kind"] for child in children)
     entry_point = load_recipe(name).entry_point
     assert kinds == sorted([entry_point] * len(variants) + ["compare"] * (len(variants) > 1))
+    for child in children:
+        if child.data.tags["kind"] == "compare" and entry_point == "train":
+            assert fetch_artifact(child.info.run_id, "curves.png").stat().st_size > 1000  # of all variants
 
 
 def test_every_network_of_a_recipe_is_one_that_timm_has() -> None:

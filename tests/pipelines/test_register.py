@@ -81,11 +81,33 @@ def prepared(accuracies: Sequence[float] | None = GOOD, episodes: str = EPISODES
     return Runs(export_run, finetune_run)
 
 
-def forget_scores(finetune_run: str) -> None:
-    """Damage the table of episodes."""
-    uri = mlflow.MlflowClient().get_run(finetune_run).info.artifact_uri
+def trained(right: str | None, images: str = "") -> Runs:
+    """A classifier that was trained with a test part: a 1 for each test image that it has right; None has no table."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        hits = pd.Series([hit == "1" for hit in right or "11"])
+        table = {"content_hash": [f"{images}{position}" for position in hits.index], "label": "red"}
+        table["prediction"] = hits.map({True: "red", False: "green"})
+        pd.DataFrame(table).to_parquet(folder / "predictions.parquet")
+        scores = {"test/accuracy": float(hits.mean()), "test/accuracy_low": 0.0, "n_test": float(len(hits))}
+        params = {"data": "photos", "weights": "timm", "head": "dense"}
+        train_run = record("train", params, scores, folder, test_images="of the run")
+    if right is None:
+        forget_scores(train_run)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "onnx").mkdir()
+        lineage = {"backbone": "resnet34", "backbone_run": "timm", "source_fingerprint": "", "target_fingerprint": "t"}
+        write_model(folder / "onnx" / "classifier.onnx", {**METADATA, **lineage})
+        return Runs(record("export", {"fit_run": train_run}, {**PARITY, **COST}, folder), "")
+
+
+def forget_scores(run_id: str) -> None:
+    """Damage the tables of scores."""
+    uri = mlflow.MlflowClient().get_run(run_id).info.artifact_uri
     assert uri is not None
-    Path(uri.removeprefix("file://"), "episodes.parquet").write_text("no table")
+    for table in Path(uri.removeprefix("file://")).glob("*.parquet"):
+        table.write_text("no table")
 
 
 def registered(runs: Runs, **options: Any) -> dict[str, str]:
@@ -161,6 +183,54 @@ def test_a_version_carries_its_evidence_and_its_card() -> None:
     assert (version.tags["accuracy"], version.tags["megabytes"]) == ("0.8425", "45")
     for part in ("84.25 +- ", "red taken for green 10.0%", "3-way 5-shot episodes of photos", runs.finetune_run):
         assert part in str(version.description)
+
+
+RIGHT = "0111111110" * 10
+OF_TRAIN_RUNS: list[tuple[dict[str, Any], bool, str]] = [
+    ({"right": "0111111100" * 10}, False, "-10.00 % (-16.00 to -5.00, n=100), lower end -16.00 % is not above -1.00 %"),
+    ({"right": RIGHT}, True, "0.00 % (0.00 to 0.00, n=100), lower end 0.00 % is above -1.00 %"),
+    ({"right": "0111111111" * 10}, True, "10.00 % (5.00 to 16.00, n=100), lower end 5.00 % is above -1.00 %"),
+    ({"right": None}, False, "the challenger has no readable scores"),
+    ({"right": "1" * 100, "images": "other"}, False, "were scored on different test images"),
+]
+
+
+@pytest.mark.parametrize(
+    ("challenger", "promote", "reason"), OF_TRAIN_RUNS, ids=["worse", "equal", "better", "no_table", "other_images"]
+)
+def test_train_runs_are_compared_on_their_test_images(challenger: dict[str, Any], promote: bool, reason: str) -> None:
+    first = registered(trained(RIGHT))
+    assert (first["gate"], champion()) == ("there was no champion", 1)
+    tags = registered(trained(**challenger))
+    assert reason in tags["gate"]
+    assert (tags["promoted"], champion()) == (str(promote), 2 if promote else 1)
+
+
+def test_a_train_run_and_a_finetune_run_cannot_be_compared() -> None:
+    registered(prepared())
+    tags = registered(trained("1" * 100))
+    assert tags["gate"] == "the challenger was scored on test images, the champion on episodes"
+    assert champion() == 1
+
+
+def test_a_version_of_a_train_run_carries_its_evidence_and_its_card() -> None:
+    runs = trained(RIGHT)
+    version = mlflow.MlflowClient().get_model_version(NAME, registered(runs)["version"])
+    train_run = mlflow.MlflowClient().get_run(runs.export_run).data.params["fit_run"]
+    assert (version.tags["train_run"], version.tags["test_images"]) == (train_run, "of the run")
+    assert (version.tags["accuracy"], version.tags["n_images"]) == ("0.8", "100")
+    for part in ("80.00 % (71.12 to 86.66, n=100)", "the test images of photos", "red taken for green 20.0%"):
+        assert part in str(version.description)
+    assert f"train {train_run}" in str(version.description)
+    assert "head dense" in str(version.description)
+
+
+def test_the_run_that_scored_must_be_the_right_one() -> None:
+    with pytest.raises(InputError, match="was scored on its own test images, and not by a finetune run"):
+        registered(Runs(trained(RIGHT).export_run, prepared().finetune_run))
+    with pytest.raises(InputError, match="kept no image to be scored on; give the finetune_run"):
+        registered(Runs(prepared().export_run, ""))
+    assert champion() == 0
 
 
 def test_of_two_equal_ones_registered_at_once_one_wins() -> None:

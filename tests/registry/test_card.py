@@ -9,18 +9,17 @@ from registry.card import MAX_CHARACTERS, CardFacts, Confusions, write_card
 FACTS = CardFacts(
     name="colours",
     accuracy="81.25 +- 0.61 % (n=600)",
-    task="3-way 5-shot episodes of photos.zip",
+    scored_on="episodes",
+    sample="3-way 5-shot episodes of photos.zip",
     recipe={"head": "linear", "steps": "40"},
     file={
         "backbone": "resnet10",
         "backbone_run": "b1",
         "source_fingerprint": "0123456789abcdef",
         "target_fingerprint": "",
-        "fit_run": "f1",
-        "finetune_run": "t1",
-        "export_run": "e1",
         "image_size": "64",
     },
+    runs={"fit": "f1", "finetune": "t1", "export": "e1"},
     class_names=["red", "green", "blue"],
     confusions=Confusions(["red", "green", "blue"], [[8, 2, 0], [0, 10, 0], [1, 4, 5]]),
 )
@@ -29,6 +28,14 @@ FACTS = CardFacts(
 def test_it_says_how_good_and_how_sure() -> None:
     assert "Accuracy 81.25 +- 0.61 % (n=600), 95 % interval" in write_card(FACTS)
     assert "3-way 5-shot episodes of photos.zip" in write_card(FACTS)
+
+
+def test_of_what_the_number_speaks_depends_on_what_was_scored() -> None:
+    assert "on 3-way 5-shot episodes of photos.zip. The classifier itself was fitted to all" in write_card(FACTS)
+    assert "other draws of the same images" in write_card(FACTS)
+    card = write_card(replace(FACTS, scored_on="test images", sample="the test images of photos.zip"))
+    assert "of this classifier on the test images of photos.zip. They chose nothing" in card
+    assert "other images drawn as these were" in card
 
 
 def test_it_names_the_confusions_by_the_share_of_their_class() -> None:

@@ -15,6 +15,11 @@ def evidence(*accuracies: float, episodes: str = EPISODES) -> Evidence:
     return Evidence(episodes, dict(enumerate(accuracies)))
 
 
+def on_images(right: str, sample: str = "images abc") -> Evidence:
+    """A 1 for each test image that was classified right, a 0 for the others."""
+    return Evidence(sample, {position: float(hit) for position, hit in enumerate(right)}, "test images")
+
+
 CHAMPION = evidence(0.70, 0.75, 0.80, 0.72)
 
 
@@ -90,7 +95,7 @@ def test_fewer_than_two_shared_episodes_are_no_comparison(challenger: dict[int, 
     decision = decide(Evidence(EPISODES, challenger), CHAMPION, tolerance=1.0)
     assert (decision.promote, decision.reason) == (
         False,
-        f"challenger and champion share {shared} episode(s); at least 2 are needed",
+        f"challenger and champion share {shared} episodes; at least 2 are needed",
     )
 
 
@@ -100,6 +105,40 @@ def test_only_shared_episodes_count_and_each_with_its_own_number() -> None:
     decision = decide(challenger, CHAMPION, tolerance=0.0)
     assert decision.promote
     assert "10.00 +- 0.00 % (n=4)" in decision.reason
+
+
+@pytest.mark.parametrize(
+    ("challenger", "promote", "difference"),
+    [
+        ("1111111111" * 20, True, "20.00 % (14.50 to 25.50, n=200), lower end 14.50 % is above -1.00 %"),
+        ("0111111110" * 20, True, "0.00 % (0.00 to 0.00, n=200), lower end 0.00 % is above -1.00 %"),
+        ("0011111110" * 20, False, "-10.00 % (-14.50 to -6.00, n=200), lower end -14.50 % is not above -1.00 %"),
+        ("1111111100" * 20, False, "0.00 % (-6.00 to 6.00, n=200), lower end -6.00 % is not above -1.00 %"),
+    ],
+    ids=["better", "equal", "worse", "as_good_on_other_images"],
+)
+def test_on_test_images_the_answers_are_compared_one_by_one(challenger: str, promote: bool, difference: str) -> None:
+    decision = decide(on_images(challenger), on_images("0111111110" * 20), tolerance=0.01)
+    assert decision.promote is promote
+    assert decision.reason == f"paired difference {difference}"
+
+
+def test_scores_on_other_test_images_are_not_compared() -> None:
+    decision = decide(on_images("1111", sample="images xyz"), on_images("0000"), tolerance=1.0)
+    assert (decision.promote, decision.reason) == (
+        False,
+        "challenger and champion were scored on different test images",
+    )
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_episodes_are_not_compared_with_test_images(swapped: bool) -> None:
+    challenger, champion = (CHAMPION, on_images("0000")) if swapped else (on_images("1111"), CHAMPION)
+    decision = decide(challenger, champion, tolerance=1.0)
+    assert not decision.promote
+    assert decision.reason == (
+        f"the challenger was scored on {challenger.scored_on}, the champion on {champion.scored_on}"
+    )
 
 
 @pytest.mark.parametrize("who", ["challenger", "champion"])

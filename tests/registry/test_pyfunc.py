@@ -20,9 +20,14 @@ import pytest
 import requests
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
+from PIL import Image
 
 from registry.versions import resolve_onnx
+from serving.batch import Options
+from serving.job import write_predictions
 from serving.model import OnnxClassifier
+from serving.sources import open_source
+from serving.tables import read_table
 from tests.conftest import write_colour_images
 from tests.registry.conftest import NAME
 from tests.serving.conftest import CLASS_NAMES, METADATA, write_model
@@ -59,7 +64,7 @@ def test_an_image_is_taken_as_bytes_base64_or_path(form: Any, loaded: Any, pictu
     assert list(answers["label"]) == [path.parent.name for path in pictures]
 
 
-@pytest.mark.parametrize("container", [list, np.array, lambda images: pd.DataFrame({"x": images})])
+@pytest.mark.parametrize("container", [list, np.array, pd.Series, lambda images: pd.DataFrame({"x": images})])
 def test_images_may_come_in_any_container(container: Any, loaded: Any, pictures: list[Path]) -> None:
     answers = loaded.predict(container([str(path) for path in pictures]))
     assert list(answers["label"]) == [path.parent.name for path in pictures]
@@ -129,6 +134,44 @@ def test_it_loads_as_a_graph_too(version: ModelVersion, pictures: list[Path]) ->
     assert [CLASS_NAMES[i] for i in probabilities.argmax(1)] == [path.parent.name for path in pictures]
 
 
+def test_what_a_spark_udf_gives_and_takes_fits_the_signature(loaded: Any, pictures: list[Path]) -> None:
+    # Spark hands over a frame of texts or bytes whose columns are numbers, and reads the answer by the signature.
+    for form in (str, as_text, Path.read_bytes):
+        answers = loaded.predict(pd.DataFrame({"0": pd.Series([form(path) for path in pictures])}))
+        outputs = loaded.metadata.signature.outputs
+        assert list(answers.columns) == outputs.input_names() == ["label", "probability", "top"]
+        for row in answers.to_dict("records"):
+            assert (type(row["label"]), type(row["probability"])) == (str, float)
+            assert row["top"][0] == {"label": row["label"], "probability": row["probability"]}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("result_type", [None, "string", "label string, probability double"])
+def test_a_spark_udf_labels_a_column(result_type: str | None, version: ModelVersion, pictures: list[Path]) -> None:
+    sql = pytest.importorskip("pyspark.sql", reason="pyspark is not installed; needs Java too")
+    import mlflow
+
+    local = sql.SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false")
+    with local.config("spark.driver.bindAddress", "127.0.0.1").getOrCreate() as spark:
+        kind = {} if result_type is None else {"result_type": result_type}
+        udf = mlflow.pyfunc.spark_udf(spark, f"models:/{NAME}@challenger", env_manager="local", **kind)
+        frame = spark.createDataFrame([(form(path),) for path in pictures for form in (str, as_text)], ["image"])
+        answers = [row[0] for row in frame.select(udf("image")).collect()]
+    labels = answers if result_type == "string" else [answer["label"] for answer in answers]
+    assert labels == [path.parent.name for path in pictures for _ in range(2)]
+
+
+@pytest.mark.timeout(240)
+def test_it_predicts_from_mlflows_command_line(version: ModelVersion, pictures: list[Path], tmp_path: Path) -> None:
+    pd.DataFrame({"image": [str(path) for path in pictures]}).to_csv(tmp_path / "images.csv", index=False)
+    command = [Path(sys.executable).with_name("mlflow"), "models", "predict", "--env-manager", "local"]
+    command += ["-m", f"models:/{NAME}@challenger", "-t", "csv", "-i", "images.csv", "-o", "answers.json"]
+    subprocess.run(command, cwd=tmp_path, check=True, timeout=200)
+    answers = json.loads((tmp_path / "answers.json").read_text())["predictions"]
+    assert [answer["label"] for answer in answers] == [path.parent.name for path in pictures]
+
+
 @pytest.fixture
 def server(version: ModelVersion, tmp_path: Path) -> Iterator[str]:
     """`mlflow models serve` of the version, from a folder where our code is not; yields its address."""
@@ -170,7 +213,9 @@ def ask(address: str, body: bytes) -> tuple[int, Any]:
 
 
 @pytest.mark.timeout(240)
-def test_served_over_http_it_answers_refuses_and_loses_nothing(server: str, pictures: list[Path]) -> None:
+def test_served_over_http_it_answers_refuses_and_loses_nothing(
+    server: str, pictures: list[Path], tmp_path: Path
+) -> None:
     # One server for all questions: it takes long to start.
     for body in (
         {"inputs": [as_text(path) for path in pictures]},
@@ -185,7 +230,19 @@ def test_served_over_http_it_answers_refuses_and_loses_nothing(server: str, pict
     status, answer = ask(server, json.dumps({"inputs": [no_image]}).encode())
     assert status == 400
     assert "image 0 cannot be read (not a png, jpg, webp or bmp image)" in answer["message"]
-    assert ask(server, b"no json")[0] == 400
+    status, answer = ask(server, pictures[0].read_bytes())  # the bare file, and no JSON
+    assert status == 400
+    assert " " in answer["message"]
+
+    photo = tmp_path / "photo.jpg"
+    Image.open(pictures[0]).resize((90, 60)).save(photo)
+    with open_source(str(photo)) as source:
+        model = OnnxClassifier.load(resolve_onnx(f"models:/{NAME}@challenger"))
+        write_predictions(model, source, tmp_path / "out.csv", Options())
+    (predicted,) = read_table(tmp_path / "out.csv")
+    status, answer = ask(server, json.dumps({"inputs": [as_text(photo)]}).encode())
+    assert (status, answer["predictions"][0]["label"]) == (200, predicted.label)
+    assert answer["predictions"][0]["probability"] == pytest.approx(predicted.top[0][1], abs=1e-6)
 
     def one(index: int) -> bool:
         path = pictures[index % 6]

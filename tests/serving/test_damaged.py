@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 import subprocess
 import sys
 from collections import Counter
@@ -66,7 +67,22 @@ def of_another_kind() -> Iterator[Case]:
         yield b"foreign.png", UNREADABLE, encoded(noisy_red(), kind)
     for side in (30_000, 65_535, 2**31 - 1):
         yield b"bomb.png", UNREADABLE, png_header(side, side)
+        yield b"bomb.bmp", UNREADABLE, bmp_header(side)
+    yield b"bomb.jpg", UNREADABLE, jpg_header(65_500)
     yield b"none.png", UNREADABLE, png_header(0, 10)
+
+
+def bmp_header(side: int) -> bytes:
+    """The start of a bitmap that claims to be so large."""
+    whole = encoded(noisy_red(), "BMP")
+    return whole[:18] + struct.pack("<ii", side, side) + whole[26:]
+
+
+def jpg_header(side: int) -> bytes:
+    """A photo whose start-of-frame segment claims to be so large."""
+    whole = encoded(noisy_red(), "JPEG")
+    frame = whole.index(b"\xff\xc0") + 5
+    return whole[:frame] + struct.pack(">HH", side, side) + whole[frame + 4 :]
 
 
 def of_every_mode() -> Iterator[Case]:
@@ -116,13 +132,24 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.timeout(120)
-def test_each_of_five_hundred_damaged_files_is_accounted_for(model_file: Path, folder: Path, tmp_path: Path) -> None:
-    output = tmp_path / "out.csv"
-    command = [sys.executable, "-m", "serving", str(model_file), str(folder), str(output)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=100)
-    assert done.returncode == 2
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")  # MLflow's
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("program", ["serving", "pipelines.predict"])
+def test_each_of_five_hundred_damaged_files_is_accounted_for(
+    program: str, model_file: Path, folder: Path, tmp_path: Path, store: str
+) -> None:
+    import mlflow
+
+    mlflow.create_experiment("transfer-lab", artifact_location=(tmp_path / "artifacts").as_uri())
+    output, album = tmp_path / "out.csv", tmp_path / "album"
+    given = {"--model": model_file, "--images": folder, "--output": output}
+    named = [str(part) for pair in given.items() for part in pair]
+    arguments = [str(value) for value in given.values()] if program == "serving" else named
+    command = [sys.executable, "-m", program, *arguments, "--pictures", str(album)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=200)
+    assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
+    assert len(list(album.glob("*.png"))) == 100
     expected = Counter(
         str(path).encode("utf-8", "backslashreplace").decode()
         for path in folder.rglob("*.*")

@@ -67,11 +67,13 @@ def test_other_packages_are_absent_there(package: str, only_three_packages: dict
 def test_three_packages_are_enough(
     only_three_packages: dict[str, str], model_file: Path, pictures: Path, tmp_path: Path
 ) -> None:
-    done = alone(only_three_packages, tmp_path, "-m", "serving", str(model_file), str(pictures), "out.csv")
+    command = ["-m", "serving", str(model_file), str(pictures), "out.csv", "--pictures", "album"]
+    done = alone(only_three_packages, tmp_path, *command)
     assert (done.returncode, done.stderr) == (0, "")
     rows = read_csv(tmp_path / "out.csv")
     assert [row["file"] for row in rows] == below(pictures)
     assert all(Path(row["file"]).parent.name == row["label"] for row in rows)
+    assert len(list((tmp_path / "album").iterdir())) == 12
 
 
 def test_without_pyarrow_parquet_is_one_sentence(

@@ -41,6 +41,15 @@ def test_an_unreadable_file_makes_the_exit_code_2_and_the_table_is_complete(
     assert sum(bool(row["error"]) for row in rows) == 2
 
 
+def test_pictures_are_drawn_where_they_are_asked_for(model_file: Path, pictures: Path, tmp_path: Path) -> None:
+    (pictures / "blue" / "000.png").rename(pictures / "red" / "blue.png")  # a mistake, whatever the model says
+    done = serve(model_file, pictures, tmp_path / "out.csv", "--pictures", tmp_path / "album")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "12 pictures in " in done.stdout
+    assert len(list((tmp_path / "album").iterdir())) == 13
+    assert (tmp_path / "album" / "mistakes.png").stat().st_size > 1000
+
+
 @pytest.mark.parametrize(
     ("model_name", "images", "output", "reason"),
     [

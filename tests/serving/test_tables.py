@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from serving.tables import Prediction, check_kind, join_parts, write_part
+from serving.tables import Prediction, check_kind, join_parts, read_table, write_part
 from tests.serving.conftest import read_csv
 from tl_core.errors import InputError
 
@@ -82,6 +82,17 @@ def test_all_kinds_hold_the_same(top_k: int, tmp_path: Path) -> None:
     assert written(parts, "parquet", tmp_path, top_k) == from_jsonl
     as_text = [{name: "" if value is None else str(value) for name, value in row.items()} for row in from_jsonl]
     assert written(parts, "csv", tmp_path, top_k) == as_text
+
+
+@every_kind
+def test_a_table_is_read_back_as_it_was_written(kind: str, tmp_path: Path) -> None:
+    rows = [
+        Prediction("größe/図\n.png", "nan", (("nan", 0.75), ("1", 0.25))),
+        Prediction("b.png", "", (("", 0.5), ("nan", 0.5))),
+        BROKEN,
+    ]
+    written([rows[:2], rows[2:]], kind, tmp_path, top_k=3)
+    assert list(read_table(tmp_path / f"table.{kind}")) == rows
 
 
 AWKWARD = ['comma, quote " and\nline.png', "größe/図.png", "=1+1.png"]

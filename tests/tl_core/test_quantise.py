@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -47,6 +48,14 @@ def test_the_answers_are_nearly_the_same(files: tuple[Path, Path, NDArray[np.uin
 
 def test_the_file_is_about_a_quarter(files: tuple[Path, Path, NDArray[np.uint8]]) -> None:
     assert files[1].stat().st_size < 0.4 * files[0].stat().st_size
+
+
+def test_all_convolutions_but_the_first_have_8_bit_weights(files: tuple[Path, Path, NDArray[np.uint8]]) -> None:
+    graph = onnx.load(files[1]).graph
+    made_by = {output: node.op_type for node in graph.node for output in node.output}
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    first, *others = [made_by.get(node.input[1]) for node in convolutions]  # None: a constant, as it was
+    assert (first, set(others)) == (None, {"DequantizeLinear"})
 
 
 def test_the_metadata_stay(files: tuple[Path, Path, NDArray[np.uint8]]) -> None:

@@ -1,0 +1,173 @@
+"""Pictures of predictions: each image beside its probabilities, and a sheet of the most confident mistakes."""
+
+from __future__ import annotations
+
+import heapq
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from serving.sources import ImageFile, ImageSource
+from serving.tables import Prediction, name_in_table, read_table
+from tl_core.errors import InputError
+from tl_core.preprocess import UnreadableImageError, decode_image
+
+MAX_PICTURES = 100
+"""Images of which a picture of their own is drawn, the first ones: more are not looked at one by one."""
+
+SHEET = "mistakes.png"
+_SHEET_COLUMNS, _SHEET_ROWS = 6, 4
+_BLACK, _WHITE, _GREY, _BLUE = "#000000", "#ffffff", "#bbbbbb", "#0072b2"
+_RIGHT, _WRONG = "#009e73", "#d55e00"  # Okabe and Ito: distinct for colour-blind readers
+# Pixels: side of an image, margin around everything, height of a line of text, and widths of names, bars and numbers.
+_SIDE, _MARGIN, _LINE, _NAMES, _BARS, _NUMBERS = 224, 12, 22, 150, 200, 70
+_TEXT_SIZE = 15
+_MOST_BARS = 10
+_MOST_STEM = 60  # characters of a name of up to four bytes each: no file name may have more than 255 bytes
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A prediction with its file, and the true class where it is known, else empty."""
+
+    prediction: Prediction
+    file: ImageFile
+    label: str
+
+    @property
+    def is_mistake(self) -> bool:
+        """Whether the class is known to be another one."""
+        return bool(self.label) and self.prediction.top[0][0] != self.label
+
+
+def make_folder(folder: Path, images: str) -> None:
+    """Make the folder that pictures go to.
+
+    Raises:
+        InputError: it cannot be made or written to, or lies where the images to predict are.
+    """
+    if os.path.isdir(images) and folder.resolve().is_relative_to(Path(images).resolve()):  # noqa: PTH112
+        raise InputError(
+            f"pictures {folder} lie in {images}, where they would be taken for images; give another folder"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"pictures {folder} cannot be made a folder ({error.strerror})") from error
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"pictures {folder} cannot be written to")
+
+
+def draw_album(source: ImageSource, table: Path, class_names: Sequence[str], folder: Path) -> str:
+    """Draw the first `MAX_PICTURES` predictions and a sheet of the most confident mistakes; says what was drawn.
+
+    Args:
+        table: what `write_predictions` wrote for this source.
+        class_names: an image's class is known where the folder that it lies in is called like one of them.
+
+    Raises:
+        InputError: the source has changed since, or the pictures cannot be written.
+    """
+    n_drawn = n_labelled = 0
+    mistakes: list[Answer] = []
+    try:
+        for answer in _answers(source, table, frozenset(class_names)):
+            n_labelled += bool(answer.label)
+            if answer.is_mistake:
+                mistakes = heapq.nsmallest(_SHEET_COLUMNS * _SHEET_ROWS, [*mistakes, answer], key=_confidence_then_name)
+            if n_drawn < MAX_PICTURES:
+                n_drawn += 1
+                stem = Path(answer.prediction.file).stem[:_MOST_STEM]
+                draw_answer(answer).save(folder / f"{n_drawn:03d}-{stem}.png")
+        drawn = f"{n_drawn} pictures in {folder}"
+        if not n_labelled:
+            return drawn
+        if not mistakes:
+            return f"{drawn}; none of {n_labelled:,} labelled images is a mistake"
+        draw_mistakes(mistakes).save(folder / SHEET)
+    except OSError as error:
+        raise InputError(f"pictures cannot be written to {folder} ({error.strerror or error})") from error
+    return f"{drawn}; the most confident mistakes are in {folder / SHEET}"
+
+
+def _answers(source: ImageSource, table: Path, class_names: frozenset[str]) -> Iterator[Answer]:
+    """What could be read, in order; the files are those of the source, for an archive's cannot be opened by name."""
+    for file, prediction in zip(source.files(), read_table(table), strict=False):
+        if name_in_table(file.name) != prediction.file:
+            raise InputError(f"the images have changed since {table} was written; give the same command again")
+        if not prediction.error:
+            above = Path(file.name).parent.name
+            yield Answer(prediction, file, above if above in class_names else "")
+
+
+def _confidence_then_name(answer: Answer) -> tuple[float, str]:
+    return -answer.prediction.top[0][1], answer.prediction.file
+
+
+def draw_answer(answer: Answer) -> Image.Image:
+    """The image under its predicted class, and beside it the probabilities as bars."""
+    top = answer.prediction.top[:_MOST_BARS]
+    below = max(_SIDE, _LINE * len(top))
+    width = _SIDE + 4 * _MARGIN + _NAMES + _BARS + _NUMBERS
+    canvas = Image.new("RGB", (width, 2 * _LINE + below + 2 * _MARGIN), _WHITE)
+    _paste(canvas, answer, _MARGIN, _MARGIN)
+    draw = ImageDraw.Draw(canvas)
+    bars = _SIDE + 3 * _MARGIN + _NAMES
+    for rank, (name, probability) in enumerate(top):
+        y = _MARGIN + 2 * _LINE + rank * _LINE
+        text = _fitted(draw, name, _NAMES)
+        draw.text((bars - _MARGIN // 2 - draw.textlength(text, _font()), y), text, _BLACK, _font())
+        length = round(_BARS * probability)
+        if length:
+            draw.rectangle((bars, y + 2, bars + length - 1, y + _LINE - 4), _GREY if rank else _BLUE)
+        draw.text((bars + length + _MARGIN // 2, y), f"{100 * probability:.1f} %", _BLACK, _font())
+    return canvas
+
+
+def draw_mistakes(answers: Sequence[Answer]) -> Image.Image:
+    """A sheet of wrongly classified images, as they are ordered."""
+    columns = min(_SHEET_COLUMNS, len(answers))
+    rows = -(-len(answers) // columns)
+    width, height = _SIDE + _MARGIN, _SIDE + 2 * _LINE + _MARGIN
+    canvas = Image.new("RGB", (columns * width + _MARGIN, rows * height + _MARGIN), _WHITE)
+    for position, answer in enumerate(answers):
+        row, column = divmod(position, columns)
+        _paste(canvas, answer, column * width + _MARGIN, row * height + _MARGIN)
+    return canvas
+
+
+def _paste(canvas: Image.Image, answer: Answer, x: int, y: int) -> None:
+    """Two lines of text and below them the image."""
+    draw = ImageDraw.Draw(canvas)
+    best, probability = answer.prediction.top[0]
+    colour = _BLACK if not answer.label else _WRONG if answer.is_mistake else _RIGHT
+    number = f" {100 * probability:.1f} %"
+    draw.text((x, y), _fitted(draw, best, _SIDE - draw.textlength(number, _font())) + number, colour, _font())
+    if answer.is_mistake:
+        draw.text((x, y + _LINE), _fitted(draw, f"is {answer.label}", _SIDE), colour, _font())
+    try:
+        canvas.paste(Image.fromarray(decode_image(answer.file.read(), _SIDE)), (x, y + 2 * _LINE))
+    except (UnreadableImageError, OSError) as error:  # it was readable a moment ago
+        draw.text((x, y + 2 * _LINE), _fitted(draw, str(error), _SIDE), colour, _font())
+
+
+def _fitted(draw: ImageDraw.ImageDraw, text: str, width: float) -> str:
+    """One line of text, cut where it would be wider than so many pixels."""
+    line = " ".join(text.split())
+    if draw.textlength(line, _font()) <= width:
+        return line
+    while line and draw.textlength(line + "...", _font()) > width:
+        line = line[:-1]
+    return line + "..."
+
+
+@cache
+def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    try:
+        return ImageFont.truetype("DejaVuSans.ttf", _TEXT_SIZE)  # more alphabets than Pillow's own, where installed
+    except OSError:
+        return ImageFont.load_default(_TEXT_SIZE)
