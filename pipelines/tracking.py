@@ -102,11 +102,11 @@ def tracked_run(kind: str, config: Any, name: str = "") -> Iterator[str]:
     nested = mlflow.active_run() is not None
     if not nested:
         prepare_store()
-    run = _start_run(kind, nested)
+    run = _start_run(kind, name, nested)
     run_id: str = run.info.run_id
     status = "FINISHED"
     try:
-        mlflow.set_tags({KIND: kind, MLFLOW_RUN_NAME: name or kind, PROCESS: _this_process()})
+        mlflow.set_tag(MLFLOW_RUN_NAME, name or kind)  # `mlflow run` has given it another one
         log_params(flat_params(config))
         yield run_id
     except BaseException as error:
@@ -120,9 +120,10 @@ def tracked_run(kind: str, config: Any, name: str = "") -> Iterator[str]:
         mlflow.end_run(status)
 
 
-def _start_run(kind: str, nested: bool) -> Run:
+def _start_run(kind: str, name: str, nested: bool) -> Run:
     try:
-        return mlflow.start_run(run_name=kind, nested=nested)
+        # With its tags at once: a process that dies between two calls must not leave a run that nobody closes.
+        return mlflow.start_run(run_name=name or kind, nested=nested, tags={KIND: kind, PROCESS: _this_process()})
     except MlflowException as error:
         raise InputError(
             f"the run that `mlflow run` opened is not in {mlflow.get_tracking_uri()} ({error.message}); "
