@@ -35,12 +35,13 @@ EXPERIMENT, MODEL = "chaos", "chaos-model"
 N_IMAGES = 900
 SMALL = "--image_size 16"
 SHAPE = "--n_way 5 --n_shot 5 --n_query 5"
+RECIPE = "--freeze_depth 0.5 --steps 8"
 TIMED = ("images_per_second", "seconds", "n_resumed")
 """Metrics that speak of time, or of the interruption itself."""
 
 COMMANDS: dict[str, str] = {
     "pretrain": f"pretrain {SMALL} --epochs 4 --batch_size 64 --device cpu --seed 1",
-    "finetune": f"finetune --backbone_run {{pretrain}} {SHAPE} --n_episodes 24 --freeze_depth 0.5 --steps 8",
+    "finetune": f"finetune --backbone_run {{pretrain}} {SHAPE} --n_episodes 24 {RECIPE}",
     "search": f"search --backbone_run {{pretrain}} {SHAPE} --n_trials 4 --n_episodes 5 --final_episodes 5 --steps 4",
     "predict": "predict --model {model} --images {images} --output {folder}/predictions.csv --batch_size 4",
     "register": f"register --export_run {{export}} --finetune_run {{finetune}} --name {MODEL}",
@@ -141,7 +142,13 @@ def prepare(folder: Path) -> dict[str, str]:
     digits = load_dataset("digits:target", 16, cache_dir=base.folder / "cache")
     copy_files("digits:target", digits.file_names[:N_IMAGES], folder / "images.zip", base.folder / "cache")
     copy_world(base, World(folder / "pretrain"))
-    for kind in ("pretrain", "finetune", "search", "fit --backbone_run {pretrain}", "export --fit_run {fit}"):
+    for kind in (
+        "pretrain",
+        "finetune",
+        "search",
+        f"fit --backbone_run {{pretrain}} {RECIPE}",
+        "export --fit_run {fit}",
+    ):
         if kind in COMMANDS:
             copy_world(base, World(folder / kind))
         base.run(kind, names)

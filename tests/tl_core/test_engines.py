@@ -22,17 +22,22 @@ N_NODES = 3
 RAY, DASK = Engine("ray"), Engine("dask")
 
 cluster = pytest.mark.cluster
-needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra ray is not installed")
-needs_dask = pytest.mark.skipif(
-    importlib.util.find_spec("distributed") is None, reason="the extra dask is not installed"
-)
 quiet = pytest.mark.filterwarnings("ignore")  # Ray and Dask warn of ports, temporary folders and each other
+
+
+def needs(package: str, extra: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(importlib.util.find_spec(package) is None, reason=f"the extra {extra} is not installed")
+
+
+needs_ray, needs_dask = needs("ray", "ray"), needs("distributed", "dask")
 
 
 @pytest.fixture(scope="module")
 def ray_nodes() -> Iterator[Engine]:
     """Three nodes of Ray, as processes of their own on this machine."""
     from ray.cluster_utils import Cluster
+
+    os.environ["RAY_raylet_start_wait_time_s"] = "120"  # the machine may be busy
 
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     for _ in range(N_NODES - 1):
@@ -137,7 +142,7 @@ def test_an_engine_that_is_not_installed_is_one_sentence(name: str, monkeypatch:
 
 
 def test_an_address_without_a_cluster_is_refused() -> None:
-    with pytest.raises(InputError, match="address is '10.0.0.5:6379', but engine is local"):
+    with pytest.raises(InputError, match="address is .*, but engine is local"):
         Engine(address="10.0.0.5:6379")
 
 
@@ -149,7 +154,7 @@ def test_a_cluster_that_does_not_answer_is_one_sentence(monkeypatch: pytest.Monk
 
     with (
         dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
-        pytest.raises(InputError, match="no dask cluster can be used at tcp://127.0.0.1:1"),
+        pytest.raises(InputError, match="no dask cluster can be used at tcp:"),
         open_workers(Engine("dask", "tcp://127.0.0.1:1"), 2, None),
     ):
         pass
