@@ -11,6 +11,7 @@ from dataclasses import fields, is_dataclass
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
+from pipelines.redaction import redact
 from tl_core.errors import InputError
 
 Config = TypeVar("Config")
@@ -31,7 +32,7 @@ def run_command_line(config_type: type[Config], run: Callable[[Config], object])
         _quiet_libraries()
         run(config)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {redact(str(error))}", file=sys.stderr)
         sys.exit(BAD_INPUT)
 
 

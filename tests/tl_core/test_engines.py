@@ -37,7 +37,7 @@ def ray_nodes() -> Iterator[Engine]:
     """Three nodes of Ray, as processes of their own on this machine."""
     from ray.cluster_utils import Cluster
 
-    os.environ["RAY_raylet_start_wait_time_s"] = "120"  # the machine may be busy
+    os.environ["RAY_raylet_start_wait_time_s"] = "120"  # noqa: SIM112 - Ray's spelling
 
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     for _ in range(N_NODES - 1):
@@ -142,7 +142,7 @@ def test_an_engine_that_is_not_installed_is_one_sentence(name: str, monkeypatch:
 
 
 def test_an_address_without_a_cluster_is_refused() -> None:
-    with pytest.raises(InputError, match="address is .*, but engine is local"):
+    with pytest.raises(InputError, match=r"address is .*, but engine is local"):
         Engine(address="10.0.0.5:6379")
 
 
