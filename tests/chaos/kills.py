@@ -10,16 +10,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import runpy
 import shutil
 import signal
-import subprocess
+import sqlite3
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from multiprocessing import get_context
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import mlflow
@@ -30,7 +33,9 @@ from mlflow.entities import Run
 
 from tl_core.datasets import copy_files, load_dataset
 
-ROOT = Path(__file__).resolve().parents[2]
+PROCESSES = get_context("forkserver")  # what takes seconds to import is there before a command starts
+PROCESSES.set_forkserver_preload(["mlflow", "optuna", "pandas", "timm", "torch", "matplotlib.pyplot", "onnxruntime"])
+
 EXPERIMENT, MODEL = "chaos", "chaos-model"
 N_IMAGES = 900
 SMALL = "--image_size 16"
@@ -41,7 +46,7 @@ TIMED = ("images_per_second", "seconds", "n_resumed")
 
 COMMANDS: dict[str, str] = {
     "pretrain": f"pretrain {SMALL} --epochs 4 --batch_size 64 --device cpu --seed 1",
-    "finetune": f"finetune --backbone_run {{pretrain}} {SHAPE} --n_episodes 24 {RECIPE}",
+    "finetune": f"finetune --backbone_run {{pretrain}} {SHAPE} --n_episodes 24 {RECIPE} --workers 1",
     "search": f"search --backbone_run {{pretrain}} {SHAPE} --n_trials 4 --n_episodes 5 --final_episodes 5 --steps 4",
     "predict": "predict --model {model} --images {images} --output {folder}/predictions.csv --batch_size 4",
     "register": f"register --export_run {{export}} --finetune_run {{finetune}} --name {MODEL}",
@@ -64,6 +69,17 @@ class Config:
     """Folder that keeps the undisturbed runs for later calls; empty makes them anew."""
 
 
+def _become(command: list[str], environment: dict[str, str], log: str) -> None:
+    """Be `python -m pipelines.<command>` in this process."""
+    os.setsid()
+    os.environ.update(environment)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    sys.argv = command
+    runpy.run_module(f"pipelines.{command[0]}", run_name="__main__")
+
+
 @dataclass(frozen=True)
 class World:
     """A store, a cache and an output folder that one case has to itself."""
@@ -72,14 +88,12 @@ class World:
 
     def environment(self) -> dict[str, str]:
         """The variables of a process that works here."""
-        own = {
+        return {
             "MLFLOW_TRACKING_URI": f"sqlite:///{self.folder / 'mlflow.db'}",
             "OPTUNA_STORAGE": f"sqlite:///{self.folder / 'studies.db'}",
             "TRANSFER_LAB_CACHE": str(self.folder / "cache"),
             "MLFLOW_EXPERIMENT_NAME": EXPERIMENT,
-            "OMP_NUM_THREADS": "1",
         }
-        return {**os.environ, **own}
 
     def client(self) -> mlflow.MlflowClient:
         """A client of the store."""
@@ -97,19 +111,24 @@ class World:
         """The newest run of one kind."""
         return next(iter(self.runs(kind)), None)
 
-    def command(self, kind: str, names: Mapping[str, str]) -> list[str]:
-        """The command line of one entry point."""
-        filled = COMMANDS.get(kind, kind).format(**names, folder=self.folder / "out")
-        entry_point, *options = filled.split()
-        return [sys.executable, "-m", f"pipelines.{entry_point}", *options]
+    def start(self, kind: str, names: Mapping[str, str]) -> ForkServerProcess:
+        """Start the command of one entry point, at the head of a process group of its own."""
+        command = COMMANDS.get(kind, kind).format(**names, folder=self.folder / "out").split()
+        process = PROCESSES.Process(target=_become, args=(command, self.environment(), str(self.folder / "log")))
+        process.start()
+        return process
 
     def run(self, kind: str, names: Mapping[str, str]) -> None:
         """Run a command to its end."""
-        done = subprocess.run(
-            self.command(kind, names), cwd=ROOT, env=self.environment(), capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise SystemExit(f"{kind} ended with {done.returncode}:\n{done.stderr[-3000:]}")
+        process = self.start(kind, names)
+        process.join()
+        if process.exitcode:
+            raise SystemExit(f"{kind} ended with {process.exitcode}:\n{(self.folder / 'log').read_text()[-3000:]}")
+
+    def n_runs(self) -> int:
+        """How many runs there are, asked so that it costs next to nothing."""
+        with closing(sqlite3.connect(f"file:{self.folder / 'mlflow.db'}?mode=ro", uri=True, timeout=30)) as database:
+            return int(database.execute("select count(*) from runs").fetchone()[0])
 
 
 @dataclass
@@ -247,25 +266,17 @@ def seconds_of(world: World, kind: str) -> float:
 
 
 def _kill(world: World, case: Case, names: Mapping[str, str]) -> None:
-    known = {run.info.run_id for run in world.runs()}
-    log = (world.folder / "stderr").open("w")
-    process = subprocess.Popen(
-        world.command(case.kind, names),
-        cwd=ROOT,
-        env=world.environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=log,
-        start_new_session=True,
-    )
-    while process.poll() is None and {run.info.run_id for run in world.runs()} <= known:
+    known = world.n_runs()
+    process = world.start(case.kind, names)
+    assert process.pid is not None
+    while process.is_alive() and world.n_runs() <= known:
         time.sleep(0.005)
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(case.after)
-    if process.poll() is None:
-        process.send_signal(signal.SIGKILL) if case.victim == "process" else os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    time.sleep(0.5)  # what outlives its parent, if anything does
+    process.join(case.after)
     with suppress(ProcessLookupError):
+        os.kill(process.pid, signal.SIGKILL) if case.victim == "process" else os.killpg(process.pid, signal.SIGKILL)
+    process.join()
+    time.sleep(0.2)
+    with suppress(ProcessLookupError):  # what has outlived its parent, if anything has
         os.killpg(process.pid, signal.SIGKILL)
 
 

@@ -71,7 +71,8 @@ class TestReadme:
         *work, down = lines.strip().splitlines()
         look = (
             "import mlflow, optuna, os; "
-            "kinds = [r.data.tags['kind'] for r in mlflow.search_runs(search_all_experiments=True, output_format='list')];"
+            "runs = mlflow.search_runs(search_all_experiments=True, output_format='list'); "
+            "kinds = [run.data.tags['kind'] for run in runs]; "
             "print('kinds', sorted(set(kinds)), kinds.count('episode'));"
             "print('trials', len(optuna.load_study(study_name='shared', storage=os.environ['OPTUNA_STORAGE']).trials))"
         )
