@@ -77,7 +77,7 @@ def _become(command: list[str], environment: dict[str, str], log: str) -> None:
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     sys.argv = command
-    runpy.run_module(f"pipelines.{command[0]}", run_name="__main__")
+    runpy.run_module(f"pipelines.{command[0]}", run_name="__main__", alter_sys=True)
 
 
 @dataclass(frozen=True)
