@@ -38,8 +38,8 @@ def complete_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def room_for(path: Path) -> Iterator[None]:
-    """Say in a sentence that a disk is full; every other error passes."""
+def room_for(path: Path | str) -> Iterator[None]:
+    """Say in a sentence that a disk is full, `path` being what is written; every other error passes."""
     try:
         yield
     except OSError as error:

@@ -65,6 +65,8 @@ class Config:
     """Number of the first kill, to go on where an earlier call ended."""
     only: str = ""
     """One of the commands alone."""
+    pace: float = 1.0
+    """Share of the undisturbed run's time within which a kill falls: less than 1 where that was made in a busier hour."""
     folder: str = ""
     """Folder that keeps the undisturbed runs for later calls; empty makes them anew."""
 
@@ -233,22 +235,24 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
-def kill_once(number: int, kind: str, folder: Path, names: Mapping[str, str], expected: Mapping[str, object]) -> Case:
+def kill_once(case: Case, folder: Path, names: Mapping[str, str], expected: Mapping[str, object]) -> None:
     """Start a command in a world of its own, kill it, repeat it, compare."""
-    rng = np.random.default_rng([number, *kind.encode()])
-    world = World(folder / f"case-{number}")
-    copy_world(World(folder / kind), world)
-    seconds = seconds_of(World(folder / "base"), kind)
-    case = Case(number, kind, str(rng.choice(["process", "group"])), float(rng.uniform(0, seconds)))
+    world = World(folder / f"case-{case.number}")
+    copy_world(World(folder / case.kind), world)
     _kill(world, case, names)
-    case.finished = any(run.info.status == "FINISHED" for run in world.runs(kind))
+    case.finished = any(run.info.status == "FINISHED" for run in world.runs(case.kind))
     if not case.finished:
-        world.run(kind, names)
-    _compare(case, expected, result_of(world, kind))
+        world.run(case.kind, names)
+    _compare(case, expected, result_of(world, case.kind))
     case.stale += [f"{r.info.run_name} is RUNNING" for r in world.runs() if r.info.status == "RUNNING"]
     case.stale += [f"left {path.name}" for path in _left_over(world.folder / "cache")]
     shutil.rmtree(world.folder)
-    return case
+
+
+def draw_case(number: int, kind: str, seconds: float) -> Case:
+    """When a command dies, and who dies with it."""
+    rng = np.random.default_rng([number, *kind.encode()])
+    return Case(number, kind, str(rng.choice(["process", "group"])), float(rng.uniform(0, seconds)))
 
 
 def _left_over(cache: Path) -> list[Path]:
@@ -327,8 +331,10 @@ def run(config: Config) -> list[Case]:
         cases = []
         for number in range(config.first, config.first + config.kills):
             kind = kinds[number % len(kinds)]
+            seconds = config.pace * seconds_of(World(folder / "base"), kind)
             # The seed shifts all numbers, so that another one draws other moments.
-            cases.append(kill_once(number + 1000 * config.seed, kind, folder, names, expected[kind]))
+            cases.append(draw_case(number + 1000 * config.seed, kind, seconds))
+            kill_once(cases[-1], folder, names, expected[kind])
             print(cases[-1].line(), flush=True)
     print(table_of(cases), flush=True)
     return cases
