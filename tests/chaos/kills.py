@@ -66,7 +66,7 @@ class Config:
     only: str = ""
     """One of the commands alone."""
     pace: float = 1.0
-    """Share of the undisturbed run's time within which a kill falls: less than 1 where that was made in a busier hour."""
+    """Share of the undisturbed run's time within which a kill falls; less than 1 where that run was made in a rush."""
     folder: str = ""
     """Folder that keeps the undisturbed runs for later calls; empty makes them anew."""
 

@@ -17,7 +17,6 @@ import mlflow
 import pandas as pd
 import pytest
 
-from pipelines.redaction import redact
 from pipelines.tracking import ROOT
 from tests.conftest import write_colour_images
 
@@ -171,16 +170,3 @@ def test_a_server_that_stays_away_gets_the_results_by_sync(
     assert losses_of(server.address) == undisturbed
     assert journalled(tmp_path) == 0
     assert list((tmp_path / "cache" / "spool").glob("*.json")) == []
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("postgresql://ann:s3cret@db:5432/x", "postgresql://ann:***@db:5432/x"),
-        ("no run in http://u:p@h/ and https://v:q@i", "no run in http://u:***@h/ and https://v:***@i"),
-        ("sqlite:////tmp/mlflow.db", "sqlite:////tmp/mlflow.db"),
-        ("tcp://10.0.0.5:8786", "tcp://10.0.0.5:8786"),
-    ],
-)
-def test_passwords_are_not_shown(text: str, shown: str) -> None:
-    assert redact(text) == shown
