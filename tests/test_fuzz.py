@@ -116,11 +116,11 @@ def pictures() -> tuple[bytes, ...]:
     """Small pictures of every kind that is read."""
     pixels = np.random.default_rng(0).integers(0, 256, (9, 11, 3), dtype=np.uint8)
     found = []
-    for kind in ("PNG", "JPEG", "WEBP", "BMP"):
-        for mode in ("RGB", "L", "P"):
-            file = io.BytesIO()
-            Image.fromarray(pixels).convert(mode).save(file, kind)
-            found.append(file.getvalue())
+    modes = {"PNG": "RGB RGBA L P 1", "JPEG": "RGB L CMYK", "WEBP": "RGB RGBA", "BMP": "RGB P"}
+    for kind, mode in [(kind, mode) for kind, of_kind in modes.items() for mode in of_kind.split()]:
+        file = io.BytesIO()
+        Image.fromarray(pixels).convert(mode).save(file, kind)
+        found.append(file.getvalue())
     return tuple(found)
 
 

@@ -27,6 +27,8 @@ from tl_core.finetune import EpisodeResult
 from tl_core.optimizers import FitOptions
 from tl_core.training import start_training
 
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+
 Resize = Callable[[str], None]
 
 
@@ -87,7 +89,7 @@ def test_a_command_without_room_is_a_sentence(
 
 def test_a_checkpoint_without_room_leaves_the_one_before(disk: tuple[Path, Resize]) -> None:
     folder, resize = disk
-    options = FitOptions(epochs=1, steps_per_epoch=1, max_lr=0.1)
+    options = FitOptions(epochs=1, steps_per_epoch=1, max_lr=0.1, optimizer="adamw")
     path = folder / "checkpoint.pt"
     start_training(torch.nn.Linear(8, 8), options).save(path)
     before = path.read_bytes()
