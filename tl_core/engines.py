@@ -57,9 +57,10 @@ def open_workers(engine: Engine, n: int, shared: Any) -> Iterator[Workers]:
     Raises:
         InputError: the engine is not installed, or no cluster answers at its address.
     """
+    backend: dict[str, Any] = {}
     with ExitStack() as stack:
         if engine.engine == "local":
-            n, backend = n or cpu_count(), {}
+            n = n or cpu_count()
         elif engine.engine == "ray":
             n, backend, shared = stack.enter_context(_ray(engine.address, n, shared))
         else:
