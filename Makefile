@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 UV_VERSION := 0.13.9
+AUDIT_VERSION := 2.10.1
 
 export MLFLOW_DISABLE_TELEMETRY := true
 

@@ -123,7 +123,7 @@ def _start_postgres(config: StackConfig) -> None:
         _postgres(config, "initdb", "-D", str(data), "-U", USER, "-A", "scram-sha-256", f"--pwfile={first}")
         first.unlink()
     if not _answers_postgres(config):
-        sockets = f"-c listen_addresses={LOOPBACK} -c unix_socket_directories={data} -p {config.postgres_port}"
+        sockets = f"-c listen_addresses={LOOPBACK} -c unix_socket_directories='' -p {config.postgres_port}"
         _postgres(config, "pg_ctl", "-D", str(data), "-l", str(data / "log"), "-o", sockets, "-w", "start")
     where = ["-h", LOOPBACK, "-p", str(config.postgres_port), "-U", USER]
     known = _checked(config, _program("psql", *where, "-d", "postgres", "-tAc", "select datname from pg_database"))
