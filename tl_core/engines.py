@@ -6,6 +6,7 @@ worker that dies is replaced and its call is made again, so that results are nei
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from tl_core.errors import InputError
 from tl_core.recipes import Engine
 
+_AT_ONCE = 32  # calls for each worker; where results come by the block, as many are lost at most
 _RETRIES = 10  # of one call, so that a call which kills every worker ends at some time
 
 
@@ -33,13 +35,15 @@ class Workers:
     _shared: Any
 
     def run(self, function: Callable[..., Any], calls: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
-        """`function(shared, *call)` for each call, in their order; a few calls ahead are taken at a time.
+        """`function(shared, *call)` for each call, in their order; some calls for each worker are taken at a time.
 
         Raises:
             InputError: a process of this machine was killed.
         """
+        remaining = iter(calls)
         try:
-            yield from self._parallel(delayed(_call)(function, self._shared, call) for call in calls)
+            while block := list(itertools.islice(remaining, self.n * _AT_ONCE)):
+                yield from self._parallel(delayed(_call)(function, self._shared, call) for call in block)
         except TerminatedWorkerError as error:
             raise InputError(
                 "a worker process was killed, perhaps for want of memory; repeat the command, with fewer workers"
@@ -66,7 +70,8 @@ def open_workers(engine: Engine, n: int, shared: Any) -> Iterator[Workers]:
         else:
             n, backend = stack.enter_context(_dask(engine.address, n, shared))
         with parallel_config(**backend):  # no longer than it takes to be chosen: others use joblib too
-            parallel = Parallel(n, return_as="generator")
+            # Ray's backend gives results by the block.
+            parallel = Parallel(n, return_as="list" if engine.engine == "ray" else "generator")
         yield Workers(n, stack.enter_context(parallel), shared)
 
 
