@@ -4,10 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 UV_VERSION := 0.13.9
+AUDIT_VERSION := 2.10.1
 
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help setup demo test test-slow check format ui bench-pretrain bench-episodes bench-inference bench-search lock mlproject hooks clean
+.PHONY: help setup demo test test-slow test-cluster check format ui stack stack-down audit bench-pretrain bench-episodes bench-inference bench-search lock mlproject hooks clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -25,10 +26,13 @@ demo: setup ## run the whole line on the embedded digits
 	$(BIN)/python -m pipelines.main
 
 test: setup ## run the tests (a few minutes)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not (slow or cluster or postgres)"
 
 test-slow: setup ## run the tests that take longer
 	$(BIN)/python -m pytest -m slow
+
+test-cluster: setup ## the tests that need the extras ray, dask and postgres
+	$(BIN)/python -m pytest -n 0 -m "cluster or postgres"
 
 check: setup ## lint, types and import contracts: what the hook and CI run
 	$(BIN)/ruff format --check .
@@ -42,6 +46,12 @@ format: setup ## format and fix what can be fixed
 
 ui: setup ## browse the runs on http://127.0.0.1:5000 (PORT=... for another port)
 	@$(BIN)/python -m pipelines.ui --port $(or $(PORT),5000)
+
+stack: setup ## PostgreSQL, an MLflow server and optuna-dashboard on loopback (needs the extra postgres)
+	@$(BIN)/python -m pipelines.stack
+
+stack-down: setup ## stop them; the data stay
+	@$(BIN)/python -m pipelines.stack --action down
 
 mlproject: setup ## write MLproject and conda.yaml from the configs and the lock
 	$(BIN)/python -m pipelines.mlproject
@@ -62,6 +72,10 @@ lock: setup ## pin the newest allowed versions in requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
 		--no-header --no-annotate --extra dev --python-version 3.11 pyproject.toml -o requirements.lock
 	$(MAKE) mlproject
+
+audit: setup ## known vulnerabilities of the pinned packages (in an environment of its own)
+	@test -x .cache/audit/bin/pip-audit || { $(PYTHON) -m venv .cache/audit && .cache/audit/bin/python -m pip install --quiet pip-audit==$(AUDIT_VERSION); }
+	.cache/audit/bin/pip-audit --requirement requirements.lock --require-hashes --disable-pip --progress-spinner off
 
 hooks: setup ## run `make check` before every commit
 	$(BIN)/pre-commit install

@@ -18,10 +18,12 @@ def checkpoint_path(kind: str, config: Any, *fingerprints: str, suffix: str = ".
     The name depends on the whole config and on the content of the data, so that no other work continues from it.
     """
     from tl_core.datasets import default_cache_dir
+    from tl_core.files import room_for
 
     text = json.dumps([kind, flat_params(config), fingerprints], sort_keys=True, default=str)
     folder = default_cache_dir() / "checkpoints"
-    folder.mkdir(parents=True, exist_ok=True)
+    with room_for(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     return folder / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:16]}{suffix}"
 
 

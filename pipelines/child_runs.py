@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 
 import mlflow
 from mlflow.entities import Metric, Param
+from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from pipelines.tracking import child_tags
+from pipelines.tracking import PROCESS, child_tags, is_away
 
 _MAX_WAITING = 1000  # runs in memory at most, where the store is slower than the work
 
@@ -27,7 +29,10 @@ class FinishedRun:
 
 
 class ChildRuns:
-    """Finished runs nested under the active one; `close` returns when all are written."""
+    """Finished runs nested under the active one; `close` returns when all are written.
+
+    A server that goes away does not stop the work: what it misses is not written, and `close` raises the error.
+    """
 
     def __init__(self, kind: str) -> None:
         run = mlflow.active_run()
@@ -37,22 +42,42 @@ class ChildRuns:
         self._client = mlflow.MlflowClient()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix=f"write-{kind}")
         self._waiting: list[Future[None]] = []
+        self._away: MlflowException | None = None
 
     def add(self, run: FinishedRun) -> None:
         """Have one run written."""
         if len(self._waiting) >= _MAX_WAITING:
             self._settle()
-        self._waiting.append(self._writer.submit(self._write, run))
+        self._waiting.append(self._writer.submit(self._write_unless_away, run))
 
     def close(self) -> None:
         """Wait for what is not yet written; raises what writing raised."""
         self._settle()
         self._writer.shutdown()
+        if self._away is not None:
+            raise self._away
+        self._delete_doubles()
 
     def _settle(self) -> None:
         for future in self._waiting:
             future.result()
         self._waiting.clear()
+
+    def _delete_doubles(self) -> None:
+        """A request whose answer was lost is made again, and a run that nobody knows of stays open."""
+        ours = " and ".join(f"tags.`{name}` = '{self._tags[name]}'" for name in (MLFLOW_PARENT_RUN_ID, PROCESS))
+        for run in self._client.search_runs([self._experiment], f"{ours} and attributes.status = 'RUNNING'"):
+            self._client.delete_run(run.info.run_id)
+
+    def _write_unless_away(self, run: FinishedRun) -> None:
+        if self._away is not None:
+            return
+        try:
+            self._write(run)
+        except MlflowException as error:
+            if not is_away(error):
+                raise
+            self._away = error
 
     def _write(self, run: FinishedRun) -> None:
         start, end = int(1000 * run.start), int(1000 * run.end)

@@ -11,7 +11,9 @@ from dataclasses import fields, is_dataclass
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
+from pipelines.redaction import redact
 from tl_core.errors import InputError
+from tl_core.files import room_for
 
 Config = TypeVar("Config")
 
@@ -29,9 +31,10 @@ def run_command_line(config_type: type[Config], run: Callable[[Config], object])
     try:
         config = parse_config(config_type)
         _quiet_libraries()
-        run(config)
+        with room_for("a file"):
+            run(config)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {redact(str(error))}", file=sys.stderr)
         sys.exit(BAD_INPUT)
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.cli import run_command_line
 from pipelines.target import Target, TargetConfig, open_target
-from tl_core.recipes import OPEN_SHAPE, ChosenPart, EpisodeShape, FinetuneRecipe, Part, check_range
+from tl_core.recipes import LOCAL, OPEN_SHAPE, ChosenPart, Engine, EpisodeShape, FinetuneRecipe, Part, check_range
 
 if TYPE_CHECKING:
     from pipelines.episode_log import EpisodeLog
@@ -49,6 +49,7 @@ class FinetuneConfig(TargetConfig):
     """Id of a search run whose recipe replaces the one below."""
     workers: int = 0
     """Processes that fine-tune, each with one thread; 0 is one per core. The results are the same for any number."""
+    engine: Engine = LOCAL
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -85,7 +86,9 @@ def run(config: FinetuneConfig) -> str:
         check_pool(pool, config.shape)
         recipe = finetuner.settle_max_lr(_rate_supports(dataset, config), recipe)
         mlflow.log_metric("max_lr", float(recipe.max_lr))
-        with kept_checkpoint("finetune", config, dataset.fingerprint, suffix=".jsonl") as journal:
+        # Whoever does the work, it is the same work.
+        same = replace(config, workers=0, engine=LOCAL)
+        with kept_checkpoint("finetune", same, dataset.fingerprint, suffix=".jsonl") as journal:
             log = EpisodeLog(dataset, pool, config.shape, config.seed, recipe, journal)
             _score(log, opened, pool, recipe, config)
             accuracy, of_images = log.close()
@@ -107,7 +110,6 @@ def _choose_part(dataset: ImageDataset, config: FinetuneConfig) -> Part:
 
 def _score(log: EpisodeLog, opened: Target, pool: EpisodePool, recipe: FinetuneRecipe, config: FinetuneConfig) -> None:
     """Run the episodes that an interrupted process has not left in the journal."""
-    from joblib import cpu_count
     from tqdm import tqdm
 
     from tl_core.episodes import sample_episode
@@ -117,9 +119,8 @@ def _score(log: EpisodeLog, opened: Target, pool: EpisodePool, recipe: FinetuneR
         return (sample_episode(pool, config.shape, config.seed, i) for i in range(first, config.n_episodes))
 
     n_done = log.replay(episodes(0))
-    n_workers = config.workers or cpu_count()
     with tqdm(total=config.n_episodes, initial=n_done, desc="finetune", unit="episode", disable=None) as progress:
-        results = run_episodes(opened.finetuner, episodes(n_done), recipe, n_workers)
+        results = run_episodes(opened.finetuner, episodes(n_done), recipe, config.workers, config.engine)
         while not _is_sure(log.accuracy(), config.until_ci) and (result := next(results, None)) is not None:
             log.add(result)
             progress.set_postfix(accuracy=f"{100 * log.accuracy().mean:.1f}%")

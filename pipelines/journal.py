@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tl_core.episodes import Episode
+from tl_core.files import room_for
 from tl_core.finetune import EpisodeResult
 
 
@@ -23,7 +24,7 @@ def append_journal(path: Path, result: EpisodeResult) -> None:
         "confidences": result.confidences.tolist(),
         "seconds": result.seconds,
     }
-    with path.open("a") as file:
+    with room_for(path), path.open("a") as file:
         file.write(json.dumps(record) + "\n")
 
 

@@ -92,7 +92,9 @@ def run(config: ParetoConfig) -> str:
         children.close()
         front = find_front(scored)
         mlflow.log_text(str(pd.DataFrame([_row(one) for one in front]).to_csv(index=False)), "pareto.csv")
-        mlflow.log_figure(plot_pareto_front(study, target_names=["accuracy", "seconds per image"]), "plots/pareto_front.html")
+        mlflow.log_figure(
+            plot_pareto_front(study, target_names=["accuracy", "seconds per image"]), "plots/pareto_front.html"
+        )
         mlflow.log_metrics({"n_trials": len(scored), "n_front": len(front)})
         for one in front:
             design = one.design

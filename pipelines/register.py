@@ -80,17 +80,20 @@ def _decide(config: RegisterConfig, export_run: Run, scored_run: Run, version: s
     from pipelines.evidence import load_evidence, measured_of
     from pipelines.version_notes import scored_run_of
     from registry.gate import Budgets, Decision, check_file, decide, decide_first
-    from registry.versions import champion_of, promote
+    from registry.versions import champion_of, predecessor_of, promote
 
     decision = check_file(measured_of(export_run), Budgets(config.max_megabytes, config.max_latency_ms))
     champion = champion_of(config.name)
+    promoted = champion is not None and str(champion.version) == version
+    if champion is not None and promoted:  # by this command, before it was interrupted: decided again, as it was then
+        champion = predecessor_of(champion)
     if decision.promote:
         challenger = load_evidence(scored_run.info.run_id)
         if champion is None:
             decision = decide_first(challenger)
         else:
             decision = decide(challenger, load_evidence(scored_run_of(champion.tags)), config.tolerance)
-    if decision.promote and not promote(config.name, version, champion):
+    if decision.promote and not promoted and not promote(config.name, version, champion):
         return Decision(False, "another version became champion while this one was compared; register it again")
     return decision
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from pipelines.cli import run_command_line
 from pipelines.target import TargetConfig, open_target
 from tl_core.errors import InputError
-from tl_core.recipes import OPEN_SHAPE, EpisodeShape, check_range
+from tl_core.recipes import LOCAL, OPEN_SHAPE, Engine, EpisodeShape, check_range
 
 if TYPE_CHECKING:
     from pipelines.target import Target
@@ -39,6 +39,7 @@ class SearchConfig(TargetConfig):
     """After which no trial is started; 0 leaves it to n_trials."""
     workers: int = 0
     """Trials at a time; 0 is one per core. With one, the same command repeats the same trials exactly."""
+    engine: Engine = LOCAL
     shape: EpisodeShape = OPEN_SHAPE
     n_episodes: int = 20
     """Episodes per trial, the same ones for every trial."""
@@ -76,7 +77,6 @@ def run(config: SearchConfig) -> str:
     """Search and log; returns the run's id, whose artifact `recipe.json` is what `finetune` and `fit` load."""
     import mlflow
     import numpy as np
-    from joblib import cpu_count
     from tqdm import tqdm
 
     from pipelines.provenance import log_seen_images, network_name
@@ -104,19 +104,20 @@ def run(config: SearchConfig) -> str:
         space = prepare_study(study, space, config.recipe, setting | asdict(shape), config.n_trials)
         episodes = EpisodeScores(pool, shape, config.seed, range(config.n_episodes))
         search = Search(study.study_name, study_storage(), config.seed, space, config.recipe, episodes, budget)
-        n_workers = config.workers or cpu_count()
         log = TrialLog(study, config.n_episodes)
         with tqdm(total=config.n_trials, initial=log.n_before, desc="search", unit="trial", disable=None) as progress:
-            for trial in search.run(opened.finetuner, study, n_workers):
+            for trial in search.run(opened.finetuner, study, config.workers, config.engine):
                 log.add(trial)
                 progress.update()
         if wants_more(study, replace(budget, deadline=float("inf"))):
             print(f"search {run_id}: {config.minutes:g} minutes are over; study={study.study_name} would go on")
         fresh = replace(episodes, indices=range(config.n_episodes, config.n_episodes + config.final_episodes))
         candidates = log.candidates(config.recipe, config.n_finalists)
-        finalists = list(rescore(candidates, partial(fresh.score, opened.finetuner, n_workers=n_workers)))
+        finalists = list(
+            rescore(candidates, partial(fresh.score, opened.finetuner, n_workers=config.workers, engine=config.engine))
+        )
         verdict = crown(finalists, config.recipe)
-        log.close(finalists, verdict, _report(config, opened, verdict, n_workers))
+        log.close(finalists, verdict, _report(config, opened, verdict))
         chosen = {name: getattr(verdict.winner.recipe, name) for name in space.parameters}
         result = estimate(verdict.winner.scores).percent()
         print(f"search {run_id}: {chosen}, {result} on fresh episodes of what it searched on; {verdict.sentence()}")
@@ -138,7 +139,7 @@ def _open_searched(config: SearchConfig) -> Target:
     return Target(opened.spec, dataset, Finetuner(tuner.backbone, tuner.spec, dataset, tuner.device))
 
 
-def _report(config: SearchConfig, opened: Target, verdict: Verdict, n_workers: int) -> list[Finalist]:
+def _report(config: SearchConfig, opened: Target, verdict: Verdict) -> list[Finalist]:
     """The base recipe and the best one on the half of the target that nothing was chosen on; empty without one."""
     from tl_core.episodes import build_pool, check_pool, fit_shape
     from tl_core.parallel_search import EpisodeScores
@@ -152,7 +153,11 @@ def _report(config: SearchConfig, opened: Target, verdict: Verdict, n_workers: i
     check_pool(pool, shape)
     episodes = EpisodeScores(pool, shape, config.seed, range(config.report_episodes))
     pairs = {f.recipe: f.search_scores for f in (verdict.base, verdict.best)}
-    return list(rescore(pairs.items(), partial(episodes.score, target.finetuner, n_workers=n_workers)))
+    return list(
+        rescore(
+            pairs.items(), partial(episodes.score, target.finetuner, n_workers=config.workers, engine=config.engine)
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -17,11 +17,15 @@ import mlflow
 import psutil
 from filelock import FileLock
 from mlflow.entities import Metric, Param, Run
-from mlflow.exceptions import MlflowException
+from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES
+from mlflow.exceptions import MlflowException, RestException
+from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE, ErrorCode
 from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_USER
 
 from pipelines.cli import flat_params
+from pipelines.redaction import redact
+from pipelines.spool import forget, keep_for_sync
 from tl_core.datasets import ImageDataset, default_cache_dir
 from tl_core.errors import InputError
 
@@ -101,31 +105,73 @@ def tracked_run(kind: str, config: Any, name: str = "") -> Iterator[str]:
     """
     nested = mlflow.active_run() is not None
     if not nested:
-        prepare_store()
-    run = _start_run(kind, nested)
+        try:
+            prepare_store()
+        except MlflowException as error:
+            raise _sentence_of(error, "start it and repeat the command") from error
+    run = _start_run(kind, name, nested)
     run_id: str = run.info.run_id
+    try:
+        with _closed_in_any_case():
+            mlflow.set_tag(MLFLOW_RUN_NAME, name or kind)  # `mlflow run` has given it another one
+            log_params(flat_params(config))
+            yield run_id
+    except MlflowException as error:
+        if nested or not is_away(error):
+            raise
+        keep_for_sync(kind, config)
+        raise _sentence_of(error, "what was computed is kept: python -m pipelines.sync uploads it") from error
+    if not nested:
+        forget(kind, config)
+
+
+@contextmanager
+def _closed_in_any_case() -> Iterator[None]:
     status = "FINISHED"
     try:
-        mlflow.set_tags({KIND: kind, MLFLOW_RUN_NAME: name or kind, PROCESS: _this_process()})
-        log_params(flat_params(config))
-        yield run_id
+        yield
     except BaseException as error:
         status = "FAILED" if isinstance(error, Exception) else "KILLED"
+        if isinstance(error, MlflowException) and is_away(error):
+            os.environ[MLFLOW_HTTP_REQUEST_MAX_RETRIES.name] = "0"  # it was waited for
+            raise
         # File names need not be text; the store takes nothing else.
-        reason = str(error).encode("utf-8", "backslashreplace").decode()
+        reason = redact(str(error)).encode("utf-8", "backslashreplace").decode()
         with suppress(MlflowException):  # the error itself is what must be heard
             mlflow.set_tag("error", reason[:1000] or type(error).__name__)
         raise
     finally:
-        mlflow.end_run(status)
+        _end_run(status)
 
 
-def _start_run(kind: str, nested: bool) -> Run:
+def _end_run(status: str) -> None:
     try:
-        return mlflow.start_run(run_name=kind, nested=nested)
+        mlflow.end_run(status)
+    except MlflowException as error:
+        # A run that did not finish is then closed by the next process, as those of dead ones are.
+        if status == "FINISHED" or not is_away(error):
+            raise
+
+
+def is_away(error: MlflowException) -> bool:
+    """Whether the store could not be reached, after all of MLflow's own retries; an answer is no such error."""
+    unreachable = not isinstance(error, RestException) and str(error.message).startswith("API request to")
+    return unreachable or error.error_code == ErrorCode.Name(TEMPORARILY_UNAVAILABLE)
+
+
+def _sentence_of(error: MlflowException, advice: str) -> Exception:
+    if not is_away(error):
+        return error
+    return InputError(f"the tracking store {redact(mlflow.get_tracking_uri())} does not answer; {advice}")
+
+
+def _start_run(kind: str, name: str, nested: bool) -> Run:
+    try:
+        # With its tags at once: a process that dies between two calls must not leave a run that nobody closes.
+        return mlflow.start_run(run_name=name or kind, nested=nested, tags={KIND: kind, PROCESS: _this_process()})
     except MlflowException as error:
         raise InputError(
-            f"the run that `mlflow run` opened is not in {mlflow.get_tracking_uri()} ({error.message}); "
+            f"the run that `mlflow run` opened is not in {redact(mlflow.get_tracking_uri())} ({error.message}); "
             "start it from the project's folder, or give an absolute MLFLOW_TRACKING_URI"
         ) from error
 
@@ -136,7 +182,7 @@ def log_params(params: Mapping[str, Any]) -> None:
     assert run is not None
     client = mlflow.MlflowClient()
     known = client.get_run(run.info.run_id).data.params
-    new = [Param(key, str(value)) for key, value in params.items() if key not in known]
+    new = [Param(key, redact(str(value))) for key, value in params.items() if key not in known]
     client.log_batch(run.info.run_id, params=new)
 
 
@@ -186,7 +232,9 @@ def find_run(run_id: str, *kinds: str) -> Run:
     try:
         run = mlflow.MlflowClient().get_run(run_id)
     except MlflowException as error:
-        raise InputError(f"no {wanted} run {run_id!r} in {mlflow.get_tracking_uri()}") from error
+        if is_away(error):
+            raise
+        raise InputError(f"no {wanted} run {run_id!r} in {redact(mlflow.get_tracking_uri())}") from error
     found = run.data.tags.get(KIND, "unknown")
     if found not in kinds:
         raise InputError(f"run {run_id} is a {found} run; a {wanted} run is needed here")
@@ -229,6 +277,8 @@ def fetch_artifact(run_id: str, name: str) -> Path:
             folder = default_cache_dir() / "artifacts" / run_id
             path = Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=name, dst_path=str(folder)))
     except (MlflowException, OSError) as error:
+        if isinstance(error, MlflowException) and is_away(error):
+            raise
         raise InputError(f"artifact {name!r} of run {run_id} cannot be fetched ({error})") from error
     if not path.exists():
         raise InputError(f"run {run_id} has no artifact {name!r}")

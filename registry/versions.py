@@ -5,6 +5,7 @@ MLflow's aliases keep no history. Each champion therefore remembers, in a tag, w
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -58,13 +59,33 @@ def champion_of(name: str) -> ModelVersion | None:
 def register_challenger(name: str, new: NewVersion) -> ModelVersion:
     """Log the .onnx file as an MLflow model of the active run and register it as `@challenger`.
 
+    A version that an interrupted call has made of the same evidence is taken over instead.
+
     Raises:
         InputError: MLflow does not accept the name.
     """
-    info = Model.log(artifact_path=None, name="classifier", flavor=saving, onnx_path=new.onnx_path)
-    version = create_version(name, info.model_uri, new.description, new.tags)
+    version = _unfinished_version(name, new.tags)
+    if version is None:
+        info = Model.log(artifact_path=None, name="classifier", flavor=saving, onnx_path=new.onnx_path)
+        version = create_version(name, info.model_uri, new.description, new.tags)
     mlflow.MlflowClient().set_registered_model_alias(name, CHALLENGER, version.version)
     return version
+
+
+def _unfinished_version(name: str, tags: Mapping[str, str]) -> ModelVersion | None:
+    """The newest version, if it has these tags and the run that made it did not live to decide on it."""
+    client = mlflow.MlflowClient()
+    wanted = f"name = {json.dumps(name)}"  # in quotes that the name cannot end
+    newest = next(iter(client.search_model_versions(wanted, 1, ["version_number DESC"])), None)
+    if newest is None or not tags or not tags.items() <= newest.tags.items():
+        return None
+    return newest if client.get_run(newest.run_id or "").info.status in ("KILLED", "FAILED") else None
+
+
+def predecessor_of(version: ModelVersion) -> ModelVersion | None:
+    """The champion that a champion followed, or None if it was the first."""
+    followed = version.tags.get(FOLLOWED, "")
+    return mlflow.MlflowClient().get_model_version(version.name, followed) if followed else None
 
 
 def create_version(name: str, source: str, description: str, tags: Mapping[str, str]) -> ModelVersion:

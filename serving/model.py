@@ -46,18 +46,18 @@ class OnnxClassifier:
         options.intra_op_num_threads = n_threads
         try:
             session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            metadata = session.get_modelmeta().custom_metadata_map  # in a damaged file, no text
+            given, answer = session.get_inputs()[0], session.get_outputs()[0]
         except Exception as error:  # onnxruntime's errors share no base class of their own
             raise InputError(f"{path} is not a readable ONNX model ({_first_line(error)})") from error
-        metadata = session.get_modelmeta().custom_metadata_map
         missing = [key for key in _METADATA if key not in metadata]
         if missing:
             raise InputError(f"{path} was not written by this project: its metadata lacks {', '.join(missing)}")
         class_names, image_size, rule = _parse(path, metadata)
         expected = [[image_size, image_size, 3], len(class_names)]
-        given = session.get_inputs()[0]
         if (given.name, given.type) != ("images", "tensor(uint8)"):
             raise InputError(f"{path} takes {given.type} {given.name!r}; needed is tensor(uint8) 'images'")
-        graph = [given.shape[1:], session.get_outputs()[0].shape[-1]]
+        graph = [given.shape[1:], answer.shape[-1] if answer.shape else None]
         if graph != expected:
             raise InputError(f"{path} has damaged metadata (they say {expected}, the graph says {graph})")
         with path.open("rb") as file:

@@ -1,4 +1,8 @@
-"""Predictions as csv, jsonl or parquet: one row per file, the same columns in each."""
+"""Predictions as csv, jsonl or parquet: one row per file, the same columns in each.
+
+Names are written as they are, for programs that look them up: a file called `=1+1.png` has a cell that a spreadsheet
+takes for a formula. Whoever opens tables of foreign names in one imports the columns as text.
+"""
 
 from __future__ import annotations
 

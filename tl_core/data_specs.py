@@ -19,6 +19,7 @@ from filelock import FileLock
 
 from tl_core.csv_layout import PART_NAMES, CsvRow, read_rows
 from tl_core.errors import InputError
+from tl_core.files import complete_file, room_for
 from tl_core.image_files import Reader, archive_names, is_archive, open_archive, read_image_file, walk_images
 
 BUILT_IN = ("digits:source", "digits:target", "eurosat")
@@ -91,10 +92,10 @@ def _remembered_names(archive: Path, data_dir: Path) -> list[str]:
         names: list[str] = json.loads(known.read_text())
         return names
     names = archive_names(archive)
-    data_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=data_dir, delete=False) as scratch:
-        json.dump(names, scratch)
-    Path(scratch.name).replace(known)
+    with room_for(data_dir):
+        data_dir.mkdir(parents=True, exist_ok=True)
+    with FileLock(known.with_suffix(".lock")), complete_file(known) as file:
+        file.write(json.dumps(names).encode())
     return names
 
 

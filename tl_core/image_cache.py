@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -24,6 +23,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from tl_core.data_specs import ImageEntry, ImageListing
+from tl_core.files import complete_file, room_for
 from tl_core.image_files import Reader
 from tl_core.preprocess import PREPROCESS_VERSION, ResizeRule, UnreadableImageError, decode_image
 
@@ -74,16 +74,20 @@ class CachedImages:
 
 def load_images(listing: ImageListing, image_size: int, resize_rule: ResizeRule, cache_dir: Path) -> CachedImages:
     """Return the decoded images of a listing, decoding them only if no earlier call did."""
-    cache_dir.mkdir(parents=True, exist_ok=True)
+    with room_for(cache_dir):
+        cache_dir.mkdir(parents=True, exist_ok=True)
     key = hashlib.sha256(f"{listing.signature}:{image_size}:{resize_rule}:{_DECODER}".encode()).hexdigest()[:32]
     index_path = cache_dir / f"{key}.json"
     with FileLock(cache_dir / f"{key}.lock"):
         index = _read_index(index_path)
         decoded = 0
         if index is None or not _pixel_path(index.fingerprint, image_size, resize_rule, cache_dir).is_file():
-            index = _decode_all(listing, image_size, resize_rule, cache_dir)
+            pixels = cache_dir / f"{key}.pixels"
+            index = _decode_all(listing, image_size, resize_rule, pixels)
+            pixels.replace(_pixel_path(index.fingerprint, image_size, resize_rule, cache_dir))
             decoded = len(index.names)
-            _write_atomically(index_path, json.dumps(asdict(index)).encode())
+            with complete_file(index_path) as file:
+                file.write(json.dumps(asdict(index)).encode())
     return CachedImages(index, _map_pixels(index, image_size, resize_rule, cache_dir), decoded)
 
 
@@ -108,26 +112,18 @@ def _map_pixels(index: CacheIndex, image_size: int, resize_rule: str, cache_dir:
     return np.memmap(path, dtype=np.uint8, mode="r", shape=shape)
 
 
-def _decode_all(listing: ImageListing, image_size: int, resize_rule: ResizeRule, cache_dir: Path) -> CacheIndex:
+def _decode_all(listing: ImageListing, image_size: int, resize_rule: ResizeRule, pixels: Path) -> CacheIndex:
     kept: list[tuple[ImageEntry, str]] = []
     unreadable: list[UnreadableFile] = []
-    with tempfile.NamedTemporaryFile(dir=cache_dir, delete=False) as pixels:
-        try:
-            for entry, outcome in _decoded(listing, image_size, resize_rule):
-                if isinstance(outcome, str):
-                    unreadable.append(UnreadableFile(entry.name, outcome))
-                else:
-                    array, content_hash = outcome
-                    pixels.write(array.data)
-                    kept.append((entry, content_hash))
-            pixels.flush()
-            os.fsync(pixels.fileno())
-            index = _build_index(kept, unreadable)
-            Path(pixels.name).replace(_pixel_path(index.fingerprint, image_size, resize_rule, cache_dir))
-        except BaseException:
-            Path(pixels.name).unlink(missing_ok=True)
-            raise
-    return index
+    with complete_file(pixels) as file:
+        for entry, outcome in _decoded(listing, image_size, resize_rule):
+            if isinstance(outcome, str):
+                unreadable.append(UnreadableFile(entry.name, outcome))
+            else:
+                array, content_hash = outcome
+                file.write(array.data)
+                kept.append((entry, content_hash))
+    return _build_index(kept, unreadable)
 
 
 def _build_index(kept: list[tuple[ImageEntry, str]], unreadable: list[UnreadableFile]) -> CacheIndex:
@@ -166,11 +162,3 @@ def _decode_entry(read: Reader, entry: ImageEntry, image_size: int, rule: Resize
         return str(error)
     except OSError as error:
         return error.strerror or str(error) or type(error).__name__
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as scratch:
-        scratch.write(content)
-        scratch.flush()
-        os.fsync(scratch.fileno())
-    Path(scratch.name).replace(path)

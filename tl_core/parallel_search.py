@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import optuna
-from joblib import Parallel, delayed
 
-from tl_core.classifier import save_backbone
-from tl_core.datasets import ImageDataset
+from tl_core.engines import open_workers
 from tl_core.episodes import EpisodePool, sample_episode
 from tl_core.finetune import Finetuner
-from tl_core.parallel import held_finetuner, run_episodes
-from tl_core.recipes import EpisodeShape, FinetuneRecipe
+from tl_core.parallel import Package, packed, run_episodes, unpacked
+from tl_core.recipes import LOCAL, Engine, EpisodeShape, FinetuneRecipe
 from tl_core.search import Budget, TrialResult, build_study, run_trial, run_trials, wants_more
 from tl_core.search_space import SearchSpace
 
@@ -30,10 +26,12 @@ class EpisodeScores:
     seed: int
     indices: range
 
-    def score(self, finetuner: Finetuner, recipe: FinetuneRecipe, n_workers: int = 1) -> Iterator[float]:
+    def score(
+        self, finetuner: Finetuner, recipe: FinetuneRecipe, n_workers: int = 1, engine: Engine = LOCAL
+    ) -> Iterator[float]:
         """Accuracies; in one process lazily: what is not asked for is not computed, unless many are solved at once."""
         episodes = (sample_episode(self.pool, self.shape, self.seed, index) for index in self.indices)
-        return (result.accuracy for result in run_episodes(finetuner, episodes, recipe, n_workers))
+        return (result.accuracy for result in run_episodes(finetuner, episodes, recipe, n_workers, engine))
 
 
 @dataclass(frozen=True)
@@ -54,25 +52,28 @@ class Search:
     budget: Budget
     prune: bool = True
 
-    def run(self, finetuner: Finetuner, study: optuna.Study, n_workers: int) -> Iterator[TrialResult]:
-        """Run trials until the budget is spent, in the order in which they end; an accelerator is not shared."""
-        if n_workers == 1 or finetuner.device.type != "cpu":
+    def run(
+        self, finetuner: Finetuner, study: optuna.Study, n_workers: int, engine: Engine = LOCAL
+    ) -> Iterator[TrialResult]:
+        """Run trials until the budget is spent; an accelerator is not shared.
+
+        Args:
+            n_workers: processes; 0 is one per core of the machine or the cluster, which must all reach the storage.
+        """
+        if engine == LOCAL and (n_workers == 1 or finetuner.device.type != "cpu"):
             score = partial(self.episodes.score, finetuner)
             yield from run_trials(study, self.space, self.base, score, self.budget)
             return
-        with tempfile.TemporaryDirectory() as folder:
-            save_backbone(finetuner.backbone, finetuner.spec, Path(folder))
-            dataset = replace(finetuner.dataset, file_names=(), content_hashes=(), unreadable=())
-            processes = Parallel(n_workers, return_as="generator_unordered", pre_dispatch=n_workers)
-            # Drawn one by one as processes become free, so that the budget is asked each time.
-            tasks = iter(lambda: wants_more(study, self.budget), False)
-            for result in processes(delayed(_run_one)(self, folder, dataset) for _ in tasks):
-                if result is not None:
-                    yield result
+        with packed(finetuner, engine) as package, open_workers(engine, n_workers, (self, package)) as workers:
+            # Drawn as processes become free, so that the budget is asked each time.
+            calls = (() for _ in iter(lambda: wants_more(study, self.budget), False))
+            yield from (result for result in workers.run(_run_one, calls) if result is not None)
 
 
-def _run_one(search: Search, folder: str, dataset: ImageDataset) -> TrialResult | None:
-    finetuner = held_finetuner(folder, dataset)
+def _run_one(work: tuple[Search, Package]) -> TrialResult | None:
+    search, package = work
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = build_study(search.study, search.storage, search.seed, prune=search.prune)
-    return run_trial(study, search.space, search.base, partial(search.episodes.score, finetuner), search.budget)
+    with unpacked(package) as finetuner:
+        score = partial(search.episodes.score, finetuner)
+        return run_trial(study, search.space, search.base, score, search.budget)

@@ -30,6 +30,8 @@ Part = Literal["report", "search", "all"]
 ChosenPart = Literal["auto", "report", "search", "all"]
 SplitRule = Literal["auto", "layout", "random"]
 
+EngineName = Literal["local", "ray", "dask"]
+
 MaxLr = float | Literal["auto"]
 """A peak learning rate, or the one that a learning-rate range test suggests."""
 
@@ -115,6 +117,24 @@ class EpisodeShape:
 
 OPEN_SHAPE = EpisodeShape(0, 0, 0)
 """All is left to the target."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Who does the work that can be shared out; the results are the same."""
+
+    engine: EngineName = "local"
+    """Processes of this machine (local), or the workers of a cluster (ray, dask)."""
+    address: str = ""
+    """Where the cluster is, such as 10.0.0.5:6379 (ray) or tcp://10.0.0.5:8786 (dask); empty starts one here."""
+
+    def __post_init__(self) -> None:
+        check_choice("engine", self.engine, get_args(EngineName))
+        if self.engine == "local" and self.address:
+            raise InputError(f"address is {self.address!r}, but engine is local; give engine=ray or engine=dask")
+
+
+LOCAL = Engine()
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import pickle
 import time
@@ -18,6 +19,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from tl_core.distributed import process_count, share_gradients, total
 from tl_core.errors import InputError
+from tl_core.files import complete_file
 from tl_core.optimizers import FitOptions, build_optimizer, build_scheduler
 from tl_core.small_maps import matrix_convolutions
 
@@ -76,8 +78,11 @@ class TrainingState:
             self.best_weights = {name: v.detach().cpu().clone() for name, v in self.evaluated.state_dict().items()}
 
     def save(self, path: Path) -> None:
-        """Write the state beside `path` and rename it: a killed process leaves the file before or the file after."""
-        scratch = path.with_name(path.name + ".part")
+        """Write the state to a file: a killed process or a full disk leaves the one before or the one after.
+
+        Raises:
+            InputError: the disk is full.
+        """
         state = {
             "epoch": self.epoch,
             "best_score": self.best_score,
@@ -89,8 +94,10 @@ class TrainingState:
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
         }
-        torch.save(state, scratch)
-        scratch.replace(path)
+        content = io.BytesIO()  # torch's own writer ends the process where the disk is full
+        torch.save(state, content)
+        with complete_file(path) as file:
+            file.write(content.getbuffer())
 
     def load(self, path: Path) -> None:
         """Continue from what `save` wrote.

@@ -161,6 +161,25 @@ def test_a_promotion_is_logged_with_its_reason(accuracies: tuple[float, ...], re
     assert mlflow.MlflowClient().get_model_version(NAME, "2").tags["promoted"] == "True"
 
 
+@pytest.mark.parametrize("others", [0, 1])
+def test_an_interrupted_registration_is_decided_again_as_it_was(others: int) -> None:
+    for _ in range(others):
+        registered(prepared())
+    runs = prepared(BETTER)
+    first = registered(runs)
+    (run,) = mlflow.search_runs(
+        filter_string=f"tags.version = '{others + 1}' and tags.kind = 'register'",
+        search_all_experiments=True,
+        output_format="list",
+    )
+    mlflow.MlflowClient().set_terminated(run.info.run_id, "KILLED")
+    again = registered(runs)
+    assert [again[name] for name in ("gate", "promoted", "version")] == [
+        first[name] for name in ("gate", "promoted", "version")
+    ]
+    assert champion() == others + 1
+
+
 def test_the_first_version_without_scores_is_no_champion() -> None:
     tags = registered(prepared(accuracies=None))
     assert (tags["gate"], tags["promoted"]) == ("the challenger has no readable scores", "False")

@@ -76,6 +76,23 @@ def test_a_champion_that_was_deleted_is_not_restored(version: ModelVersion, tmp_
     assert champion() == "2"
 
 
+def test_a_version_that_an_interrupted_call_has_made_is_taken_over(version: ModelVersion, tmp_path: Path) -> None:
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    interrupted = register_colours(tmp_path, export_run="e")
+    assert interrupted.run_id is not None
+    client.set_terminated(interrupted.run_id, "KILLED")
+    client.delete_registered_model_alias(NAME, "challenger")
+    assert register_colours(tmp_path, export_run="another").version != interrupted.version
+    client.delete_model_version(NAME, "3")
+    again = register_colours(tmp_path, export_run="e")
+    assert again.version == interrupted.version
+    assert client.get_model_version_by_alias(NAME, "challenger").version == interrupted.version
+    client.set_terminated(interrupted.run_id, "FINISHED")
+    assert int(register_colours(tmp_path, export_run="e").version) > int(interrupted.version)
+
+
 def test_without_champion_nothing_is_rolled_back(store: str) -> None:
     with pytest.raises(InputError, match="colours has no champion"):
         roll_back(NAME)

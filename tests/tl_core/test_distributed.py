@@ -46,14 +46,17 @@ def worker(rank: int, data: Path, port: int) -> None:
         torch.save(losses_and_weights(data, world), data.parent / f"rank{rank}.pt")
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 @pytest.mark.timeout(300)
 def test_two_processes_give_the_losses_and_weights_of_one(tmp_path: Path) -> None:
     data = write_colour_images(tmp_path / "colours", n_per_class=14, size=16)
     curve, weights = losses_and_weights(data, ALONE)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    multiprocessing.spawn(worker, (data, port), nprocs=2)
+    multiprocessing.spawn(worker, (data, free_port()), nprocs=2)
     ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
     for other_curve, other_weights in ranks:
         for mine, other in zip(curve, other_curve, strict=True):
@@ -61,6 +64,36 @@ def test_two_processes_give_the_losses_and_weights_of_one(tmp_path: Path) -> Non
             assert other[1:] == mine[1:]
         torch.testing.assert_close(other_weights, weights, rtol=1e-2, atol=1e-3)
     assert torch.equal(ranks[0][1], ranks[1][1])
+
+
+def resume_worker(rank: int, data: Path, port: int) -> None:
+    """Train the first epoch of one training, and continue another that one process has begun."""
+    import os
+
+    os.environ.update(RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.set_num_threads(1)
+    with join_world(CPU) as world:
+        next(pretraining(data, world).epochs(CPU, data.parent / "by-two.pt"))
+        torch.save(curve_of(pretraining(data, world), data.parent / "by-one.pt"), data.parent / f"continued{rank}.pt")
+
+
+def curve_of(job: Pretraining, checkpoint: Path | None = None) -> list[tuple[float, float]]:
+    return [(epoch.training.loss, epoch.val_accuracy) for epoch in job.epochs(CPU, checkpoint)]
+
+
+@pytest.mark.timeout(300)
+def test_a_training_continues_in_another_number_of_processes(tmp_path: Path) -> None:
+    data = write_colour_images(tmp_path / "colours", n_per_class=14, size=16)
+    undisturbed = curve_of(pretraining(data, ALONE))
+    next(pretraining(data, ALONE).epochs(CPU, tmp_path / "by-one.pt"))
+    multiprocessing.spawn(resume_worker, (data, free_port()), nprocs=2)
+    continued_by_one = curve_of(pretraining(data, ALONE), tmp_path / "by-two.pt")
+    continued_by_two = [torch.load(tmp_path / f"continued{rank}.pt", weights_only=True) for rank in (0, 1)]
+    assert len(undisturbed) == RECIPE.epochs
+    for curve in (continued_by_one, *continued_by_two):
+        for (loss, accuracy), (expected, expected_accuracy) in zip(curve, undisturbed, strict=True):
+            assert loss == pytest.approx(expected, rel=1e-3)
+            assert accuracy == expected_accuracy
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path) -> None:
