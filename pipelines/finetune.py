@@ -66,6 +66,7 @@ def run(config: FinetuneConfig) -> str:
     from pipelines.episode_log import EpisodeLog
     from pipelines.networks import find_recipe, is_run
     from pipelines.provenance import check_unseen, log_origin
+    from pipelines.report import log_report
     from pipelines.tracking import tracked_run
     from tl_core.episodes import build_pool, check_pool, fit_shape
 
@@ -89,6 +90,7 @@ def run(config: FinetuneConfig) -> str:
             log = EpisodeLog(dataset, pool, config.shape, config.seed, recipe, journal)
             _score(log, opened, pool, recipe, config)
             accuracy, of_images = log.close()
+        log_report(run_id)
         shape = f"{config.shape.n_way}-way {config.shape.n_shot}-shot with {config.shape.n_query} queries"
         print(f"{shape}, from {of_images.n:,} images ({part}); other images of the same kind: {of_images.percent()}")
         print(f"finetune {run_id}: accuracy {accuracy.percent()} on {config.target}")

@@ -61,6 +61,7 @@ class MainConfig:
 
 def run(config: MainConfig) -> str:
     """Run every step as a nested run; returns the parent's id."""
+    from pipelines.report import log_report
     from pipelines.summary import log_summary
     from pipelines.tracking import tracked_run
 
@@ -80,6 +81,7 @@ def run(config: MainConfig) -> str:
         export_run = export.run(export.ExportConfig(fit_run=fit_run, finetune_run=searched))
         register.run(register.RegisterConfig(export_run=export_run, finetune_run=searched, name=config.name))
         log_summary(runs, export_run, config.name)
+        log_report(run_id)
     return run_id
 
 

@@ -60,6 +60,7 @@ def run(config: SearchConfig) -> str:
     from tqdm import tqdm
 
     from pipelines.provenance import log_seen_images, network_name
+    from pipelines.report import log_report
     from pipelines.tracking import tracked_run
     from pipelines.trial_log import TrialLog, study_storage
     from tl_core.episodes import build_pool, check_pool, fit_shape
@@ -99,6 +100,7 @@ def run(config: SearchConfig) -> str:
         fresh = range(config.n_episodes, config.n_episodes + config.final_episodes)
         finalists = list(rescore(_candidates(study, config), lambda recipe: score(recipe, fresh)))
         verdict = log.close(finalists, config.recipe)
+        log_report(run_id)
         chosen = {name: getattr(verdict.winner.recipe, name) for name in SEARCHED}
         result = estimate(verdict.winner.scores).percent()
         print(f"search {run_id}: {chosen}, {result} on fresh episodes of the search half; {verdict.sentence()}")

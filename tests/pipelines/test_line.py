@@ -264,6 +264,10 @@ def test_runs_on_the_same_episodes_are_compared(line: tuple[str, Path], capsys: 
     assert table[0] == "first,second,difference,ci95,p,p_holm"
     assert len(table) == 4
     assert "3 runs, 3 pairs" in capsys.readouterr().out
+    report = mlflow.artifacts.load_text(f"runs:/{run_id}/report.html")
+    for name in ("pixels", "random"):
+        assert f">{name}" in report
+    assert report.count("points") > 0
 
 
 def test_runs_on_other_episodes_are_not_compared(line: tuple[str, Path]) -> None:
@@ -349,3 +353,32 @@ def test_the_summary_says_what_the_runs_have_logged(line: tuple[str, Path]) -> N
         interval = f"{100 * logged['accuracy']:.2f} +- {100 * logged['accuracy_ci95']:.2f} %"
         row = f"{method} {interval} (n={logged['n_episodes']:.0f})"
         assert row in " ".join(text.split())
+
+
+def test_every_step_with_an_answer_has_a_report_that_says_it(line: tuple[str, Path], tmp_path: Path) -> None:
+    import mlflow
+
+    from pipelines import report
+
+    searched = child_of_kind(line[0], "finetune", -1)
+    score = f"{100 * searched.data.metrics['accuracy']:.1f} %"
+    headlines = {}
+    for run_id in [line[0], *(run.info.run_id for run in children(line[0]) if run.data.tags["kind"] in report_kinds())]:
+        output = tmp_path / f"{run_id}.html"
+        report.run(report.ReportConfig(run=run_id, output=str(output)))
+        text = output.read_text()
+        logged = Path(mlflow.artifacts.download_artifacts(f"runs:/{run_id}/report.html")).read_text()
+        assert run_id in text
+        assert text.count("<section") == logged.count("<section") >= 3
+        headlines[run_id] = text.split('class="headline">')[1].split("</p>")[0]
+    assert len(headlines) == 7
+    assert headlines[searched.info.run_id].startswith(f"{score} ± ")
+    assert headlines[line[0]].startswith(f"{score} ± ")
+    assert "the default recipe" in headlines[line[0]]
+    assert "test images of the source" in headlines[child_of_kind(line[0], "pretrain").info.run_id]
+
+
+def report_kinds() -> tuple[str, ...]:
+    from pipelines.report_kinds import KINDS
+
+    return KINDS
