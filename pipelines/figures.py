@@ -10,6 +10,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from tl_core.image_scores import Interval
@@ -46,7 +47,7 @@ def draw_confusion(counts: NDArray[np.int64], class_names: Sequence[str], of: st
     return figure
 
 
-def draw_distribution(accuracies: Sequence[float], result: Estimate) -> Figure:
+def draw_distribution(accuracies: Sequence[float] | NDArray[np.float64], result: Estimate) -> Figure:
     """Histogram of the episodes' accuracies with the mean and its interval."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
@@ -146,7 +147,7 @@ def draw_trials(numbers: Sequence[int], accuracies: Sequence[float], stopped: Se
     axes.scatter(x[~early], y[~early], color=_BLUE, label="all episodes")
     axes.scatter(x[early], y[early], color=_ORANGE, marker="x", label="stopped early")
     axes.set(xlabel="trial (0 is the default recipe)", ylabel="mean accuracy in %", title="Trials")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.legend(loc="outside upper center", ncols=2)
     return figure
 

@@ -57,11 +57,12 @@ def _confusion_parts(answers: KeptAnswers, confusions: Sequence[Sequence[str]]) 
     if len(answers.class_names) <= _MOST_SHADED:
         caption = "Of each true class (row), the share in % that was taken for each class (column)"
         return [Matrix(caption, answers.class_names, _shares(answers).tolist())]
-    return [Table("The most frequent confusions", ["", "share"], confusions)] if confusions else []
+    return [Table("The most frequent confusions", ["confusion", "share"], confusions)] if confusions else []
 
 
 def _shares(answers: KeptAnswers) -> NDArray[np.float64]:
-    return answers.counts / np.maximum(1, answers.counts.sum(axis=1, keepdims=True))
+    shares: NDArray[np.float64] = answers.counts / np.maximum(1, answers.counts.sum(axis=1, keepdims=True))
+    return shares
 
 
 def _examples_section(answers: KeptAnswers) -> Section:

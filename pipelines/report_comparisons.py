@@ -64,7 +64,7 @@ def _images_section(results: Mapping[str, Interval], differences: Table) -> Sect
     with chart_style():
         chart = _intervals_chart(draw_intervals(results), len(results))
     rows = [[name, say_interval(found)] for name, found in results.items()]
-    return Section("Comparison", [], [chart, Table("Accuracies", ["", "accuracy"], rows), differences])
+    return Section("Comparison", [], [chart, Table("Accuracies", ["method", "accuracy"], rows), differences])
 
 
 def methods_section(results: Mapping[str, Estimate], differences: Table) -> Section:
@@ -72,7 +72,7 @@ def methods_section(results: Mapping[str, Estimate], differences: Table) -> Sect
     with chart_style():
         chart = _intervals_chart(draw_estimates(results), len(results))
     rows = [[name, say_estimate(found)] for name, found in results.items()]
-    return Section("Comparison", [], [chart, Table("Accuracies", ["", "accuracy"], rows), differences])
+    return Section("Comparison", [], [chart, Table("Accuracies", ["method", "accuracy"], rows), differences])
 
 
 def _intervals_chart(figure: Figure, n: int) -> Chart:
@@ -81,4 +81,4 @@ def _intervals_chart(figure: Figure, n: int) -> Chart:
 
 def difference_table(rows: Sequence[Sequence[str]]) -> Table:
     """Differences in words, one a row."""
-    return Table("Differences on the same episodes or images, in points", ["", "difference"], rows)
+    return Table("Differences on the same episodes or images, in points", ["pair", "difference"], rows)

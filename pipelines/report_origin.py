@@ -54,7 +54,7 @@ def origin_section(run: Run, *others: tuple[str, str]) -> Section:
     rows = [[f"this {run.data.tags[KIND]} run", run.info.run_id]]
     rows += [[name.replace("_", " "), run.data.params[name]] for name in _RUNS if run.data.params.get(name)]
     rows += map(list, others)
-    for used in run.inputs.dataset_inputs:
+    for used in run.inputs.dataset_inputs if run.inputs else []:
         context = next((tag.value for tag in used.tags if tag.key == "mlflow.data.context"), "data")
         rows.append([f"{context} images", f"{used.dataset.name}, fingerprint {used.dataset.digest[:16]}"])
     if commit := run.data.tags.get("mlflow.source.git.commit"):

@@ -6,13 +6,14 @@ import base64
 import io
 import re
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
-import matplotlib as mpl
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+from matplotlib import style
 from matplotlib.figure import Figure
 
 _TEMPLATE = "report.html.jinja"
@@ -21,7 +22,7 @@ _INCHES = 5.0  # a chart's width: its letters are then as large on a phone as th
 # What the figures are drawn in, and what the page calls it: each of its two palettes has its own.
 _INK, _RULE = "#010203", "#c0c1c2"
 _VARIABLES = {_INK: "ink", _RULE: "rule", "#000000": "ink", "#0072b2": "blue", "#d55e00": "orange", "#009e73": "green"}
-_STYLE = {
+_STYLE: dict[str, Any] = {
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), _INK),
     "axes.facecolor": "none",
     "axes.grid": True,
@@ -130,9 +131,9 @@ def render_page(page: Page) -> str:
     return environment.get_template(_TEMPLATE).render(page=page)
 
 
-def chart_style() -> mpl.RcParams:
+def chart_style() -> AbstractContextManager[None]:
     """Within this context a figure is to be drawn that becomes a chart."""
-    return mpl.rc_context(_STYLE)
+    return style.context(_STYLE)
 
 
 def make_chart(figure: Figure, name: str, text: str, height: float) -> Chart:
@@ -146,7 +147,7 @@ def make_chart(figure: Figure, name: str, text: str, height: float) -> Chart:
     if len(figure.axes) == 1:
         figure.axes[0].set_title("")  # the section has one
     file = io.StringIO()
-    with mpl.rc_context({"svg.hashsalt": name}):
+    with style.context({"svg.hashsalt": name}):
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     svg = file.getvalue()
     svg = svg[svg.index("<svg") :]

@@ -44,9 +44,8 @@ def distribution_section(run: Run) -> Section:
         f"Half of the episodes are between {low} and {high} %, the worst is at {lowest} %. "
         "One episode is what you get if you label so few images once."
     ]
-    return Section(
-        "Episodes", sentences, [chart, Table("Accuracy of the episodes in %", ["", "%"], quantiles, folded=True)]
-    )
+    table = Table("Accuracy of the episodes in %", ["position", "%"], quantiles, folded=True)
+    return Section("Episodes", sentences, [chart, table])
 
 
 def curves_section(title: str, curves: Sequence[Curve], sentences: Sequence[str]) -> Section:
