@@ -124,7 +124,7 @@ def _score(log: EpisodeLog, opened: Target, pool: EpisodePool, recipe: FinetuneR
         results = run_episodes(opened.finetuner, episodes(n_done), recipe, n_workers)
         while not _is_sure(log.accuracy(), config.until_ci) and (result := next(results, None)) is not None:
             log.add(result)
-            progress.set_postfix(accuracy=f"{100 * log.accuracy().mean:.1f}%")
+            progress.set_postfix_str(log.accuracy().percent())
             progress.update()
 
 
