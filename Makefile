@@ -7,7 +7,7 @@ UV_VERSION := 0.13.9
 
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help setup demo test test-slow check format ui bench-pretrain bench-episodes bench-inference lock mlproject hooks clean
+.PHONY: help setup demo classify test test-slow check format ui bench-pretrain bench-episodes bench-inference lock mlproject hooks clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -23,6 +23,11 @@ $(STAMP): requirements.lock
 
 demo: setup ## run the whole line on the embedded digits
 	$(BIN)/python -m pipelines.main
+
+classify: setup ## a classifier from your own images (DATA=folder; BACKBONE=run, file or timm; ARCH=, NAME=)
+	@test -n "$(DATA)" || { echo "error: DATA is missing; give a folder that holds one folder of images per class: make classify DATA=my_folder" >&2; exit 2; }
+	$(BIN)/python -m pipelines.main --target "$(DATA)" --shots auto --name "$(or $(NAME),my-classifier)" \
+		$(if $(BACKBONE),--backbone_run "$(BACKBONE)") $(if $(ARCH),--backbone "$(ARCH)")
 
 test: setup ## run the tests (a few minutes)
 	$(BIN)/python -m pytest -m "not slow"

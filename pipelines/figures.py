@@ -139,6 +139,19 @@ def draw_reliability(found: Reliability) -> Figure:
     return figure
 
 
+def draw_shots(curve: Mapping[int, Estimate]) -> Figure:
+    """Accuracy with its interval by number of labelled images per class."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.add_subplot()
+    means, half_widths = 100 * np.array([(found.mean, found.ci95) for found in curve.values()]).T
+    axes.errorbar(list(curve), means, yerr=half_widths, fmt="o-", color=_BLUE, capsize=4)
+    axes.set_xscale("log")
+    axes.set_xticks(list(curve), map(str, curve))
+    axes.set_xticks([], minor=True)
+    axes.set(xlabel="labelled images per class", ylabel="accuracy in %", title="What more images bring")
+    return figure
+
+
 def draw_trials(numbers: Sequence[int], accuracies: Sequence[float], stopped: Sequence[bool]) -> Figure:
     """Accuracy of each trial of a search; one that was stopped early was asked fewer episodes."""
     figure = Figure(figsize=(7, 4), layout="constrained")

@@ -97,14 +97,18 @@ def run(config: FinetuneConfig) -> str:
     return run_id
 
 
-def _choose_part(dataset: ImageDataset, config: FinetuneConfig) -> Part:
-    """`report`, so that a later search has a half of its own, unless that would leave too little to judge by."""
+def can_be_halved(dataset: ImageDataset) -> bool:
+    """Whether half of the smallest class is enough to judge by, so that the other half is left to a search."""
     from tl_core.episodes import build_pool
 
+    return min(len(rows) for rows in build_pool(dataset, "report").rows_by_class) >= MIN_HALF
+
+
+def _choose_part(dataset: ImageDataset, config: FinetuneConfig) -> Part:
+    """`report`, so that a later search has a half of its own, unless that would leave too little to judge by."""
     if config.part != "auto":
         return config.part
-    smallest = min(len(rows) for rows in build_pool(dataset, "report").rows_by_class)
-    return "report" if config.search_run or smallest >= MIN_HALF else "all"
+    return "report" if config.search_run or can_be_halved(dataset) else "all"
 
 
 def _score(log: EpisodeLog, opened: Target, pool: EpisodePool, recipe: FinetuneRecipe, config: FinetuneConfig) -> None:

@@ -48,16 +48,22 @@ def run(config: ReportConfig) -> str:
 
 
 def log_report(run_id: str) -> None:
-    """Write the report of the active run beside its numbers; where it cannot be written, the numbers stand."""
+    """Write the report of the active run beside its numbers, and its first words as the run's description.
+
+    Where it cannot be written, the numbers stand.
+    """
     import mlflow
     from mlflow.exceptions import MlflowException
+    from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
     from pipelines.report_kinds import build_report
     from pipelines.report_page import render_page
     from tl_core.errors import InputError
 
     try:
-        mlflow.log_text(render_page(build_report(mlflow.MlflowClient().get_run(run_id))), REPORT_ARTIFACT)
+        page = build_report(mlflow.MlflowClient().get_run(run_id))
+        mlflow.log_text(render_page(page), REPORT_ARTIFACT)
+        mlflow.set_tag(MLFLOW_RUN_NOTE, "\n\n".join([f"**{page.headline}**", *page.sentences]))
     except (InputError, MlflowException, OSError) as error:
         print(
             f"warning: run {run_id} has no report ({error}); try: python -m pipelines.report --run {run_id}",

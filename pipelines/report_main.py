@@ -18,39 +18,53 @@ from pipelines.report_sections import (
     other_images,
     pretraining_section,
     search_section,
+    shots_section,
     task_of,
 )
 from pipelines.report_words import say_comparison, say_estimate, say_points, say_seconds, sentence
 from pipelines.scores import COMPARED, METHODS_ARTIFACT, accuracies
+from pipelines.shots import read_shots
 from pipelines.tracking import KIND, fetch_artifact
 from registry.versions import CHALLENGER, CHAMPION
 from tl_core.scoring import estimate, paired_difference
 
-_BASE, _FOUND = "pretrained", "pretrained + searched"
+_FLOOR, _BASE, _FOUND = "raw pixels", "pretrained", "pretrained + searched"
 
 
 def report_main(run: Run) -> Page:
     """Of a main run."""
     methods: dict[str, str] = json.loads(fetch_artifact(run.info.run_id, METHODS_ARTIFACT).read_text())
     scores = {name: list(accuracies(run_id).values()) for name, run_id in methods.items()}
-    gain = paired_difference(scores[_FOUND], scores[_BASE])
-    found = mlflow.MlflowClient().get_run(methods[_FOUND])
+    *_, (name, found_id) = methods.items()
+    found = mlflow.MlflowClient().get_run(found_id)
     steps = _steps(run)
     return Page(
         title_of(run),
-        sentence(say_estimate(estimate(scores[_FOUND])), say_comparison(gain, "the default recipe")),
-        [task_of(found), other_images(found)],
+        sentence(say_estimate(estimate(scores[name])), _say_gain(scores)),
+        [*_warnings(run), task_of(found), other_images(found)],
         [
             _classifier_section(steps),
             methods_section({name: estimate(values) for name, values in scores.items()}, _differences(scores)),
+            *([shots_section(read_shots(run.info.run_id))] if run.data.params.get("shots") else []),
             distribution_section(found),
             *answers_sections(found),
-            search_section(steps["search"][-1]),
-            pretraining_section(steps["pretrain"][-1]),
+            *map(search_section, steps.get("search", [])),
+            *map(pretraining_section, steps.get("pretrain", [])),
             cost_section(run, *((f"of that, {kind}", _time_of(of_kind)) for kind, of_kind in steps.items())),
             _origin(run, methods, steps),
         ],
     )
+
+
+def _say_gain(scores: Mapping[str, Sequence[float]]) -> str:
+    """Over the recipe that the search started from, or where nothing was searched over no network at all."""
+    if _FOUND in scores:
+        return say_comparison(paired_difference(scores[_FOUND], scores[_BASE]), "the default recipe")
+    return say_comparison(paired_difference(scores[_BASE], scores[_FLOOR]), "the raw pixels")
+
+
+def _warnings(run: Run) -> list[str]:
+    return [f"Mind that {run.data.tags['warning']}."] if "warning" in run.data.tags else []
 
 
 def _steps(run: Run) -> dict[str, list[Run]]:
@@ -81,7 +95,8 @@ def _classifier_section(steps: Mapping[str, Sequence[Run]]) -> Section:
 
 
 def _differences(scores: Mapping[str, Sequence[float]]) -> Table:
-    return difference_table([[f"{a} - {b}", say_points(paired_difference(scores[a], scores[b]))] for a, b in COMPARED])
+    compared = [(a, b) for a, b in COMPARED if {a, b} <= scores.keys()]
+    return difference_table([[f"{a} - {b}", say_points(paired_difference(scores[a], scores[b]))] for a, b in compared])
 
 
 def _time_of(steps: Sequence[Run]) -> str:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import mlflow
 import numpy as np
 import pandas as pd
 from mlflow.entities import Run
 
-from pipelines.figures import Curve, draw_curves, draw_distribution, draw_trials
+from pipelines.figures import Curve, draw_curves, draw_distribution, draw_shots, draw_trials
 from pipelines.report_page import Section, Table, chart_style, make_chart
-from pipelines.report_words import say_comparison
+from pipelines.report_words import say_comparison, say_estimate
 from pipelines.scores import episodes_of
+from pipelines.shots import say_trend
 from pipelines.tracking import fetch_artifact
 from tl_core.scoring import Estimate, estimate
 
@@ -64,6 +65,16 @@ def curves_section(title: str, curves: Sequence[Curve], sentences: Sequence[str]
     ]
     table = Table("Values by epoch", ["epoch", "training loss", "training", "validation"], rows, folded=True)
     return Section(title, sentences, [chart, table])
+
+
+def shots_section(curve: Mapping[int, Estimate]) -> Section:
+    """What more labelled images would bring."""
+    with chart_style():
+        text = "Accuracy by number of labelled images per class, with its interval."
+        chart = make_chart(draw_shots(curve), "shots", text, height=3)
+    rows = [[f"{n_shot}", say_estimate(found)] for n_shot, found in curve.items()]
+    table = Table("Accuracy by number of labelled images per class", ["images per class", "accuracy"], rows)
+    return Section("More images", [say_trend(curve)], [chart, table])
 
 
 def search_section(run: Run) -> Section:

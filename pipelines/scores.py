@@ -13,6 +13,8 @@ from tl_core.scoring import Estimate, estimate
 EPISODES_ARTIFACT = "episodes.parquet"
 METHODS_ARTIFACT = "methods.json"
 """Of a main run: its finetune runs by method."""
+SHOTS_ARTIFACT = "shots.json"
+"""Of a main run: its finetune runs by number of support images per class."""
 
 COMPARED = (
     ("pretrained", "untrained"),

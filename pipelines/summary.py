@@ -18,7 +18,8 @@ def log_summary(finetune_runs: Mapping[str, str], export_run: str, name: str) ->
     mlflow.log_dict(dict(finetune_runs), METHODS_ARTIFACT)
     scores = {method: list(accuracies(run_id).values()) for method, run_id in finetune_runs.items()}
     results = {method: estimate(values) for method, values in scores.items()}
-    differences = {f"{a} - {b}": paired_difference(scores[a], scores[b]) for a, b in COMPARED}
+    compared = [(a, b) for a, b in COMPARED if {a, b} <= scores.keys()]
+    differences = {f"{a} - {b}": paired_difference(scores[a], scores[b]) for a, b in compared}
     for label, result in {**results, **differences}.items():
         key = label.replace(" + ", "_and_").replace(" - ", "_minus_").replace(" ", "_")
         mlflow.log_metrics({f"summary/{key}": result.mean, f"summary/{key}_ci95": result.ci95})

@@ -19,7 +19,7 @@ from filelock import FileLock
 from mlflow.entities import Metric, Param, Run
 from mlflow.exceptions import MlflowException
 from mlflow.utils.file_utils import local_file_uri_to_path
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_USER
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE, MLFLOW_USER
 
 from pipelines.cli import flat_params
 from tl_core.datasets import ImageDataset, default_cache_dir
@@ -28,6 +28,12 @@ from tl_core.errors import InputError
 ROOT = Path(__file__).resolve().parents[1]
 STORE = ROOT / "mlruns"
 EXPERIMENT = "transfer-lab"
+
+_NOTE = (
+    "Few-shot transfer learning. A `main` run holds the whole line; open it to see its steps, and `finetune` to see "
+    "one run per episode. The artifact `report.html` of a run says in words and pictures what it found; every mean has its "
+    "95 % interval beside it, under the same name with `_ci95`."
+)
 
 KIND = "kind"
 """Tag that says which entry point a run belongs to."""
@@ -59,7 +65,11 @@ def prepare_store() -> None:
         client = mlflow.MlflowClient()
         if client.get_experiment_by_name(name) is None:
             local = mlflow.get_tracking_uri().startswith("sqlite")
-            client.create_experiment(name, artifact_location=(STORE / "artifacts").as_uri() if local else None)
+            client.create_experiment(
+                name,
+                artifact_location=(STORE / "artifacts").as_uri() if local else None,
+                tags={MLFLOW_RUN_NOTE: _NOTE},
+            )
     if not os.environ.get("MLFLOW_RUN_ID"):  # under `mlflow run` the experiment is already chosen
         mlflow.set_experiment(name)
     _close_runs_of_dead_processes(name)
