@@ -4,10 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 UV_VERSION := 0.13.9
+MKDOCS_VERSION := 1.6.1
 
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help setup demo classify test test-slow check format ui bench-pretrain bench-episodes bench-inference lock mlproject hooks clean
+.PHONY: help setup demo classify test test-slow check format docs ui bench-pretrain bench-episodes bench-inference lock mlproject hooks clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -64,6 +65,11 @@ lock: setup ## pin the newest allowed versions in requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
 		--no-header --no-annotate --extra dev --python-version 3.11 pyproject.toml -o requirements.lock
 	$(MAKE) mlproject
+
+docs: setup ## build the documentation in out/site (mkdocs, in an environment of its own)
+	@test -x .cache/docs/bin/mkdocs || $(BIN)/uv venv --quiet --python $(BIN)/python .cache/docs
+	VIRTUAL_ENV=.cache/docs $(BIN)/uv pip install --quiet mkdocs==$(MKDOCS_VERSION)
+	PYTHONPATH=docs:. .cache/docs/bin/mkdocs build --strict --quiet
 
 hooks: setup ## run `make check` before every commit
 	$(BIN)/pre-commit install

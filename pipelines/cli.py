@@ -66,7 +66,7 @@ def _parse_command_line(config_type: type[Config]) -> Config:
         namespace={"__doc__": config_type.__doc__},
     )
     name = f"python -m pipelines.{Path(sys.argv[0]).stem}"
-    parsed = tyro.cli(both, prog=name, config=(OmitArgPrefixes,), use_underscores=True)
+    parsed: Any = tyro.cli(both, prog=name, config=(OmitArgPrefixes,), use_underscores=True)
     config: Config = parsed.config
     return config
 

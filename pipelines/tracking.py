@@ -31,8 +31,8 @@ EXPERIMENT = "transfer-lab"
 
 _NOTE = (
     "Few-shot transfer learning. A `main` run holds the whole line; open it to see its steps, and `finetune` to see "
-    "one run per episode. The artifact `report.html` of a run says in words and pictures what it found; every mean has its "
-    "95 % interval beside it, under the same name with `_ci95`."
+    "one run per episode. The artifact `report.html` of a run says in words and pictures what it found; every mean has "
+    "its 95 % interval beside it, under the same name with `_ci95`."
 )
 
 KIND = "kind"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,6 +18,7 @@ from pipelines import main, predict
 from pipelines.finetune import FinetuneConfig
 from pipelines.main import MainConfig
 from tests.conftest import COLOURS, write_colour_images
+from tl_core.datasets import load_dataset
 from tl_core.errors import InputError
 from tl_core.recipes import EpisodeShape, FinetuneRecipe, PretrainRecipe, parse_recipe
 
@@ -382,3 +384,47 @@ def report_kinds() -> tuple[str, ...]:
     from pipelines.report_kinds import KINDS
 
     return KINDS
+
+
+def test_two_classes_of_three_pictures_make_a_classifier(
+    line: tuple[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import mlflow
+
+    folder = write_colour_images(tmp_path / "few", n_per_class=3, size=16)
+    shutil.rmtree(folder / "blue")
+    backbone = child_of_kind(line[0], "pretrain").info.run_id
+    config = MainConfig(target=str(folder), backbone_run=backbone, n_episodes=3, shots="auto", name="few")
+    run_id = main.run(config)
+    said = capsys.readouterr().out
+    assert Counter(run.data.tags["kind"] for run in children(run_id)) == {
+        "finetune": 3 + 2,  # three methods; episodes with one labelled image per class, and with two
+        "fit": 1,
+        "export": 1,
+        "register": 1,
+    }
+    curve = mlflow.MlflowClient().get_metric_history(run_id, "shots/accuracy")
+    assert [point.step for point in curve] == [1, 2]
+    for words in (
+        "   1 labelled images per class: ",
+        "   2 labelled images per class: ",
+        "From 1 to 2 labelled images",
+    ):
+        assert words in said
+    report = mlflow.artifacts.load_text(f"runs:/{run_id}/report.html")
+    assert "than the raw pixels" in report or "told apart from the raw pixels" in report
+    assert "More images" in report
+    assert "From 1 to 2 labelled images" in report
+    note = mlflow.MlflowClient().get_run(run_id).data.tags["mlflow.note.content"]
+    assert note.startswith("**")
+    assert "over 3 episodes" in note
+
+
+def test_a_backbone_of_digits_is_not_praised_for_pictures(
+    line: tuple[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    import mlflow
+
+    with mlflow.start_run():
+        main._check_source(load_dataset(str(line[1]), 32), MainConfig(target=str(line[1])))
+    assert "warning: the backbone has seen nothing but handwritten digits" in capsys.readouterr().err
