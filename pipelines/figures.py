@@ -10,6 +10,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
@@ -149,6 +150,41 @@ def draw_shots(curve: Mapping[int, Estimate]) -> Figure:
     axes.set_xticks(list(curve), map(str, curve))
     axes.set_xticks([], minor=True)
     axes.set(xlabel="labelled images per class", ylabel="accuracy in %", title="What more images bring")
+    return figure
+
+
+@dataclass(frozen=True)
+class Map:
+    """Images at their places: (n, 2) in the unit square; `pictures` are uint8 (height, width, 3)."""
+
+    title: str
+    places: NDArray[np.float64]
+    labels: Sequence[str]
+    is_support: Sequence[bool]
+    pictures: Sequence[NDArray[np.uint8]]
+
+
+def draw_maps(maps: Sequence[Map]) -> Figure:
+    """Maps of the same images, one below the other; the frame of an image has the colour of its class."""
+    figure = Figure(figsize=(7, 6 * len(maps)), layout="constrained")
+    names = sorted(set(maps[0].labels))
+    colours = dict(zip(names, _COLOURS, strict=False))
+    for axes, drawn in zip(figure.subplots(len(maps), squeeze=False).ravel(), maps, strict=True):
+        for (x, y), label, support, picture in zip(
+            drawn.places, drawn.labels, drawn.is_support, drawn.pictures, strict=True
+        ):
+            half = 0.035 if support else 0.022
+            corner, side = (x - half, y - half), 2 * half
+            axes.imshow(picture, extent=(x - half, x + half, y - half, y + half), zorder=2 + support)
+            frame = Rectangle(corner, side, side, fill=False, edgecolor=colours[label], linewidth=2, zorder=2 + support)
+            axes.add_patch(frame)
+        axes.set(
+            xlim=(-0.06, 1.06), ylim=(-0.06, float(drawn.places[:, 1].max()) + 0.06), title=drawn.title, aspect="equal"
+        )
+        axes.set_xticks([])
+        axes.set_yticks([])
+    handles = [Rectangle((0, 0), 1, 1, fill=False, edgecolor=colours[name], linewidth=2, label=name) for name in names]
+    figure.legend(handles=handles, loc="outside upper center", ncols=3)
     return figure
 
 

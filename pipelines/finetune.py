@@ -64,11 +64,12 @@ def run(config: FinetuneConfig) -> str:
 
     from pipelines.checkpoints import kept_checkpoint
     from pipelines.episode_log import EpisodeLog
+    from pipelines.feature_map import log_feature_map
     from pipelines.networks import find_recipe, is_run
     from pipelines.provenance import check_unseen, log_origin
     from pipelines.report import log_report
     from pipelines.tracking import tracked_run
-    from tl_core.episodes import build_pool, check_pool, fit_shape
+    from tl_core.episodes import build_pool, check_pool, fit_shape, sample_episode
 
     with tracked_run("finetune", config, _run_name(config)) as run_id:
         recipe = find_recipe(config.search_run, config.recipe)
@@ -90,6 +91,7 @@ def run(config: FinetuneConfig) -> str:
             log = EpisodeLog(dataset, pool, config.shape, config.seed, recipe, journal)
             _score(log, opened, pool, recipe, config)
             accuracy, of_images = log.close()
+        log_feature_map(opened.finetuner, sample_episode(pool, config.shape, config.seed, 0), recipe)
         log_report(run_id)
         shape = f"{config.shape.n_way}-way {config.shape.n_shot}-shot with {config.shape.n_query} queries"
         print(f"{shape}, from {of_images.n:,} images ({part}); other images of the same kind: {of_images.percent()}")

@@ -2,25 +2,58 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from mlflow.entities import Run
 from numpy.typing import NDArray
+from PIL import Image
 
 from pipelines.answers import KeptAnswers, read_answers
-from pipelines.figures import draw_intervals, draw_reliability
+from pipelines.feature_map import read_feature_map
+from pipelines.figures import Map, draw_intervals, draw_maps, draw_reliability
 from pipelines.report_page import Gallery, Matrix, Picture, Section, Table, chart_style, make_chart
 from pipelines.report_words import say_interval
 
 _MOST_DRAWN, _MOST_SHADED, _MOST_CONFUSIONS = 25, 30, 10
+_MAP_PIXELS = 48
 
 
 def answers_sections(run: Run) -> list[Section]:
     """Recall by class and confusions, examples, calibration, of a finetune or a train run."""
     answers = read_answers(run.info.run_id)
     return [_classes_section(answers), _examples_section(answers), _calibration_section(answers)]
+
+
+def features_section(run: Run) -> Section:
+    """Where the backbone puts the images of one episode of a finetune run."""
+    table = read_feature_map(run.info.run_id)
+    pictures = [_pixels(jpeg) for jpeg in table["jpeg"]]
+    names = {"before": "Before fine-tuning", "after": "After fine-tuning"}
+    maps = [
+        Map(title, table[[f"x_{at}", f"y_{at}"]].to_numpy(), list(table["label"]), list(table["support"]), pictures)
+        for at, title in names.items()
+        if f"x_{at}" in table
+    ]
+    sentences = ["What lies close together looks alike to the backbone. One episode; directions have no meaning."]
+    if len(maps) == 1:
+        sentences.append("Nothing of the backbone was trained, so there is one map.")
+    with chart_style():
+        text = (
+            "Images at the first two principal components of their features, framed in the colour of their class: "
+            "large ones are those that the classifier learns from, small ones those that it is asked about."
+        )
+        height = sum(0.6 + 4.8 * (float(one.places[:, 1].max()) + 0.12) / 1.12 for one in maps)
+        chart = make_chart(draw_maps(maps), "features", text, height=height + 0.5)
+    return Section("Feature space", sentences, [chart])
+
+
+def _pixels(jpeg: bytes) -> NDArray[np.uint8]:
+    picture = Image.open(io.BytesIO(jpeg))
+    picture.thumbnail((_MAP_PIXELS, _MAP_PIXELS))
+    return np.asarray(picture)
 
 
 def _classes_section(answers: KeptAnswers) -> Section:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import mlflow
 from mlflow.entities import Run
 
-from pipelines.report_answers import answers_sections
+from pipelines.report_answers import answers_sections, features_section
 from pipelines.report_comparisons import report_comparison
 from pipelines.report_main import report_main
 from pipelines.report_origin import cost_section, origin_section, title_of
@@ -48,6 +48,7 @@ def _finetune(run: Run) -> Page:
         [
             distribution_section(run),
             *answers_sections(run),
+            features_section(run),
             cost_section(run, ("fine-tuning and scoring of one episode", say_seconds(seconds))),
             origin_section(run),
             _recipe_section(run),

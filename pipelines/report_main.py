@@ -9,7 +9,7 @@ import mlflow
 from mlflow.entities import Run
 
 from pipelines.export import LATENCY_METRIC, SIZE_METRIC
-from pipelines.report_answers import answers_sections
+from pipelines.report_answers import answers_sections, features_section
 from pipelines.report_comparisons import difference_table, methods_section
 from pipelines.report_origin import cost_section, origin_section, seconds_of, title_of
 from pipelines.report_page import Command, Page, Section, Table
@@ -48,6 +48,7 @@ def report_main(run: Run) -> Page:
             *([shots_section(read_shots(run.info.run_id))] if run.data.params.get("shots") else []),
             distribution_section(found),
             *answers_sections(found),
+            features_section(found),
             *map(search_section, steps.get("search", [])),
             *map(pretraining_section, steps.get("pretrain", [])),
             cost_section(run, *((f"of that, {kind}", _time_of(of_kind)) for kind, of_kind in steps.items())),

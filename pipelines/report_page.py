@@ -33,6 +33,7 @@ _STYLE: dict[str, Any] = {
     "font.family": "sans-serif",
     "grid.color": _RULE,
     "legend.frameon": False,
+    "image.composite_image": False,
     "svg.fonttype": "none",
     "text.parse_math": False,  # a class may be called "$x"
 }

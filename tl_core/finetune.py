@@ -134,6 +134,25 @@ class Finetuner:
         temperature = self._temperature(cut, rows, recipe, seed) if recipe.temperature == "cv" else 1.0
         return Classifier(self.spec, self.backbone, network[1], recipe.test_views, temperature).cpu().eval()
 
+    def features_around(
+        self, episode: Episode, recipe: FinetuneRecipe
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Features of an episode's support and query images, in this order, before and after fine-tuning.
+
+        Returns:
+            Both float32 (n_support + n_query, n_features); the second is None where no part of the backbone is trained.
+        """
+        cut = self._cuts.at(recipe)
+        views = cut.activations.fixed(np.concatenate([episode.support_rows, episode.query_rows]), view=0)[:, None]
+        before = suffix_features(cut.split.suffix, views).cpu().numpy()
+        if recipe.steps == 0 or cut.split.n_frozen == cut.split.n_groups:
+            return before, None
+        try:
+            self._train(cut, episode.support_rows, episode.support_labels, recipe, episode.seed)
+            return before, suffix_features(cut.split.suffix, views).cpu().numpy()
+        finally:
+            cut.split.suffix.load_state_dict(cut.suffix_state)
+
     def _temperature(self, cut: Cut, rows: Indices, recipe: FinetuneRecipe, seed: int) -> float:
         views = support_views(cut.activations, rows, recipe, torch.Generator().manual_seed(seed))
         labels = torch.from_numpy(self.dataset.labels[rows]).to(self.device)
