@@ -12,7 +12,7 @@ from pipelines.report import REPORT_ARTIFACT
 from pipelines.tracking import KIND
 
 _CURVES = ("train/", "val/loss", "val/accuracy", "episode/", "system/")
-_TOLD = ("summary/",)  # by `main` itself, as a table
+_TOLD = ("summary/", "shots/")  # by `main` itself, as tables
 
 
 def conclude(run_id: str, *, as_json: bool) -> str:

@@ -86,4 +86,4 @@ def say_trend(curve: Mapping[int, Estimate]) -> str:
     step = f"From {few} to {many} labelled images per class it is {100 * gained:+.1f} ± {100 * half_width:.1f} points"
     if gained > half_width:
         return f"{step}: more images will help."
-    return f"{step}, not told apart from none: more images of this kind may help little."
+    return f"{step}, not told apart from none: with this backbone, more images may help little."

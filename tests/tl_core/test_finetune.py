@@ -516,7 +516,7 @@ def test_features_move_by_fine_tuning_only_where_something_is_trained() -> None:
     assert none is None
     unmoved, after = finetuner.features_around(episode, HALF)
     assert after is not None
-    assert before.shape == after.shape == (len(episode.support_rows) + len(episode.query_rows), 128)
+    assert before.shape == after.shape == (len(episode.support_rows) + len(episode.query_rows), 256)
     assert unmoved == pytest.approx(before, abs=1e-5)
     assert not np.allclose(after, before, atol=1e-3)
     again, _ = finetuner.features_around(episode, HALF)
