@@ -149,8 +149,10 @@ def _is_sure(accuracy: Estimate, until_ci: float) -> bool:
 
 
 def _run_name(config: FinetuneConfig) -> str:
-    """Tells the runs of one table apart: `finetune pixels`, `finetune 0a1b2c3d searched`."""
-    return f"finetune {Path(config.backbone_run).name[:_NAME_LENGTH]}" + (" searched" if config.search_run else "")
+    """Tells the runs of one table apart: `finetune pixels`, `finetune 0a1b2c3d searched`, `finetune timm 5-shot`."""
+    shots = f" {config.shape.n_shot}-shot" if config.shape.n_shot else ""
+    searched = " searched" if config.search_run else ""
+    return f"finetune {Path(config.backbone_run).name[:_NAME_LENGTH]}{searched}{shots}"
 
 
 if __name__ == "__main__":

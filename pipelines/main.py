@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines import export, finetune, fit, pretrain, register, search
@@ -91,10 +92,11 @@ def run(config: MainConfig) -> str:
     from pipelines.report import log_report
     from pipelines.shots import log_shots, plan_shots
     from pipelines.summary import log_summary
-    from pipelines.tracking import tracked_run
+    from pipelines.tracking import log_dataset, tracked_run
 
-    with tracked_run("main", config) as run_id:
+    with tracked_run("main", config, f"main {Path(config.target).name}") as run_id:
         target = _load_target(config)
+        log_dataset(target, "target")
         searched = config.n_trials > 0 and finetune.can_be_halved(target)
         _check_target(target, config, searched)
         shapes = plan_shots(target, config.shots, config.shape, "report" if searched else "auto")
@@ -140,10 +142,12 @@ def _check_source(target: ImageDataset, config: MainConfig) -> None:
     """Refuse a source that holds some of the target's images, and warn of one that has little to teach."""
     import mlflow
 
+    from pipelines.tracking import log_dataset
     from tl_core.datasets import load_dataset
     from tl_core.errors import InputError
 
     source = load_dataset(config.source, config.image_size or DEFAULT_SIZE, unreadable=config.unreadable)
+    log_dataset(source, "source")
     n_shared = len(set(source.content_hashes) & set(target.content_hashes))
     if n_shared:
         raise InputError(

@@ -31,9 +31,9 @@ _LAUNCH = "mlflow --env-file .env run . --env-manager local -e"
 
 def title_of(run: Run) -> str:
     """What a report is called: the run's kind and name, and its data."""
-    params = run.data.params
-    data = params.get("target") or params.get("data") or params.get("source") or ""
-    return " ".join(filter(None, [run.data.tags[MLFLOW_RUN_NAME], "on" if data else "", Path(data).name]))
+    name, params = run.data.tags[MLFLOW_RUN_NAME], run.data.params
+    data = Path(params.get("target") or params.get("data") or params.get("source") or "").name
+    return name if data in name else f"{name} on {data}"
 
 
 def cost_section(run: Run, *details: tuple[str, str]) -> Section:

@@ -35,6 +35,8 @@ _NOTE = (
     "its 95 % interval beside it, under the same name with `_ci95`."
 )
 
+_UI = "mlflow.experimentKind"  # else MLflow shows the pages of language models first
+
 KIND = "kind"
 """Tag that says which entry point a run belongs to."""
 
@@ -65,14 +67,20 @@ def prepare_store() -> None:
         client = mlflow.MlflowClient()
         if client.get_experiment_by_name(name) is None:
             local = mlflow.get_tracking_uri().startswith("sqlite")
-            client.create_experiment(
-                name,
-                artifact_location=(STORE / "artifacts").as_uri() if local else None,
-                tags={MLFLOW_RUN_NOTE: _NOTE},
-            )
+            client.create_experiment(name, artifact_location=(STORE / "artifacts").as_uri() if local else None)
+        _describe_experiment(client, name)
     if not os.environ.get("MLFLOW_RUN_ID"):  # under `mlflow run` the experiment is already chosen
         mlflow.set_experiment(name)
     _close_runs_of_dead_processes(name)
+
+
+def _describe_experiment(client: mlflow.MlflowClient, name: str) -> None:
+    """Say once what the experiment is; `mlflow run` may have made it, and people may have said it better."""
+    experiment = client.get_experiment_by_name(name)
+    assert experiment is not None
+    for key, value in {MLFLOW_RUN_NOTE: _NOTE, _UI: "custom_model_development"}.items():
+        if key not in experiment.tags:
+            client.set_experiment_tag(experiment.experiment_id, key, value)
 
 
 def _this_process() -> str:
