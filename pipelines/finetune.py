@@ -8,6 +8,7 @@ episode is a nested run; the parent has the mean accuracy with its 95 % interval
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -71,7 +72,8 @@ def run(config: FinetuneConfig) -> str:
     from pipelines.tracking import tracked_run
     from tl_core.episodes import build_pool, check_pool, fit_shape, sample_episode
 
-    with tracked_run("finetune", config, _run_name(config)) as run_id:
+    name = _run_name(config)
+    with tracked_run("finetune", config, name) as run_id:
         recipe = find_recipe(config.search_run, config.recipe)
         opened = open_target(config)
         dataset, finetuner = opened.dataset, opened.finetuner
@@ -95,7 +97,7 @@ def run(config: FinetuneConfig) -> str:
         log_report(run_id)
         shape = f"{config.shape.n_way}-way {config.shape.n_shot}-shot with {config.shape.n_query} queries"
         print(f"{shape}, from {of_images.n:,} images ({part}); other images of the same kind: {of_images.percent()}")
-        print(f"finetune {run_id}: accuracy {accuracy.percent()} on {config.target}")
+        print(f"{name}, run {run_id}: accuracy {accuracy.percent()} on {config.target}")
     return run_id
 
 
@@ -150,9 +152,11 @@ def _is_sure(accuracy: Estimate, until_ci: float) -> bool:
 
 def _run_name(config: FinetuneConfig) -> str:
     """Tells the runs of one table apart: `finetune pixels`, `finetune 0a1b2c3d searched`, `finetune timm 5-shot`."""
+    is_id = re.fullmatch(r"[0-9a-f]{32}", config.backbone_run)
+    start = config.backbone_run[:_NAME_LENGTH] if is_id else Path(config.backbone_run).stem
     shots = f" {config.shape.n_shot}-shot" if config.shape.n_shot else ""
     searched = " searched" if config.search_run else ""
-    return f"finetune {Path(config.backbone_run).name[:_NAME_LENGTH]}{searched}{shots}"
+    return f"finetune {start}{searched}{shots}"
 
 
 if __name__ == "__main__":

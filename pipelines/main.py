@@ -117,8 +117,8 @@ def run(config: MainConfig) -> str:
         scored = list(runs.values())[-1]
         export_run = export.run(export.ExportConfig(fit_run=fit_run, finetune_run=scored))
         register.run(register.RegisterConfig(export_run=export_run, finetune_run=scored, name=config.name))
-        log_summary(runs, export_run, config.name)
         log_shots(of_shots)
+        log_summary(runs, export_run, config.name)
         log_report(run_id)
     return run_id
 
