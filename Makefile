@@ -5,10 +5,11 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 UV_VERSION := 0.13.9
 AUDIT_VERSION := 2.10.1
+MKDOCS_VERSION := 1.6.1
 
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help setup demo test test-slow test-cluster check format ui stack stack-down audit bench-pretrain bench-episodes bench-inference bench-search lock mlproject hooks clean
+.PHONY: help setup demo classify test test-slow test-cluster check format docs ui stack stack-down audit bench-pretrain bench-episodes bench-inference bench-search lock mlproject hooks clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -24,6 +25,11 @@ $(STAMP): requirements.lock
 
 demo: setup ## run the whole line on the embedded digits
 	$(BIN)/python -m pipelines.main
+
+classify: setup ## a classifier from your own images (DATA=folder; BACKBONE=run, file or timm; ARCH=, NAME=)
+	@test -n "$(DATA)" || { echo "error: DATA is missing; give a folder that holds one folder of images per class: make classify DATA=my_folder" >&2; exit 2; }
+	$(BIN)/python -m pipelines.main --target "$(DATA)" --shots auto --name "$(or $(NAME),my-classifier)" \
+		$(if $(BACKBONE),--backbone_run "$(BACKBONE)") $(if $(ARCH),--backbone "$(ARCH)")
 
 test: setup ## run the tests (a few minutes)
 	$(BIN)/python -m pytest -m "not (slow or cluster or postgres)"
@@ -76,6 +82,11 @@ lock: setup ## pin the newest allowed versions in requirements.lock
 audit: setup ## known vulnerabilities of the pinned packages (in an environment of its own)
 	@test -x .cache/audit/bin/pip-audit || { $(PYTHON) -m venv .cache/audit && .cache/audit/bin/python -m pip install --quiet pip-audit==$(AUDIT_VERSION); }
 	.cache/audit/bin/pip-audit --requirement requirements.lock --require-hashes --disable-pip --progress-spinner off
+
+docs: setup ## build the documentation in out/site (mkdocs, in an environment of its own)
+	@test -x .cache/docs/bin/mkdocs || $(BIN)/uv venv --quiet --python $(BIN)/python .cache/docs
+	VIRTUAL_ENV=.cache/docs $(BIN)/uv pip install --quiet mkdocs==$(MKDOCS_VERSION)
+	PYTHONPATH=docs:. .cache/docs/bin/mkdocs build --strict --quiet
 
 hooks: setup ## run `make check` before every commit
 	$(BIN)/pre-commit install

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass
+from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar
 
 from pipelines.redaction import redact
 from tl_core.errors import InputError
@@ -28,36 +30,66 @@ def run_command_line(config_type: type[Config], run: Callable[[Config], object])
     # spin costs nothing (docs/experiments.md). OpenMP reads this when torch is first imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "100000")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    if os.environ.get("NO_COLOR"):  # https://no-color.org, in tyro's spelling
+        os.environ.setdefault("PYTHON_TYRO_ANSI_CODES", "False")
+    as_json = "--json" in sys.argv  # known even where the rest of the line is at fault
     try:
-        config = parse_config(config_type)
+        config = _parse_command_line(config_type)
         _quiet_libraries()
         with room_for("a file"):
-            run(config)
+            run_id = run(config)
     except InputError as error:
-        print(f"error: {redact(str(error))}", file=sys.stderr)
+        sentence = redact(str(error))
+        print(f"error: {sentence}", file=sys.stderr)
+        if as_json:
+            print(json.dumps({"error": sentence}))
         sys.exit(BAD_INPUT)
+    if isinstance(run_id, str) and run_id:
+        from pipelines.conclusion import conclude
+
+        print(conclude(run_id, as_json=as_json))
 
 
-def parse_config(config_type: type[Config], arguments: Sequence[str] | None = None) -> Config:
-    """The config that a command line says, by default this process's own."""
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """What is said at the end."""
+
+    json: bool = False
+    """End with one line of JSON: the run's id, kind and metrics, or the error."""
+
+
+def _parse_command_line(config_type: type[Config]) -> Config:
+    """The config that this process's command line says; beside it, every entry point knows `--json`."""
     import tyro
+    from tyro.conf import FlagConversionOff, OmitArgPrefixes
 
-    return tyro.cli(config_type, args=arguments, config=_cli_style(), use_underscores=True)
+    both = make_dataclass(
+        "CommandLine",
+        [("config", Annotated[config_type, FlagConversionOff]), ("output", Output, field(default_factory=Output))],
+        namespace={"__doc__": config_type.__doc__},
+    )
+    name = f"python -m pipelines.{Path(sys.argv[0]).stem}"
+    parsed: Any = tyro.cli(both, prog=name, config=(OmitArgPrefixes,), use_underscores=True)
+    config: Config = parsed.config
+    return config
+
+
+def parse_config(config_type: type[Config], arguments: Sequence[str]) -> Config:
+    """The config that the arguments of a command line say."""
+    import tyro
+    from tyro.conf import FlagConversionOff, OmitArgPrefixes
+
+    return tyro.cli(config_type, args=arguments, config=(FlagConversionOff, OmitArgPrefixes), use_underscores=True)
 
 
 def flat_params(config: Any) -> dict[str, Any]:
     """A config's fields with those of nested configs beside them, as on the command line."""
     params: dict[str, Any] = {}
-    for field in fields(config):
-        value = getattr(config, field.name)
-        params |= flat_params(value) if is_dataclass(value) else {field.name: value}
+    for one in fields(config):
+        value = getattr(config, one.name)
+        params |= flat_params(value) if is_dataclass(value) else {one.name: value}
     return params
-
-
-def _cli_style() -> tuple[Any, ...]:
-    from tyro.conf import FlagConversionOff, OmitArgPrefixes
-
-    return FlagConversionOff, OmitArgPrefixes
 
 
 def _stop(signum: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - the signal module's interface

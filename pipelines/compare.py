@@ -40,29 +40,32 @@ def run(config: CompareConfig) -> str:
     """Compare and log; returns the run's id."""
     import mlflow
 
+    from pipelines.report import log_report
     from pipelines.tracking import tracked_run
 
     with tracked_run("compare", config) as run_id:
-        run_ids = _ids(config.train_runs or config.finetune_runs)
-        lines = _compare_trainings(run_ids) if config.train_runs else _compare_episodes(run_ids)
+        ids = run_ids(config.train_runs or config.finetune_runs)
+        lines = _compare_trainings(ids) if config.train_runs else _compare_episodes(ids)
         mlflow.log_text("\n".join(lines), "comparison.txt")
+        log_report(run_id)
         print("\n".join(lines))
-        print(f"compare {run_id}: {len(run_ids)} runs, {math.comb(len(run_ids), 2)} pairs")
+        print(f"compare {run_id}: {len(ids)} runs, {math.comb(len(ids), 2)} pairs")
     return run_id
 
 
-def _ids(text: str) -> list[str]:
+def run_ids(text: str) -> list[str]:
+    """The ids in a text that separates them by commas."""
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _compare_episodes(run_ids: list[str]) -> list[str]:
+def _compare_episodes(ids: list[str]) -> list[str]:
     import mlflow
 
-    from pipelines.evidence import paired_accuracies
     from pipelines.figures import draw_estimates
+    from pipelines.scores import paired_accuracies
     from tl_core.scoring import compare_all, estimate
 
-    scores = paired_accuracies(run_ids)
+    scores = paired_accuracies(ids)
     results = {name: estimate(values) for name, values in scores.items()}
     pairs = compare_all(scores)
     _log_pairs(pairs, lambda found: {"difference": found.mean, "ci95": found.ci95})
@@ -73,14 +76,14 @@ def _compare_episodes(run_ids: list[str]) -> list[str]:
     return [*lines, "", heading, *_pair_lines(pairs)]
 
 
-def _compare_trainings(run_ids: list[str]) -> list[str]:
+def _compare_trainings(ids: list[str]) -> list[str]:
     import mlflow
 
     from pipelines.figures import draw_curves, draw_intervals
     from pipelines.trainings import curve_of, load_trainings, table_of
     from tl_core.image_scores import compare_on_images, wilson
 
-    trainings = load_trainings(run_ids)
+    trainings = load_trainings(ids)
     results = {training.name: wilson(training.hits) for training in trainings}
     pairs = compare_on_images({training.name: training.hits for training in trainings})
     _log_pairs(pairs, lambda found: {"difference": found.value, "low": found.low, "high": found.high})

@@ -13,19 +13,20 @@ import mlflow
 import numpy as np
 import pandas as pd
 
+from pipelines.answers import log_answers
 from pipelines.child_runs import ChildRuns, FinishedRun
-from pipelines.figures import draw_confusion, draw_distribution
+from pipelines.figures import draw_distribution
 from pipelines.journal import append_journal, read_journal
 from pipelines.networks import RECIPE_ARTIFACT
+from pipelines.scores import EPISODES_ARTIFACT
 from pipelines.tracking import log_series
 from tl_core.datasets import ImageDataset
 from tl_core.episodes import Episode, EpisodePool
 from tl_core.finetune import EpisodeResult
 from tl_core.image_scores import Interval, bootstrap
 from tl_core.recipes import EpisodeShape, FinetuneRecipe
-from tl_core.scoring import Estimate, RunningEstimate, calibration_error, count_confusions, estimate, score_predictions
-
-EPISODES_ARTIFACT, CONFUSIONS_ARTIFACT = "episodes.parquet", "confusion.json"
+from tl_core.scoring import Estimate, RunningEstimate, estimate, score_predictions
+from tl_core.train import ImagePredictions
 
 
 class EpisodeLog:
@@ -44,7 +45,7 @@ class EpisodeLog:
         journal: Path,
     ) -> None:
         self._runs = ChildRuns("episode")
-        self._class_names = dataset.class_names
+        self._dataset = dataset
         self._results: list[EpisodeResult] = []
         self._accuracy = RunningEstimate()
         self._journal = journal
@@ -78,15 +79,14 @@ class EpisodeLog:
         name = f"episode-{result.episode.index:04d}"
         self._runs.add(FinishedRun(name, end - result.seconds, end, metrics, tags))
 
-    def _accuracy_over_images(self) -> Interval:
-        """Mean accuracy of the query images, each over its episodes, with the interval that resampling them gives.
-
-        Episodes of a small target share their images: more of them say nothing of images that are not there.
-        """
-        rows = np.concatenate([result.episode.query_rows for result in self._results])
-        hits = np.concatenate([result.labels == result.predictions for result in self._results])
-        _, image = np.unique(rows, return_inverse=True)
-        return bootstrap(np.bincount(image, weights=hits) / np.bincount(image))
+    def _answers(self) -> ImagePredictions:
+        """What was said of every query image of every episode."""
+        return ImagePredictions(
+            rows=np.concatenate([result.episode.query_rows for result in self._results]),
+            labels=np.concatenate([result.labels for result in self._results]),
+            predictions=np.concatenate([result.predictions for result in self._results]),
+            probabilities=np.concatenate([result.confidences for result in self._results]).astype(np.float32),
+        )
 
     def close(self) -> tuple[Estimate, Interval]:
         """Log means, table and pictures; returns the accuracy over episodes and, with its own interval, over images."""
@@ -98,11 +98,9 @@ class EpisodeLog:
             metrics |= {"accuracy_ci95": accuracy.ci95, "accuracy_sd": accuracy.sd}
         for name in ("precision", "recall", "f1"):
             metrics[f"macro_{name}"] = estimate([getattr(scores, name) for scores in macro]).mean
-        metrics["ece"] = calibration_error(
-            np.concatenate([r.confidences for r in self._results]),
-            np.concatenate([r.labels == r.predictions for r in self._results]),
-        )
-        of_images = self._accuracy_over_images()
+        answers = self._answers()
+        metrics["ece"] = log_answers(self._dataset, answers, "all episodes")
+        of_images = _accuracy_over_images(answers)
         metrics |= {
             "n_images": of_images.n,
             "images/accuracy_low": of_images.low,
@@ -114,12 +112,6 @@ class EpisodeLog:
         return accuracy, of_images
 
     def _log_artifacts(self, accuracy: Estimate) -> None:
-        labels = np.concatenate([result.labels for result in self._results])
-        predictions = np.concatenate([result.predictions for result in self._results])
-        counts = count_confusions(labels, predictions, len(self._class_names))
-        table = {"class_names": self._class_names, "counts": counts.tolist()}
-        mlflow.log_dict(table, CONFUSIONS_ARTIFACT)
-        mlflow.log_figure(draw_confusion(counts, self._class_names), "confusion.png")
         mlflow.log_figure(draw_distribution([r.accuracy for r in self._results], accuracy), "distribution.png")
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, EPISODES_ARTIFACT)
@@ -139,4 +131,14 @@ class EpisodeLog:
         )
 
     def _classes_of(self, result: EpisodeResult) -> list[str]:
-        return [self._class_names[i] for i in result.episode.class_ids]
+        return [self._dataset.class_names[i] for i in result.episode.class_ids]
+
+
+def _accuracy_over_images(answers: ImagePredictions) -> Interval:
+    """Mean accuracy of the query images, each over its episodes, with the interval that resampling them gives.
+
+    Episodes of a small target share their images: more of them say nothing of images that are not there.
+    """
+    _, image = np.unique(answers.rows, return_inverse=True)
+    right = answers.labels == answers.predictions
+    return bootstrap(np.bincount(image, weights=right) / np.bincount(image))

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import pandas as pd
 from mlflow.entities import Run
 
-from pipelines.episode_log import EPISODES_ARTIFACT
 from pipelines.export import LATENCY_METRIC, SIZE_METRIC
 from pipelines.provenance import check_same_origin
-from pipelines.tracking import KIND, fetch_artifact, find_comparable_runs, find_run
+from pipelines.scores import accuracies
+from pipelines.tracking import KIND, find_run
 from pipelines.train_log import fingerprint_of
 from pipelines.trainings import hits_in, predictions_of
 from registry.gate import Evidence, Measured
 from tl_core.errors import InputError
 from tl_core.export import Parity
-from tl_core.scoring import Estimate, estimate
 
 
 def find_scored_run(export_run: Run, finetune_run: str) -> Run:
@@ -50,36 +46,6 @@ def load_evidence(run_id: str) -> Evidence | None:
         return Evidence(sample, dict(enumerate(hits_in(table).astype(float).tolist())), "test images")
     except (InputError, KeyError, OSError, ValueError):  # the last: pyarrow's, of a damaged table
         return None
-
-
-def accuracies(finetune_run: str) -> dict[int, float]:
-    """Accuracy by episode number."""
-    table = pd.read_parquet(fetch_artifact(finetune_run, EPISODES_ARTIFACT))
-    return {int(e): float(a) for e, a in zip(table["episode"], table["accuracy"], strict=True)}
-
-
-def paired_accuracies(finetune_runs: Sequence[str]) -> dict[str, list[float]]:
-    """Accuracies of several finetune runs on the episodes that all of them scored, in one order, by readable name.
-
-    Raises:
-        InputError: fewer than two runs, the same run twice, or runs whose episodes are not the same.
-    """
-    advice = "give the same target, part, seed and episode shape to both"
-    runs = find_comparable_runs(finetune_runs, "finetune", "episodes", "episodes", advice)
-    tables = [accuracies(run.info.run_id) for run in runs]
-    shared = sorted(set.intersection(*(set(table) for table in tables)))
-    names = [_readable(run) for run in runs]
-    return {name: [table[e] for e in shared] for name, table in zip(names, tables, strict=True)}
-
-
-def _readable(run: Run) -> str:
-    apart = "" if run.data.tags.get("transductive", "none") == "none" else ", transductive"
-    return f"{run.data.tags['network'][:12]} ({run.info.run_id[:8]}{apart})"
-
-
-def accuracy_of(finetune_run: str) -> Estimate:
-    """Mean accuracy of a finetune run with its interval."""
-    return estimate(list(accuracies(finetune_run).values()))
 
 
 def measured_of(export_run: Run) -> Measured:

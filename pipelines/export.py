@@ -98,8 +98,8 @@ def _source_fingerprint(backbone_run: str) -> str:
 
 def _score(finetune_run: str, fit_run: Run) -> dict[str, str]:
     """What the file says of its accuracy: that of its recipe, measured on episodes."""
-    from pipelines.evidence import accuracy_of
     from pipelines.provenance import check_same_origin
+    from pipelines.scores import accuracy_of
     from pipelines.tracking import find_run
 
     metrics = fit_run.data.metrics

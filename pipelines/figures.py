@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from tl_core.image_scores import Interval
-from tl_core.lr_finder import LrCurve
-from tl_core.pretrain import PretrainEpoch
-from tl_core.scoring import Estimate
+from tl_core.scoring import Estimate, Reliability
+
+if TYPE_CHECKING:
+    from tl_core.lr_finder import LrCurve
 
 mpl.use("agg")
 
@@ -43,7 +48,7 @@ def draw_confusion(counts: NDArray[np.int64], class_names: Sequence[str], of: st
     return figure
 
 
-def draw_distribution(accuracies: Sequence[float], result: Estimate) -> Figure:
+def draw_distribution(accuracies: Sequence[float] | NDArray[np.float64], result: Estimate) -> Figure:
     """Histogram of the episodes' accuracies with the mean and its interval."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
@@ -52,8 +57,8 @@ def draw_distribution(accuracies: Sequence[float], result: Estimate) -> Figure:
     axes.axvline(100 * result.mean, color=_ORANGE, label=f"mean {result.percent()}")
     if np.isfinite(result.ci95):
         axes.axvspan(100 * result.low, 100 * result.high, color=_ORANGE, alpha=0.2, label="95 % interval of the mean")
-    axes.set(xlabel="accuracy of an episode in %", ylabel="episodes", title="Accuracy over episodes")
-    axes.legend()
+    axes.set(xlabel="accuracy of an episode in %", ylabel="episodes")
+    figure.legend(loc="outside upper center", ncols=2)
     return figure
 
 
@@ -69,26 +74,9 @@ def draw_episodes_spent(spent: Mapping[int, int], n_episodes: int) -> Figure:
     return figure
 
 
-def draw_training_curves(history: Sequence[PretrainEpoch]) -> Figure:
-    """Loss and accuracies by epoch."""
-    losses = [epoch.training.loss for epoch in history]
-    train = [epoch.training.accuracy for epoch in history]
-    val = [epoch.val_accuracy for epoch in history]
-    figure = Figure(figsize=(9, 4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    epochs = range(1, len(losses) + 1)
-    left.plot(epochs, losses, color=_BLUE, marker=".")
-    left.set(xlabel="epoch", ylabel="training loss", title="Loss (label smoothing included)")
-    right.plot(epochs, 100 * np.asarray(train), color=_BLUE, marker=".", label="training (augmented views)")
-    right.plot(epochs, 100 * np.asarray(val), color=_ORANGE, marker=".", label="validation")
-    right.set(xlabel="epoch", ylabel="accuracy in %", title="Accuracy")
-    right.legend()
-    return figure
-
-
 @dataclass(frozen=True)
 class Curve:
-    """One training, a value per epoch; accuracies as shares."""
+    """One training, a value per epoch, or none where it was not asked; accuracies as shares."""
 
     name: str
     train_loss: Sequence[float]
@@ -97,47 +85,131 @@ class Curve:
     val_accuracy: Sequence[float]
 
 
-def draw_curves(curves: Sequence[Curve]) -> Figure:
-    """Loss and accuracy by epoch of one or several trainings: training dashed, validation solid, a colour for each."""
+def draw_curves(curves: Sequence[Curve], panels: tuple[int, int] = (1, 2)) -> Figure:
+    """Loss and accuracy by epoch of one or several trainings: training dashed, validation solid, a colour for each.
+
+    Args:
+        panels: rows and columns of the two.
+    """
     figure = Figure(figsize=(11, 4.5), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    left, right = figure.subplots(*panels)
     for i, curve in enumerate(curves):
         colour = _COLOURS[i % len(_COLOURS)]
         for axes, train, val, scale in (
             (left, curve.train_loss, curve.val_loss, 1),
             (right, curve.train_accuracy, curve.val_accuracy, 100),
         ):
-            epochs = range(1, len(train) + 1)
-            axes.plot(epochs, scale * np.asarray(train), color=colour, linestyle="--", alpha=0.6)
-            axes.plot(epochs, scale * np.asarray(val), color=colour, marker=".", label=curve.name or "validation")
+            axes.plot(_epochs(train), scale * np.asarray(train), color=colour, linestyle="--", alpha=0.6)
+            axes.plot(_epochs(val), scale * np.asarray(val), color=colour, marker=".", label=curve.name)
     left.set(xlabel="epoch", ylabel="loss", title="Loss: training dashed, validation solid")
     right.set(xlabel="epoch", ylabel="accuracy in %", title="Accuracy: training dashed, validation solid")
-    right.legend()
+    if len(curves) > 1:
+        right.legend()
     return figure
 
 
-def draw_intervals(results: Mapping[str, Interval]) -> Figure:
-    """Accuracies with their 95 % intervals, one row each."""
-    figure = Figure(figsize=(7, 1.2 + 0.4 * len(results)), layout="constrained")
-    axes = figure.add_subplot()
+def _epochs(values: Sequence[float]) -> range:
+    return range(1, len(values) + 1)
+
+
+def draw_intervals(results: Mapping[str, Interval], of: str = "accuracy", title: str = "On the same images") -> Figure:
+    """Shares with their 95 % intervals, one row each."""
     values, lows, highs = 100 * np.array([(r.value, r.low, r.high) for r in results.values()]).T
-    axes.errorbar(values, range(len(results)), xerr=[values - lows, highs - values], fmt="o", color=_BLUE, capsize=4)
-    axes.set_yticks(range(len(results)), list(results))
-    axes.invert_yaxis()
-    axes.set(xlabel="accuracy in %, with its 95 % interval", title="On the same images")
+    figure, axes = _rows_of_intervals(list(results), values, [values - lows, highs - values])
+    axes.set(xlabel=f"{of} in %, with its 95 % interval", title=title)
     return figure
 
 
 def draw_estimates(results: Mapping[str, Estimate]) -> Figure:
     """Means with their 95 % intervals, one row each."""
-    figure = Figure(figsize=(7, 1.2 + 0.4 * len(results)), layout="constrained")
-    axes = figure.add_subplot()
-    means = [100 * result.mean for result in results.values()]
-    rows = range(len(results))
-    axes.errorbar(means, rows, xerr=[100 * result.ci95 for result in results.values()], fmt="o", color=_BLUE, capsize=4)
-    axes.set_yticks(rows, list(results))
-    axes.invert_yaxis()
+    means, half_widths = 100 * np.array([(r.mean, r.ci95) for r in results.values()]).T
+    figure, axes = _rows_of_intervals(list(results), means, [half_widths, half_widths])
     axes.set(xlabel="accuracy in %, mean and 95 % interval", title="On the same episodes")
+    return figure
+
+
+def _rows_of_intervals(
+    names: Sequence[str], values: NDArray[np.float64], errors: Sequence[NDArray[np.float64]]
+) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(7, 1.2 + 0.4 * len(names)), layout="constrained")
+    axes = figure.add_subplot()
+    axes.errorbar(values, range(len(names)), xerr=np.abs(errors), fmt="o", color=_BLUE, capsize=4)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    return figure, axes
+
+
+def draw_reliability(found: Reliability) -> Figure:
+    """Accuracy over confidence; a dot's area is the number of answers."""
+    figure = Figure(figsize=(5, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot([0, 100], [0, 100], color=_ORANGE, linestyle="--", label="confidence is accuracy")
+    areas = 20 + 200 * found.counts / found.counts.max()
+    axes.plot(100 * found.confidence, 100 * found.accuracy, color=_BLUE, alpha=0.5)
+    axes.scatter(100 * found.confidence, 100 * found.accuracy, s=areas, color=_BLUE, label="answers, by confidence")
+    axes.set(xlabel="confidence in %", ylabel="of these, right in %", title="Reliability", xlim=(0, 103), ylim=(0, 105))
+    axes.legend(loc="upper left")
+    return figure
+
+
+def draw_shots(curve: Mapping[int, Estimate]) -> Figure:
+    """Accuracy with its interval by number of labelled images per class."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.add_subplot()
+    means, half_widths = 100 * np.array([(found.mean, found.ci95) for found in curve.values()]).T
+    axes.errorbar(list(curve), means, yerr=half_widths, fmt="o-", color=_BLUE, capsize=4)
+    axes.set_xscale("log")
+    axes.set_xticks(list(curve), map(str, curve))
+    axes.set_xticks([], minor=True)
+    axes.set(xlabel="labelled images per class", ylabel="accuracy in %", title="What more images bring")
+    return figure
+
+
+@dataclass(frozen=True)
+class Map:
+    """Images at their places: (n, 2) in the unit square; `pictures` are uint8 (height, width, 3)."""
+
+    title: str
+    places: NDArray[np.float64]
+    labels: Sequence[str]
+    is_support: Sequence[bool]
+    pictures: Sequence[NDArray[np.uint8]]
+
+
+def draw_maps(maps: Sequence[Map]) -> Figure:
+    """Maps of the same images, one below the other; the frame of an image has the colour of its class."""
+    figure = Figure(figsize=(7, 6 * len(maps)), layout="constrained")
+    names = sorted(set(maps[0].labels))
+    colours = dict(zip(names, _COLOURS, strict=False))
+    for axes, drawn in zip(figure.subplots(len(maps), squeeze=False).ravel(), maps, strict=True):
+        for (x, y), label, support, picture in zip(
+            drawn.places, drawn.labels, drawn.is_support, drawn.pictures, strict=True
+        ):
+            half = 0.035 if support else 0.022
+            corner, side = (x - half, y - half), 2 * half
+            axes.imshow(picture, extent=(x - half, x + half, y - half, y + half), zorder=2 + support)
+            frame = Rectangle(corner, side, side, fill=False, edgecolor=colours[label], linewidth=2, zorder=2 + support)
+            axes.add_patch(frame)
+        axes.set(
+            xlim=(-0.06, 1.06), ylim=(-0.06, float(drawn.places[:, 1].max()) + 0.06), title=drawn.title, aspect="equal"
+        )
+        axes.set_xticks([])
+        axes.set_yticks([])
+    handles = [Rectangle((0, 0), 1, 1, fill=False, edgecolor=colours[name], linewidth=2, label=name) for name in names]
+    figure.legend(handles=handles, loc="outside upper center", ncols=3)
+    return figure
+
+
+def draw_trials(numbers: Sequence[int], accuracies: Sequence[float], stopped: Sequence[bool]) -> Figure:
+    """Accuracy of each trial of a search; one that was stopped early was asked fewer episodes."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.add_subplot()
+    x, y, early = np.asarray(numbers), 100 * np.asarray(accuracies), np.asarray(stopped, dtype=bool)
+    axes.scatter(x[~early], y[~early], color=_BLUE, label="all episodes")
+    axes.scatter(x[early], y[early], color=_ORANGE, marker="x", label="stopped early")
+    axes.set(xlabel="trial (0 is the default recipe)", ylabel="mean accuracy in %", title="Trials")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.legend(loc="outside upper center", ncols=2)
     return figure
 
 

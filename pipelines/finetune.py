@@ -8,6 +8,7 @@ episode is a nested run; the parent has the mean accuracy with its 95 % interval
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -65,12 +66,15 @@ def run(config: FinetuneConfig) -> str:
 
     from pipelines.checkpoints import kept_checkpoint
     from pipelines.episode_log import EpisodeLog
+    from pipelines.feature_map import log_feature_map
     from pipelines.networks import find_recipe, is_run
     from pipelines.provenance import check_unseen, log_origin
+    from pipelines.report import log_report
     from pipelines.tracking import tracked_run
-    from tl_core.episodes import build_pool, check_pool, fit_shape
+    from tl_core.episodes import build_pool, check_pool, fit_shape, sample_episode
 
-    with tracked_run("finetune", config, _run_name(config)) as run_id:
+    name = _run_name(config)
+    with tracked_run("finetune", config, name) as run_id:
         recipe = find_recipe(config.search_run, config.recipe)
         opened = open_target(config)
         dataset, finetuner = opened.dataset, opened.finetuner
@@ -92,20 +96,26 @@ def run(config: FinetuneConfig) -> str:
             log = EpisodeLog(dataset, pool, config.shape, config.seed, recipe, journal)
             _score(log, opened, pool, recipe, config)
             accuracy, of_images = log.close()
+        log_feature_map(opened.finetuner, sample_episode(pool, config.shape, config.seed, 0), recipe)
+        log_report(run_id)
         shape = f"{config.shape.n_way}-way {config.shape.n_shot}-shot with {config.shape.n_query} queries"
         print(f"{shape}, from {of_images.n:,} images ({part}); other images of the same kind: {of_images.percent()}")
-        print(f"finetune {run_id}: accuracy {accuracy.percent()} on {config.target}")
+        print(f"{name}, run {run_id}: accuracy {accuracy.percent()} on {config.target}")
     return run_id
+
+
+def can_be_halved(dataset: ImageDataset) -> bool:
+    """Whether half of the smallest class is enough to judge by, so that the other half is left to a search."""
+    from tl_core.episodes import build_pool
+
+    return min(len(rows) for rows in build_pool(dataset, "report").rows_by_class) >= MIN_HALF
 
 
 def _choose_part(dataset: ImageDataset, config: FinetuneConfig) -> Part:
     """`report`, so that a later search has a half of its own, unless that would leave too little to judge by."""
-    from tl_core.episodes import build_pool
-
     if config.part != "auto":
         return config.part
-    smallest = min(len(rows) for rows in build_pool(dataset, "report").rows_by_class)
-    return "report" if config.search_run or smallest >= MIN_HALF else "all"
+    return "report" if config.search_run or can_be_halved(dataset) else "all"
 
 
 def _score(log: EpisodeLog, opened: Target, pool: EpisodePool, recipe: FinetuneRecipe, config: FinetuneConfig) -> None:
@@ -123,7 +133,7 @@ def _score(log: EpisodeLog, opened: Target, pool: EpisodePool, recipe: FinetuneR
         results = run_episodes(opened.finetuner, episodes(n_done), recipe, config.workers, config.engine)
         while not _is_sure(log.accuracy(), config.until_ci) and (result := next(results, None)) is not None:
             log.add(result)
-            progress.set_postfix(accuracy=f"{100 * log.accuracy().mean:.1f}%")
+            progress.set_postfix_str(log.accuracy().percent())
             progress.update()
 
 
@@ -142,8 +152,12 @@ def _is_sure(accuracy: Estimate, until_ci: float) -> bool:
 
 
 def _run_name(config: FinetuneConfig) -> str:
-    """Tells the runs of one table apart: `finetune pixels`, `finetune 0a1b2c3d searched`."""
-    return f"finetune {Path(config.backbone_run).name[:_NAME_LENGTH]}" + (" searched" if config.search_run else "")
+    """Tells the runs of one table apart: `finetune pixels`, `finetune 0a1b2c3d searched`, `finetune timm 5-shot`."""
+    is_id = re.fullmatch(r"[0-9a-f]{32}", config.backbone_run)
+    start = config.backbone_run[:_NAME_LENGTH] if is_id else Path(config.backbone_run).stem
+    shots = f" {config.shape.n_shot}-shot" if config.shape.n_shot else ""
+    searched = " searched" if config.search_run else ""
+    return f"finetune {start}{searched}{shots}"
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ ENTRY_POINTS = (
     "train",
     "finetune",
     "compare",
+    "report",
     "search",
     "pareto",
     "fit",

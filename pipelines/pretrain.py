@@ -79,9 +79,10 @@ def _lead(config: PretrainConfig, device: torch.device, world: World) -> str:
     import numpy as np
 
     from pipelines.checkpoints import kept_checkpoint
-    from pipelines.figures import draw_training_curves
+    from pipelines.figures import Curve, draw_curves
     from pipelines.networks import BACKBONE_ARTIFACT
     from pipelines.provenance import log_seen_images
+    from pipelines.report import log_report
     from pipelines.tracking import log_dataset, tracked_run
     from tl_core.classifier import save_backbone
     from tl_core.datasets import load_dataset
@@ -100,13 +101,23 @@ def _lead(config: PretrainConfig, device: torch.device, world: World) -> str:
             history = _train(work, config, device, checkpoint)
             test_accuracy = work.training.test_accuracy(device)
             best = max(epoch.val_accuracy for epoch in history)
-            mlflow.log_metrics({"test/accuracy": test_accuracy, "val/best_accuracy": best})
-            mlflow.log_figure(draw_training_curves(history), "curves.png")
+            mlflow.log_metrics(
+                {"test/accuracy": test_accuracy, "val/best_accuracy": best, "n_test": len(work.split.test)}
+            )
+            curve = Curve(
+                "",
+                train_loss=[epoch.training.loss for epoch in history],
+                train_accuracy=[epoch.training.accuracy for epoch in history],
+                val_loss=[],
+                val_accuracy=[epoch.val_accuracy for epoch in history],
+            )
+            mlflow.log_figure(draw_curves([curve]), "curves.png")
             with tempfile.TemporaryDirectory() as folder:
                 save_backbone(work.training.backbone, work.spec, Path(folder, BACKBONE_ARTIFACT))
                 mlflow.log_artifacts(folder)
             if novel is not None:
                 _check_features(work, novel, config, device)
+        log_report(run_id)
         print(f"pretrain {run_id}: test accuracy {100 * test_accuracy:.2f} % on {len(work.split.test):,} images")
     return run_id
 

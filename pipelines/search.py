@@ -80,6 +80,7 @@ def run(config: SearchConfig) -> str:
     from tqdm import tqdm
 
     from pipelines.provenance import log_seen_images, network_name
+    from pipelines.report import log_report
     from pipelines.tracking import tracked_run
     from pipelines.trial_log import TrialLog, study_storage
     from tl_core.episodes import build_pool, check_pool, fit_shape
@@ -118,6 +119,7 @@ def run(config: SearchConfig) -> str:
         )
         verdict = crown(finalists, config.recipe)
         log.close(finalists, verdict, _report(config, opened, verdict))
+        log_report(run_id)
         chosen = {name: getattr(verdict.winner.recipe, name) for name in space.parameters}
         result = estimate(verdict.winner.scores).percent()
         print(f"search {run_id}: {chosen}, {result} on fresh episodes of what it searched on; {verdict.sentence()}")

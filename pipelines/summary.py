@@ -6,24 +6,20 @@ from collections.abc import Mapping
 
 import mlflow
 
-from pipelines.evidence import accuracies
 from pipelines.networks import ONNX_ARTIFACT
+from pipelines.scores import COMPARED, METHODS_ARTIFACT, accuracies
 from pipelines.tracking import default_tracking_uri, fetch_artifact
 from registry.versions import CHAMPION, champion_of
 from tl_core.scoring import Estimate, estimate, paired_difference
 
-_COMPARED = (
-    ("pretrained", "untrained"),
-    ("pretrained", "raw pixels"),
-    ("pretrained + searched", "pretrained"),
-)
-
 
 def log_summary(finetune_runs: Mapping[str, str], export_run: str, name: str) -> None:
     """Log and print the accuracies of the finetune runs, their paired differences, and where to look next."""
+    mlflow.log_dict(dict(finetune_runs), METHODS_ARTIFACT)
     scores = {method: list(accuracies(run_id).values()) for method, run_id in finetune_runs.items()}
     results = {method: estimate(values) for method, values in scores.items()}
-    differences = {f"{a} - {b}": paired_difference(scores[a], scores[b]) for a, b in _COMPARED}
+    compared = [(a, b) for a, b in COMPARED if {a, b} <= scores.keys()]
+    differences = {f"{a} - {b}": paired_difference(scores[a], scores[b]) for a, b in compared}
     for label, result in {**results, **differences}.items():
         key = label.replace(" + ", "_and_").replace(" - ", "_minus_").replace(" ", "_")
         mlflow.log_metrics({f"summary/{key}": result.mean, f"summary/{key}_ci95": result.ci95})

@@ -21,7 +21,7 @@ from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE, ErrorCode
 from mlflow.utils.file_utils import local_file_uri_to_path
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_USER
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE, MLFLOW_USER
 
 from pipelines.cli import flat_params
 from pipelines.redaction import redact
@@ -32,6 +32,14 @@ from tl_core.errors import InputError
 ROOT = Path(__file__).resolve().parents[1]
 STORE = ROOT / "mlruns"
 EXPERIMENT = "transfer-lab"
+
+_NOTE = (
+    "Few-shot transfer learning. A `main` run holds the whole line; open it to see its steps, and `finetune` to see "
+    "one run per episode. The artifact `report.html` of a run says in words and pictures what it found; every mean has "
+    "its 95 % interval beside it, under the same name with `_ci95`."
+)
+
+_UI = "mlflow.experimentKind"  # else MLflow shows the pages of language models first
 
 KIND = "kind"
 """Tag that says which entry point a run belongs to."""
@@ -64,9 +72,19 @@ def prepare_store() -> None:
         if client.get_experiment_by_name(name) is None:
             local = mlflow.get_tracking_uri().startswith("sqlite")
             client.create_experiment(name, artifact_location=(STORE / "artifacts").as_uri() if local else None)
+        _describe_experiment(client, name)
     if not os.environ.get("MLFLOW_RUN_ID"):  # under `mlflow run` the experiment is already chosen
         mlflow.set_experiment(name)
     _close_runs_of_dead_processes(name)
+
+
+def _describe_experiment(client: mlflow.MlflowClient, name: str) -> None:
+    """Say once what the experiment is; `mlflow run` may have made it, and people may have said it better."""
+    experiment = client.get_experiment_by_name(name)
+    assert experiment is not None
+    for key, value in {MLFLOW_RUN_NOTE: _NOTE, _UI: "custom_model_development"}.items():
+        if key not in experiment.tags:
+            client.set_experiment_tag(experiment.experiment_id, key, value)
 
 
 def _this_process() -> str:

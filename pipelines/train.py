@@ -62,6 +62,7 @@ def run(config: TrainConfig) -> str:
     from pipelines.checkpoints import kept_checkpoint
     from pipelines.networks import is_run, load_network
     from pipelines.provenance import check_unseen, log_seen_images, network_name
+    from pipelines.report import log_report
     from pipelines.tracking import log_dataset, tracked_run
     from pipelines.train_log import TrainLog
     from tl_core.datasets import load_dataset
@@ -92,6 +93,7 @@ def run(config: TrainConfig) -> str:
                         progress.set_postfix(stage=number, val=f"{100 * epoch.val_accuracy:.1f}%")
                     log.close_stage(training)
             accuracy = log.close()
+        log_report(run_id)
         print(f"train {run_id}: test accuracy {accuracy.percent()} on {config.data}")
     return run_id
 

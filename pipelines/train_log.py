@@ -11,18 +11,17 @@ import mlflow
 import numpy as np
 import pandas as pd
 
-from pipelines.figures import Curve, draw_confusion, draw_curves
+from pipelines.answers import log_answers, readable_name
+from pipelines.figures import Curve, draw_curves
 from pipelines.networks import CLASSIFIER_ARTIFACT, N_SAMPLES, SAMPLE_FILES_ARTIFACT, SAMPLES_ARTIFACT
 from pipelines.tracking import log_series
+from pipelines.trainings import CURVES, PREDICTIONS_ARTIFACT
 from tl_core.classifier import save_classifier
 from tl_core.datasets import ImageDataset, copy_files
 from tl_core.image_scores import Interval, wilson
-from tl_core.scoring import count_confusions, score_predictions
+from tl_core.scoring import score_predictions
 from tl_core.splits import ClassSplit
 from tl_core.train import ImagePredictions, TrainEpoch, Training
-
-PREDICTIONS_ARTIFACT = "predictions.parquet"
-CURVES = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
 
 
 @dataclass(frozen=True)
@@ -82,9 +81,7 @@ class TrainLog:
         series = {name: [point[name] for point in points] for name in CURVES}
         log_series(series)
         mlflow.log_figure(draw_curves([Curve("", **_by_field(series))]), "curves.png")
-        classes = self._dataset.class_names
-        counts = count_confusions(chosen.predictions.labels, chosen.predictions.predictions, len(classes))
-        mlflow.log_figure(draw_confusion(counts, classes, "test images"), "confusion.png")
+        mlflow.log_metric("test/ece", log_answers(self._dataset, chosen.predictions, "test images"))
         self._table(chosen.predictions).to_parquet(self._folder / PREDICTIONS_ARTIFACT)
         samples = np.sort(np.random.default_rng(0).permutation(self._split.train)[:N_SAMPLES])
         np.savez_compressed(self._folder / SAMPLES_ARTIFACT, images=self._dataset.images[samples])
@@ -101,7 +98,7 @@ class TrainLog:
         names = np.array(self._dataset.class_names, dtype=object)
         return pd.DataFrame(
             {
-                "file": [self._dataset.file_names[row].encode("utf-8", "replace").decode() for row in predictions.rows],
+                "file": [readable_name(self._dataset, row) for row in predictions.rows],
                 "content_hash": [self._dataset.content_hashes[row] for row in predictions.rows],
                 "label": names[predictions.labels],
                 "prediction": names[predictions.predictions],

@@ -12,8 +12,10 @@ from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 
 from pipelines.figures import Curve
 from pipelines.tracking import fetch_artifact, find_comparable_runs
-from pipelines.train_log import CURVES, PREDICTIONS_ARTIFACT
 from tl_core.image_scores import Hits, Interval
+
+PREDICTIONS_ARTIFACT = "predictions.parquet"
+CURVES = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,11 @@ def load_trainings(run_ids: Sequence[str]) -> list[TrainingResult]:
         TrainingResult(name, run, hits_in(predictions_of(run.info.run_id)))
         for name, run in zip(names, runs, strict=True)
     ]
+
+
+def load_training(run: Run) -> TrainingResult:
+    """Read one train run."""
+    return TrainingResult("", run, hits_in(predictions_of(run.info.run_id)))
 
 
 def predictions_of(run_id: str) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from mlflow.entities import Run
 
-from pipelines.episode_log import CONFUSIONS_ARTIFACT
+from pipelines.answers import CONFUSIONS_ARTIFACT
 from pipelines.evidence import load_evidence
 from pipelines.export import LATENCY_METRIC, SIZE_METRIC
 from pipelines.tracking import KIND, fetch_artifact

@@ -20,6 +20,10 @@ from registry import saving
 from tl_core.errors import InputError
 
 CHAMPION, CHALLENGER = "champion", "challenger"
+_ABOUT = (
+    f"An image classifier. `@{CHAMPION}` is the version to use, `@{CHALLENGER}` the newest one; a gate lets it become "
+    "champion only if it is not worse on the same episodes. Each version's description is its card."
+)
 
 FOLLOWED = "followed"
 """Tag of a champion: the version that was champion before it; empty if there was none."""
@@ -67,7 +71,7 @@ def register_challenger(name: str, new: NewVersion) -> ModelVersion:
     version = _unfinished_version(name, new.tags)
     if version is None:
         info = Model.log(artifact_path=None, name="classifier", flavor=saving, onnx_path=new.onnx_path)
-        version = create_version(name, info.model_uri, new.description, new.tags)
+        version = create_version(name, info.model_uri, new.description, new.tags, _ABOUT)
     mlflow.MlflowClient().set_registered_model_alias(name, CHALLENGER, version.version)
     return version
 
@@ -88,15 +92,18 @@ def predecessor_of(version: ModelVersion) -> ModelVersion | None:
     return mlflow.MlflowClient().get_model_version(version.name, followed) if followed else None
 
 
-def create_version(name: str, source: str, description: str, tags: Mapping[str, str]) -> ModelVersion:
+def create_version(name: str, source: str, description: str, tags: Mapping[str, str], about: str = "") -> ModelVersion:
     """Make what lies at a URI the newest version of a registered model, with the active run as its origin.
+
+    Args:
+        about: what is said of the model as a whole, where this is its first version.
 
     Raises:
         InputError: MLflow does not accept the name.
     """
     client = mlflow.MlflowClient()
     try:
-        client.create_registered_model(name)
+        client.create_registered_model(name, description=about)
     except MlflowException as error:
         if error.error_code == "INVALID_PARAMETER_VALUE":
             raise InputError(f"no model can be registered as {name!r} ({error.message})") from error

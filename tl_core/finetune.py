@@ -143,6 +143,25 @@ class Finetuner:
         network = self._train(cut, rows, labels, recipe, seed)
         return Classifier(self.spec, self.backbone, network[1], recipe.test_views, temperature).cpu().eval()
 
+    def features_around(
+        self, episode: Episode, recipe: FinetuneRecipe
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Features of an episode's support and query images, in this order, before and after fine-tuning.
+
+        Returns:
+            Both float32 (n_support + n_query, n_features); the second is None where no part of the backbone is trained.
+        """
+        cut = self._cuts.at(recipe)
+        views = cut.activations.fixed(np.concatenate([episode.support_rows, episode.query_rows]), view=0)[:, None]
+        before = suffix_features(cut.split.suffix, views).cpu().numpy()
+        if recipe.steps == 0 or cut.split.n_frozen == cut.split.n_groups:
+            return before, None
+        try:
+            self._train(cut, episode.support_rows, episode.support_labels, recipe, episode.seed)
+            return before, suffix_features(cut.split.suffix, views).cpu().numpy()
+        finally:
+            cut.restore()
+
     def settle_max_lr(self, supports: Iterable[Support], recipe: FinetuneRecipe) -> FinetuneRecipe:
         """The recipe itself, or where its `max_lr` is `auto` with what range tests on some support sets say.
 

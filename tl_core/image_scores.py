@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -36,8 +37,15 @@ def wilson(hits: Hits) -> Interval:
     """Accuracy with its score interval (Wilson, 1927)."""
     if len(hits) == 0:
         raise InputError("no image was scored; an accuracy needs at least one")
-    interval = stats.binomtest(int(hits.sum()), len(hits)).proportion_ci(0.95, method="wilson")
-    return Interval(float(hits.mean()), float(interval.low), float(interval.high), len(hits))
+    return wilson_of_share(float(hits.mean()), len(hits))
+
+
+def wilson_of_share(share: float, n: int) -> Interval:
+    """Wilson's interval of a mean over n images; too wide, never too narrow, where an image counts for a part."""
+    z = float(stats.norm.ppf(0.975))
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return Interval(share, max(0.0, centre - half), min(1.0, centre + half), n)
 
 
 def bootstrap(values: NDArray[np.float64], seed: int = 0) -> Interval:

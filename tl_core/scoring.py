@@ -43,16 +43,37 @@ class Estimate:
         return f"{100 * self.mean:.2f} +- {100 * self.ci95:.2f} % (n={self.n})"
 
 
-def calibration_error(confidences: NDArray[np.float64], right: NDArray[np.bool_], n_bins: int = 15) -> float:
-    """Expected calibration error (Naeini et al., 2015): how far confidence and accuracy are apart, over equal bins.
+@dataclass(frozen=True)
+class Reliability:
+    """Answers sorted into equal bins of confidence; empty bins are left out.
+
+    Attributes:
+        counts: answers of each bin, int64 (n_bins,).
+        confidence, accuracy: their mean, and the share that is right, float64 (n_bins,).
+    """
+
+    counts: NDArray[np.int64]
+    confidence: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+
+    @property
+    def error(self) -> float:
+        """Expected calibration error (Naeini et al., 2015): how far confidence and accuracy are apart."""
+        return float((self.counts * np.abs(self.confidence - self.accuracy)).sum() / self.counts.sum())
+
+
+def reliability(confidences: NDArray[np.float64], right: NDArray[np.bool_], n_bins: int = 15) -> Reliability:
+    """How often answers of each confidence are right (DeGroot and Fienberg, 1983).
 
     Args:
         confidences: (n,) in [0, 1], the probability of each prediction.
         right: (n,), whether it was right.
     """
     bins = np.minimum((confidences * n_bins).astype(int), n_bins - 1)
-    gaps = np.bincount(bins, weights=confidences - right, minlength=n_bins)
-    return float(np.abs(gaps).sum() / len(confidences))
+    counts = np.bincount(bins, minlength=n_bins)
+    filled = np.flatnonzero(counts)
+    confidence, accuracy = (np.bincount(bins, weights=values, minlength=n_bins) for values in (confidences, right))
+    return Reliability(counts[filled], confidence[filled] / counts[filled], accuracy[filled] / counts[filled])
 
 
 class RunningEstimate:

@@ -43,6 +43,9 @@ def test_train_runs_are_compared_on_the_same_images(data: Path, store: str, caps
     assert row["p"] == row["p_holm"]
     text = fetch_artifact(run_id, "comparison.txt").read_text()
     assert text in capsys.readouterr().out
+    report = fetch_artifact(run_id, "report.html").read_text()
+    assert "Best: learned" in report
+    assert "learned - hardly" in report
     assert wilson(hits[0]).percent() in text  # the very interval that the run itself gave
     assert "random" in text.splitlines()[1]  # the table says what the network started from
     for artifact in ("accuracies.png", "curves.png"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,6 +18,7 @@ from pipelines import main, predict
 from pipelines.finetune import FinetuneConfig
 from pipelines.main import MainConfig
 from tests.conftest import COLOURS, write_colour_images
+from tl_core.datasets import load_dataset
 from tl_core.errors import InputError
 from tl_core.recipes import EpisodeShape, FinetuneRecipe, PretrainRecipe, parse_recipe
 
@@ -264,6 +266,10 @@ def test_runs_on_the_same_episodes_are_compared(line: tuple[str, Path], capsys: 
     assert table[0] == "first,second,difference,ci95,p,p_holm"
     assert len(table) == 4
     assert "3 runs, 3 pairs" in capsys.readouterr().out
+    report = mlflow.artifacts.load_text(f"runs:/{run_id}/report.html")
+    for name in ("pixels", "random"):
+        assert f">{name}" in report
+    assert report.count("points") > 0
 
 
 def test_runs_on_other_episodes_are_not_compared(line: tuple[str, Path]) -> None:
@@ -349,3 +355,76 @@ def test_the_summary_says_what_the_runs_have_logged(line: tuple[str, Path]) -> N
         interval = f"{100 * logged['accuracy']:.2f} +- {100 * logged['accuracy_ci95']:.2f} %"
         row = f"{method} {interval} (n={logged['n_episodes']:.0f})"
         assert row in " ".join(text.split())
+
+
+def test_every_step_with_an_answer_has_a_report_that_says_it(line: tuple[str, Path], tmp_path: Path) -> None:
+    import mlflow
+
+    from pipelines import report
+
+    searched = child_of_kind(line[0], "finetune", -1)
+    score = f"{100 * searched.data.metrics['accuracy']:.1f} %"
+    headlines = {}
+    for run_id in [line[0], *(run.info.run_id for run in children(line[0]) if run.data.tags["kind"] in report_kinds())]:
+        output = tmp_path / f"{run_id}.html"
+        report.run(report.ReportConfig(run=run_id, output=str(output)))
+        text = output.read_text()
+        logged = Path(mlflow.artifacts.download_artifacts(f"runs:/{run_id}/report.html")).read_text()
+        assert run_id in text
+        assert text.count("<section") == logged.count("<section") >= 3
+        headlines[run_id] = text.split('class="headline">')[1].split("</p>")[0]
+    assert len(headlines) == 7
+    assert headlines[searched.info.run_id].startswith(f"{score} ± ")
+    assert headlines[line[0]].startswith(f"{score} ± ")
+    assert "the default recipe" in headlines[line[0]]
+    assert "test images of the source" in headlines[child_of_kind(line[0], "pretrain").info.run_id]
+
+
+def report_kinds() -> tuple[str, ...]:
+    from pipelines.report_kinds import KINDS
+
+    return KINDS
+
+
+def test_two_classes_of_three_pictures_make_a_classifier(
+    line: tuple[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import mlflow
+
+    folder = write_colour_images(tmp_path / "few", n_per_class=3, size=16)
+    shutil.rmtree(folder / "blue")
+    backbone = child_of_kind(line[0], "pretrain").info.run_id
+    config = MainConfig(target=str(folder), backbone_run=backbone, n_episodes=3, shots="auto", name="few")
+    run_id = main.run(config)
+    said = capsys.readouterr().out
+    assert Counter(run.data.tags["kind"] for run in children(run_id)) == {
+        "finetune": 3 + 2,  # three methods; episodes with one labelled image per class, and with two
+        "fit": 1,
+        "export": 1,
+        "register": 1,
+    }
+    curve = mlflow.MlflowClient().get_metric_history(run_id, "shots/accuracy")
+    assert [point.step for point in curve] == [1, 2]
+    for words in (
+        "   1 labelled images per class: ",
+        "   2 labelled images per class: ",
+        "From 1 to 2 labelled images",
+    ):
+        assert words in said
+    report = mlflow.artifacts.load_text(f"runs:/{run_id}/report.html")
+    assert "than the raw pixels" in report or "told apart from the raw pixels" in report
+    assert "More images" in report
+    assert "From 1 to 2 labelled images" in report
+    note = mlflow.MlflowClient().get_run(run_id).data.tags["mlflow.note.content"]
+    assert note.startswith("**")
+    assert "over 3 episodes" in note
+
+
+def test_a_backbone_of_digits_is_not_praised_for_pictures(
+    line: tuple[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    import mlflow
+
+    with mlflow.start_run():
+        main._check_source(load_dataset(str(line[1]), 32), MainConfig(target=str(line[1])))
+    assert "warning: the backbone has seen nothing but handwritten digits" in capsys.readouterr().err

@@ -14,8 +14,8 @@ import pandas as pd
 import pytest
 import torch
 
-from pipelines.episode_log import EPISODES_ARTIFACT
 from pipelines.journal import append_journal, read_journal
+from pipelines.scores import EPISODES_ARTIFACT
 from pipelines.tracking import ROOT
 from tests.conftest import write_colour_images
 from tests.pipelines.test_tracking import _environment

@@ -15,7 +15,7 @@ import pytest
 from pipelines.cli import flat_params
 from pipelines.finetune import FinetuneConfig
 from pipelines.mlproject import ROOT
-from pipelines.tracking import find_run, log_params, tracked_run
+from pipelines.tracking import find_run, log_params, prepare_store, tracked_run
 from tests.conftest import write_colour_images
 from tl_core.errors import InputError
 
@@ -32,6 +32,22 @@ def test_nested_configs_are_flat_params() -> None:
     assert params["n_way"] == 0
     assert params["max_lr"] == 1e-2
     assert "recipe" not in params
+
+
+def test_an_experiment_is_described_once_and_in_peoples_own_words_if_they_have_any(store: str) -> None:
+    import mlflow
+
+    def described() -> str:
+        experiment = mlflow.get_experiment_by_name("transfer-lab")
+        assert experiment is not None
+        assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+        return str(experiment.tags["mlflow.note.content"])
+
+    prepare_store()
+    assert "report.html" in described()
+    mlflow.set_experiment_tag("mlflow.note.content", "ours")
+    prepare_store()
+    assert described() == "ours"
 
 
 def test_a_run_ends_as_its_work_does(store: str) -> None:

@@ -70,6 +70,9 @@ def test_the_records_of_a_training_agree_with_each_other(trained: Run, parts: Pa
     assert sorted(table["file"]) == sorted(str(p.relative_to(parts)) for p in (parts / "test").rglob("*.png"))
     for artifact in ("curves.png", "confusion.png"):
         assert fetch_artifact(run_id, artifact).stat().st_size > 1000
+    report = fetch_artifact(run_id, "report.html").read_text()
+    assert f"{100 * metrics['test/accuracy']:.1f} % (" in report
+    assert report.count("data:image/jpeg") >= 12  # right ones at least
 
 
 def test_the_exported_file_gives_the_predictions_that_were_scored(trained: Run, parts: Path) -> None:

@@ -549,3 +549,17 @@ def replace_labels(dataset: ImageDataset, episode: Episode) -> ImageDataset:
     labels = dataset.labels.copy()
     labels[episode.support_rows] = episode.support_labels
     return replace(dataset, labels=labels)
+
+
+def test_features_move_by_fine_tuning_only_where_something_is_trained() -> None:
+    (episode,) = draw(NOISE, 1)
+    finetuner = tuner(RESNET)
+    before, none = finetuner.features_around(episode, LINEAR_PROBE)
+    assert none is None
+    unmoved, after = finetuner.features_around(episode, HALF)
+    assert after is not None
+    assert before.shape == after.shape == (len(episode.support_rows) + len(episode.query_rows), 256)
+    assert unmoved == pytest.approx(before, abs=1e-5)
+    assert not np.allclose(after, before, atol=1e-3)
+    again, _ = finetuner.features_around(episode, HALF)
+    assert (again == unmoved).all()  # the network is as it was

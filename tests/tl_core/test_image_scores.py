@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from tl_core.errors import InputError
 from tl_core.image_scores import bootstrap, compare_on_images, mcnemar, wilson
@@ -13,12 +14,12 @@ def hits(right: int, wrong: int) -> np.ndarray:
     return np.array([True] * right + [False] * wrong)
 
 
-def test_wilsons_interval_is_the_one_of_its_formula() -> None:
-    n, share, z = 50, 0.9, 1.959964
-    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    result = wilson(hits(45, 5))
-    assert (result.value, result.low, result.high) == pytest.approx((share, centre - half, centre + half), abs=1e-6)
+@pytest.mark.parametrize(("right", "wrong"), [(45, 5), (0, 3), (7, 0)])
+def test_wilsons_interval_is_the_one_of_scipy(right: int, wrong: int) -> None:
+    known = stats.binomtest(right, right + wrong).proportion_ci(0.95, method="wilson")
+    result = wilson(hits(right, wrong))
+    assert result.value == right / (right + wrong)
+    assert (result.low, result.high) == pytest.approx((known.low, known.high), abs=1e-12)
 
 
 def test_an_accuracy_without_images_is_refused() -> None:

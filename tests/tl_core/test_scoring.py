@@ -12,12 +12,12 @@ from tl_core.errors import InputError
 from tl_core.scoring import (
     Estimate,
     RunningEstimate,
-    calibration_error,
     compare_all,
     count_confusions,
     estimate,
     holm,
     paired_difference,
+    reliability,
     score_predictions,
 )
 
@@ -158,8 +158,8 @@ def test_the_calibration_error_worked_out_by_hand() -> None:
     # Bins of a fifth: [0.5, 0.5] is right half the time, [0.9, 0.9, 0.9, 1.0] three times in four.
     confidences = np.array([0.5, 0.5, 0.9, 0.9, 0.9, 1.0])
     right = np.array([True, False, True, True, True, False])
-    assert calibration_error(confidences, right, n_bins=5) == pytest.approx((0 + abs(3.7 - 3)) / 6)
+    assert reliability(confidences, right, n_bins=5).error == pytest.approx((0 + abs(3.7 - 3)) / 6)
 
 
 def test_a_sure_and_wrong_judge_has_the_largest_calibration_error() -> None:
-    assert calibration_error(np.ones(4), np.zeros(4, dtype=bool)) == 1.0
+    assert reliability(np.ones(4), np.zeros(4, dtype=bool)).error == 1.0

@@ -1,0 +1,71 @@
+"""The results table of the README, from a logged run: `PYTHONPATH=. python docs/results.py MAIN_RUN`.
+
+Writes what the run has logged to results.json, and from that the table. A test holds the two equal, and each row names
+the run that its number is from.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+FACTS = Path(__file__).with_name("results.json")
+README = Path(__file__).resolve().parents[1] / "README.md"
+BEGIN, END = "<!-- results: written by docs/results.py -->\n", "<!-- end of results -->\n"
+
+
+def read_facts(main_run: str) -> dict[str, Any]:
+    """What a main run has logged of its methods and of their differences."""
+    import mlflow
+
+    from pipelines.report_origin import command_of
+    from pipelines.scores import COMPARED, METHODS_ARTIFACT, accuracies, accuracy_of
+    from pipelines.tracking import fetch_artifact, find_run, prepare_store
+    from tl_core.scoring import paired_difference
+
+    prepare_store()
+    run = find_run(main_run, "main")
+    methods: dict[str, str] = json.loads(fetch_artifact(main_run, METHODS_ARTIFACT).read_text())
+    scores = {name: list(accuracies(run_id).values()) for name, run_id in methods.items()}
+    found = {name: accuracy_of(run_id) for name, run_id in methods.items()}
+    differences = {
+        f"{a} - {b}": paired_difference(scores[a], scores[b]) for a, b in COMPARED if {a, b} <= scores.keys()
+    }
+    return {
+        "command": command_of(run),
+        "run": main_run,
+        "commit": run.data.tags.get("mlflow.source.git.commit", ""),
+        "mlflow": mlflow.__version__,
+        "methods": [
+            {"name": name, "run": methods[name], "mean": of.mean, "ci95": of.ci95, "n": of.n}
+            for name, of in found.items()
+        ],
+        "differences": [{"name": name, "mean": of.mean, "ci95": of.ci95} for name, of in differences.items()],
+    }
+
+
+def render_table(facts: dict[str, Any]) -> str:
+    """The table in Markdown."""
+    lines = ["| method | accuracy, 95 % interval | episodes | run |", "|---|---|---|---|"]
+    for row in facts["methods"]:
+        score = f"{100 * row['mean']:.2f} +- {100 * row['ci95']:.2f} %"
+        lines.append(f"| {row['name']} | {score} | {row['n']} | `{row['run'][:8]}` |")
+    lines += ["", "| difference on the same episodes | points, 95 % interval | |", "|---|---|---|"]
+    for row in facts["differences"]:
+        verdict = "different" if abs(row["mean"]) > row["ci95"] else "not told apart"
+        lines.append(f"| {row['name']} | {100 * row['mean']:+.2f} +- {100 * row['ci95']:.2f} | {verdict} |")
+    return "\n".join([*lines, ""])
+
+
+def insert_table(text: str, table: str) -> str:
+    """The text with this table between the marks."""
+    before, rest = text.split(BEGIN)
+    _, after = rest.split(END)
+    return f"{before}{BEGIN}\n{table}\n{END}{after}"
+
+
+if __name__ == "__main__":
+    FACTS.write_text(json.dumps(read_facts(sys.argv[1]), indent=2) + "\n")
+    README.write_text(insert_table(README.read_text(), render_table(json.loads(FACTS.read_text()))))

@@ -1,0 +1,84 @@
+"""The report of a comparison: of finetune runs on the same episodes, or of train runs on the same images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from matplotlib.figure import Figure
+from mlflow.entities import Run
+
+from pipelines.compare import run_ids
+from pipelines.figures import draw_estimates, draw_intervals
+from pipelines.report_origin import cost_section, origin_section, title_of
+from pipelines.report_page import Chart, Page, Section, Table, chart_style, make_chart
+from pipelines.report_sections import (
+    curves_section,
+)
+from pipelines.report_words import say_estimate, say_interval
+from pipelines.scores import paired_accuracies
+from pipelines.trainings import curve_of, load_trainings
+from tl_core.image_scores import Interval, compare_on_images, wilson
+from tl_core.scoring import Estimate, compare_all, estimate
+
+
+def report_comparison(run: Run) -> Page:
+    """Of a compare run: which is best, and which differences are more than luck."""
+    if trained := run.data.params.get("train_runs"):
+        return _compare_trainings(run, run_ids(trained))
+    scores = paired_accuracies(run_ids(run.data.params["finetune_runs"]))
+    results = {name: estimate(values) for name, values in scores.items()}
+    pairs = compare_all(scores)
+    best = max(results, key=lambda name: results[name].mean)
+    rows = [[f"{pair.first} - {pair.second}", pair.points().replace("+-", "±")] for pair in pairs]
+    return Page(
+        title_of(run),
+        f"Best: {best}, {say_estimate(results[best])}",
+        [
+            "All were scored on the same episodes. A pair is called different where chance is a poor explanation, "
+            "with the number of pairs allowed for."
+        ],
+        [methods_section(results, difference_table(rows)), cost_section(run), origin_section(run)],
+    )
+
+
+def _compare_trainings(run: Run, run_ids: Sequence[str]) -> Page:
+    trainings = load_trainings(run_ids)
+    results = {training.name: wilson(training.hits) for training in trainings}
+    pairs = compare_on_images({training.name: training.hits for training in trainings})
+    best = max(results, key=lambda name: results[name].value)
+    rows = [[f"{pair.first} - {pair.second}", pair.points()] for pair in pairs]
+    return Page(
+        title_of(run),
+        f"Best: {best}, {say_interval(results[best])} of {results[best].n:,} test images",
+        ["All were scored on the same images. p is McNemar's, with the number of pairs allowed for."],
+        [
+            _images_section(results, difference_table(rows)),
+            curves_section("Learning", [curve_of(training) for training in trainings], []),
+            cost_section(run),
+            origin_section(run),
+        ],
+    )
+
+
+def _images_section(results: Mapping[str, Interval], differences: Table) -> Section:
+    with chart_style():
+        chart = _intervals_chart(draw_intervals(results), len(results))
+    rows = [[name, say_interval(found)] for name, found in results.items()]
+    return Section("Comparison", [], [chart, Table("Accuracies", ["method", "accuracy"], rows), differences])
+
+
+def methods_section(results: Mapping[str, Estimate], differences: Table) -> Section:
+    """Accuracies on the same episodes, and their differences."""
+    with chart_style():
+        chart = _intervals_chart(draw_estimates(results), len(results))
+    rows = [[name, say_estimate(found)] for name, found in results.items()]
+    return Section("Comparison", [], [chart, Table("Accuracies", ["method", "accuracy"], rows), differences])
+
+
+def _intervals_chart(figure: Figure, n: int) -> Chart:
+    return make_chart(figure, "accuracies", "Accuracy of each, with its interval.", height=0.9 + 0.3 * n)
+
+
+def difference_table(rows: Sequence[Sequence[str]]) -> Table:
+    """Differences in words, one a row."""
+    return Table("Differences on the same episodes or images, in points", ["pair", "difference"], rows)

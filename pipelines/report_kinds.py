@@ -1,0 +1,126 @@
+"""The report of a run: the answer in plain words, then what it rests on, for every kind of run that has one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import mlflow
+from mlflow.entities import Run
+
+from pipelines.report_answers import answers_sections, features_section
+from pipelines.report_comparisons import report_comparison
+from pipelines.report_main import report_main
+from pipelines.report_origin import cost_section, origin_section, title_of
+from pipelines.report_page import Page, Section, Table
+from pipelines.report_sections import (
+    curves_section,
+    distribution_section,
+    other_images,
+    pretraining_section,
+    say_verdict,
+    search_section,
+    task_of,
+)
+from pipelines.report_words import say_estimate, say_interval, say_seconds, sentence
+from pipelines.scores import accuracy_of, episodes_of
+from pipelines.tracking import KIND
+from pipelines.trainings import curve_of, load_training
+from tl_core.image_scores import wilson, wilson_of_share
+
+
+def build_report(run: Run) -> Page:
+    """The report of a run, from its records.
+
+    Raises:
+        InputError: the run lacks records that a report needs.
+    """
+    return _REPORTS[run.data.tags[KIND]](run)
+
+
+def _finetune(run: Run) -> Page:
+    accuracy = accuracy_of(run.info.run_id)
+    gain = _say_gain(run)
+    seconds = float(episodes_of(run.info.run_id)["seconds"].mean())
+    return Page(
+        title_of(run),
+        sentence(say_estimate(accuracy), gain),
+        [task_of(run), other_images(run)],
+        [
+            distribution_section(run),
+            *answers_sections(run),
+            features_section(run),
+            cost_section(run, ("fine-tuning and scoring of one episode", say_seconds(seconds))),
+            origin_section(run),
+            _recipe_section(run),
+        ],
+    )
+
+
+def _say_gain(run: Run) -> str:
+    """What the search of a finetune run has said of its recipe, if there was one."""
+    search = run.data.params.get("search_run", "")
+    if not search:
+        return ""
+    return f"in the search for its recipe: {say_verdict(mlflow.MlflowClient().get_run(search))}"
+
+
+def _recipe_section(run: Run) -> Section:
+    recipe = {
+        name.removeprefix("recipe."): value for name, value in run.data.params.items() if name.startswith("recipe.")
+    }
+    rows = [[name, recipe[name]] for name in sorted(recipe)]
+    return Section("Recipe", [], [Table("Settings of the fine-tuning", [], rows, folded=True)])
+
+
+def _search(run: Run) -> Page:
+    metrics = run.data.metrics
+    accuracy = f"{100 * metrics['accuracy']:.1f} %"
+    if "accuracy_ci95" in metrics:
+        accuracy += f" ± {100 * metrics['accuracy_ci95']:.1f}"
+    section = search_section(run)
+    return Page(
+        title_of(run),
+        f"{accuracy} on fresh episodes; {say_verdict(run)}",
+        ["These episodes chose the recipe, so they are no report: a finetune run on the other half of the images is."],
+        [section, cost_section(run), origin_section(run)],
+    )
+
+
+def _train(run: Run) -> Page:
+    training = load_training(run)
+    accuracy = wilson(training.hits)
+    return Page(
+        title_of(run),
+        f"{say_interval(accuracy)} of {accuracy.n:,} test images",
+        ["No test image has been trained on or has chosen anything. The interval is over the test images."],
+        [
+            curves_section(
+                "Learning", [curve_of(training)], ["Validation chose the weights, and the stage that is kept."]
+            ),
+            *answers_sections(run),
+            cost_section(run),
+            origin_section(run),
+        ],
+    )
+
+
+def _pretrain(run: Run) -> Page:
+    accuracy = wilson_of_share(run.data.metrics["test/accuracy"], int(run.data.metrics["n_test"]))
+    return Page(
+        title_of(run),
+        f"{say_interval(accuracy)} of {accuracy.n:,} test images of the source",
+        ["How well its features carry to other classes is what finetune runs measure."],
+        [pretraining_section(run), cost_section(run), origin_section(run)],
+    )
+
+
+_REPORTS: dict[str, Callable[[Run], Page]] = {
+    "main": report_main,
+    "finetune": _finetune,
+    "search": _search,
+    "compare": report_comparison,
+    "train": _train,
+    "pretrain": _pretrain,
+}
+KINDS = tuple(_REPORTS)
+"""Kinds of runs that have a report."""

@@ -1,0 +1,111 @@
+"""The report of the whole line: what transfer and search were worth, how good the classifier is, and where it lies."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+import mlflow
+from mlflow.entities import Run
+
+from pipelines.export import LATENCY_METRIC, SIZE_METRIC
+from pipelines.report_answers import answers_sections, features_section
+from pipelines.report_comparisons import difference_table, methods_section
+from pipelines.report_origin import cost_section, origin_section, seconds_of, title_of
+from pipelines.report_page import Command, Page, Section, Table
+from pipelines.report_sections import (
+    distribution_section,
+    other_images,
+    pretraining_section,
+    search_section,
+    shots_section,
+    task_of,
+)
+from pipelines.report_words import say_comparison, say_estimate, say_points, say_seconds, sentence
+from pipelines.scores import COMPARED, METHODS_ARTIFACT, accuracies
+from pipelines.shots import read_shots
+from pipelines.tracking import KIND, fetch_artifact
+from registry.versions import CHALLENGER, CHAMPION
+from tl_core.scoring import estimate, paired_difference
+
+_FLOOR, _BASE, _FOUND = "raw pixels", "pretrained", "pretrained + searched"
+
+
+def report_main(run: Run) -> Page:
+    """Of a main run."""
+    methods: dict[str, str] = json.loads(fetch_artifact(run.info.run_id, METHODS_ARTIFACT).read_text())
+    scores = {name: list(accuracies(run_id).values()) for name, run_id in methods.items()}
+    *_, (name, found_id) = methods.items()
+    found = mlflow.MlflowClient().get_run(found_id)
+    steps = _steps(run)
+    return Page(
+        title_of(run),
+        sentence(say_estimate(estimate(scores[name])), _say_gain(scores)),
+        [*_warnings(run), task_of(found), other_images(found)],
+        [
+            _classifier_section(steps),
+            methods_section({name: estimate(values) for name, values in scores.items()}, _differences(scores)),
+            *([shots_section(read_shots(run.info.run_id))] if run.data.params.get("shots") else []),
+            distribution_section(found),
+            *answers_sections(found),
+            features_section(found),
+            *map(search_section, steps.get("search", [])),
+            *map(pretraining_section, steps.get("pretrain", [])),
+            cost_section(run, *((f"of that, {kind}", _time_of(of_kind)) for kind, of_kind in steps.items())),
+            _origin(run, methods, steps),
+        ],
+    )
+
+
+def _say_gain(scores: Mapping[str, Sequence[float]]) -> str:
+    """Over the recipe that the search started from, or where nothing was searched over no network at all."""
+    if _FOUND in scores:
+        return say_comparison(paired_difference(scores[_FOUND], scores[_BASE]), "the default recipe")
+    return say_comparison(paired_difference(scores[_BASE], scores[_FLOOR]), "the raw pixels")
+
+
+def _warnings(run: Run) -> list[str]:
+    return [f"Mind that {run.data.tags['warning']}."] if "warning" in run.data.tags else []
+
+
+def _steps(run: Run) -> dict[str, list[Run]]:
+    """The runs nested in a main run, by kind, in the order of the work."""
+    wanted = f"tags.`mlflow.parentRunId` = '{run.info.run_id}'"
+    steps: dict[str, list[Run]] = {}
+    for step in mlflow.MlflowClient().search_runs(
+        [run.info.experiment_id], wanted, order_by=["attributes.start_time ASC"]
+    ):
+        steps.setdefault(step.data.tags[KIND], []).append(step)
+    return steps
+
+
+def _classifier_section(steps: Mapping[str, Sequence[Run]]) -> Section:
+    registered, exported = steps["register"][-1], steps["export"][-1]
+    name, tags, metrics = registered.data.params["name"], registered.data.tags, exported.data.metrics
+    alias = CHAMPION if tags["promoted"] == "True" else CHALLENGER
+    rows = [
+        ["registered as", f"{name}, version {tags['version']}, @{alias}: {tags['gate']}"],
+        ["one file", f"{metrics[SIZE_METRIC]:.1f} MB, needs onnxruntime, numpy and Pillow"],
+        ["one image", f"{metrics[LATENCY_METRIC]:.1f} ms from file to answer, on the machine of the export"],
+        ["fitted to", f"{steps['fit'][-1].data.metrics['n_images']:,.0f} images, all that are labelled"],
+    ]
+    command = "mlflow --env-file .env run . --env-manager local -e predict \\\n"
+    command += f"    -P model=models:/{name}@{alias} -P images=photos -P output=predictions.csv"
+    text = "It is fitted to every labelled image; the scores are those of its recipe on images that it was not given."
+    return Section("Classifier", [text], [Table("The file to take away", [], rows), Command(command)])
+
+
+def _differences(scores: Mapping[str, Sequence[float]]) -> Table:
+    compared = [(a, b) for a, b in COMPARED if {a, b} <= scores.keys()]
+    return difference_table([[f"{a} - {b}", say_points(paired_difference(scores[a], scores[b]))] for a, b in compared])
+
+
+def _time_of(steps: Sequence[Run]) -> str:
+    times = "" if len(steps) == 1 else f" in {len(steps)} runs"
+    return say_seconds(sum(map(seconds_of, steps))) + times
+
+
+def _origin(run: Run, methods: Mapping[str, str], steps: Mapping[str, Sequence[Run]]) -> Section:
+    of_methods = [(f"finetune run, {name}", run_id) for name, run_id in methods.items()]
+    others = [(f"{kind} run", of_kind[-1].info.run_id) for kind, of_kind in steps.items() if kind != "finetune"]
+    return origin_section(run, *of_methods, *others)

@@ -1,0 +1,93 @@
+"""What a report says of the cost of a run, of where it came from, and of how to repeat it."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from dataclasses import MISSING
+from pathlib import Path
+from typing import Any
+
+from mlflow.entities import Run
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
+
+from pipelines.mlproject import config_type, parameters
+from pipelines.report_page import Command, Section, Table
+from pipelines.report_words import say_seconds
+from pipelines.tracking import KIND
+
+_COUNTS = {
+    "n_episodes": "episodes scored",
+    "n_trials": "trials",
+    "episodes_spent": "episodes spent on the search",
+    "n_images": "images asked",
+    "n_train": "images trained on",
+    "n_val": "images for validation",
+    "n_test": "images of the test part",
+}
+_RUNS = ("backbone_run", "weights", "search_run", "finetune_runs", "train_runs")
+_LAUNCH = "mlflow --env-file .env run . --env-manager local -e"
+
+
+def title_of(run: Run) -> str:
+    """What a report is called: the run's kind and name, and its data."""
+    name, params = run.data.tags[MLFLOW_RUN_NAME], run.data.params
+    data = Path(params.get("target") or params.get("data") or params.get("source") or "").name
+    return name if data in name else f"{name} on {data}"
+
+
+def cost_section(run: Run, *details: tuple[str, str]) -> Section:
+    """Seconds, images and episodes, as they were logged; `details` are further rows."""
+    rows = [["time", say_seconds(seconds_of(run))], *map(list, details)]
+    rows += [[words, f"{run.data.metrics[name]:,.0f}"] for name, words in _COUNTS.items() if name in run.data.metrics]
+    return Section("Cost", [], [Table("What this run took", [], rows)])
+
+
+def seconds_of(run: Run) -> float:
+    """How long a run took, or has taken so far."""
+    end = run.info.end_time or int(1000 * time.time())
+    return float(end - run.info.start_time) / 1000
+
+
+def origin_section(run: Run, *others: tuple[str, str]) -> Section:
+    """The runs and the data that a run came from, and the command that repeats it; `others` are further rows."""
+    rows = [[f"this {run.data.tags[KIND]} run", run.info.run_id]]
+    rows += [[name.replace("_", " "), run.data.params[name]] for name in _RUNS if run.data.params.get(name)]
+    rows += map(list, others)
+    for used in run.inputs.dataset_inputs if run.inputs else []:
+        context = next((tag.value for tag in used.tags if tag.key == "mlflow.data.context"), "data")
+        rows.append([f"{context} images", f"{used.dataset.name}, fingerprint {used.dataset.digest[:16]}"])
+    if commit := run.data.tags.get("mlflow.source.git.commit"):
+        rows.append(["commit of the code", commit])
+    table = Table("Where the numbers come from", [], rows)
+    return Section(
+        "Origin",
+        ["The command below, with the same data and code, repeats this run."],
+        [table, Command(command_of(run))],
+    )
+
+
+def command_of(run: Run) -> str:
+    """The command that repeats a run: what differs from the defaults, quoted for a shell."""
+    kind = run.data.tags[KIND]
+    words = [
+        f"-P {name}={shlex.quote(_plain(run.data.params[name]))}"
+        for name, _, default in parameters(config_type(kind))
+        if name in run.data.params and not _same(_plain(run.data.params[name]), default)
+    ]
+    return " \\\n    ".join([f"{_LAUNCH} {kind}", *words])
+
+
+def _plain(value: str) -> str:
+    """A param as it was meant: `mlflow run` records it in the quotes that it gives it for the shell."""
+    parts = shlex.split(value) if value[:1] in ("'", '"') else [value]
+    return parts[0] if len(parts) == 1 else value
+
+
+def _same(value: str, default: Any) -> bool:
+    if default is MISSING:
+        return False
+    try:
+        return float(value) == float(default)
+    except (TypeError, ValueError):
+        return value == str(default)

@@ -1,0 +1,178 @@
+"""What a report shows of episodes, trainings and searches, read from the records of a run."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+
+import mlflow
+import numpy as np
+import pandas as pd
+from mlflow.entities import Run
+
+from pipelines.figures import Curve, draw_curves, draw_distribution, draw_shots, draw_trials
+from pipelines.report_page import Section, Table, chart_style, make_chart
+from pipelines.report_words import say_comparison, say_estimate
+from pipelines.scores import episodes_of
+from pipelines.shots import say_trend
+from pipelines.tracking import fetch_artifact
+from tl_core.scoring import Estimate, estimate
+
+_MOST_TRIALS = 1000
+_QUANTILES = {
+    "lowest": 0.0,
+    "5 %": 0.05,
+    "quarter": 0.25,
+    "median": 0.5,
+    "three quarters": 0.75,
+    "95 %": 0.95,
+    "highest": 1.0,
+}
+
+
+def distribution_section(run: Run) -> Section:
+    """How the accuracies of a finetune run's episodes are spread."""
+    values = episodes_of(run.info.run_id)["accuracy"].to_numpy()
+    found = estimate(values)
+    with chart_style():
+        figure = draw_distribution(values, found)
+        text = f"Histogram of the accuracies of {found.n:,} episodes; the line is their mean, the band its interval."
+        chart = make_chart(figure, "distribution", text, height=3)
+    quantiles = [[name, f"{100 * np.quantile(values, at):.1f}"] for name, at in _QUANTILES.items()]
+    lowest, low, high = quantiles[0][1], quantiles[2][1], quantiles[4][1]
+    sentences = [
+        f"Half of the episodes are between {low} and {high} %, the worst is at {lowest} %. "
+        "One episode is what you get if you label so few images once."
+    ]
+    table = Table("Accuracy of the episodes in %", ["position", "%"], quantiles, folded=True)
+    return Section("Episodes", sentences, [chart, table])
+
+
+def curves_section(title: str, curves: Sequence[Curve], sentences: Sequence[str]) -> Section:
+    """Loss and accuracy by epoch of one or several trainings."""
+    with chart_style():
+        text = "Loss and accuracy by epoch: training dashed, validation solid."
+        chart = make_chart(draw_curves(curves, panels=(2, 1)), "curves", text, height=5)
+    rows = [
+        [
+            f"{curve.name} {epoch}".strip(),
+            f"{curve.train_loss[epoch - 1]:.3f}",
+            *(f"{100 * of[epoch - 1]:.1f} %" for of in (curve.train_accuracy, curve.val_accuracy)),
+        ]
+        for curve in curves
+        for epoch in range(1, len(curve.train_loss) + 1)
+    ]
+    table = Table("Values by epoch", ["epoch", "training loss", "training", "validation"], rows, folded=True)
+    return Section(title, sentences, [chart, table])
+
+
+def shots_section(curve: Mapping[int, Estimate]) -> Section:
+    """What more labelled images would bring."""
+    with chart_style():
+        text = "Accuracy by number of labelled images per class, with its interval."
+        chart = make_chart(draw_shots(curve), "shots", text, height=3)
+    rows = [[f"{n_shot}", say_estimate(found)] for n_shot, found in curve.items()]
+    table = Table("Accuracy by number of labelled images per class", ["images per class", "accuracy"], rows)
+    return Section("More images", [say_trend(curve)], [chart, table])
+
+
+def search_section(run: Run) -> Section:
+    """What a search has tried, what it found and what that is worth."""
+    metrics = run.data.metrics
+    client = mlflow.MlflowClient()
+    children = client.search_runs(
+        [run.info.experiment_id],
+        f"tags.`mlflow.parentRunId` = '{run.info.run_id}' and tags.kind = 'trial'",
+        max_results=_MOST_TRIALS,
+    )
+    scored = sorted(
+        (trial for trial in children if "accuracy" in trial.data.metrics), key=lambda t: str(t.info.run_name)
+    )
+    with chart_style():
+        figure = draw_trials(
+            [int(str(trial.info.run_name).removeprefix("trial-")) for trial in scored],
+            [trial.data.metrics["accuracy"] for trial in scored],
+            [trial.data.tags["state"] != "complete" for trial in scored],
+        )
+        chart = make_chart(figure, "trials", "Mean accuracy of every trial on its episodes.", height=3)
+    finalists = pd.read_csv(fetch_artifact(run.info.run_id, "finalists.csv"))
+    searched_on = run.data.params.get("proxy") or "the half of the images that no score is reported on"
+    sentences = [
+        f"{metrics['n_trials']:.0f} trials took {metrics['episodes_spent']:,.0f} episodes, all from {searched_on}.",
+        f"Result: {say_verdict(run)}.",
+    ]
+    if "optimism" in metrics:
+        sentences.append(
+            f"The best one looked {100 * abs(metrics['optimism']):.1f} points "
+            f"{'better' if metrics['optimism'] > 0 else 'worse'} in the search than on fresh episodes."
+        )
+    if "report_gain" in metrics:
+        gain = Estimate(metrics["report_gain"], metrics["report_gain_ci95"], math.nan, 0)
+        sentences.append(f"On the half that nothing was chosen on, it is {say_comparison(gain, 'the default recipe')}.")
+    return Section("Search", sentences, [chart, _finalists_table(finalists)])
+
+
+def say_verdict(run: Run) -> str:
+    """What the recipe that a search found is worth, as the search measured it."""
+    metrics = run.data.metrics
+    if "gain" not in metrics:
+        return "nothing was better than the default recipe"
+    return say_comparison(Estimate(metrics["gain"], metrics["gain_ci95"], math.nan, 0), "the default recipe")
+
+
+def _finalists_table(finalists: pd.DataFrame) -> Table:
+    varied = [name for name in finalists if finalists[name].nunique() > 1 and not str(name).endswith("accuracy")]
+    rows = [
+        [
+            f"{100 * row['accuracy']:.1f} %",
+            f"{100 * row['search_accuracy']:.1f} %",
+            *(f"{row[name]:.3g}" if isinstance(row[name], float) else str(row[name]) for name in varied),
+        ]
+        for row in finalists.to_dict("records")
+    ]
+    columns = ["on fresh episodes", "in the search", *map(str, varied)]
+    return Table("The finalists, with the settings in which they differ", columns, rows)
+
+
+def task_of(run: Run) -> str:
+    """What was asked in the episodes of a finetune run, in words."""
+    shape = json.loads(run.data.tags["episodes"])
+    ways, shots, queries = shape["n_way"], shape["n_shot"], shape["n_query"]
+    return (
+        f"In an episode, the classifier learns {ways} classes from {shots} labelled {_plural('image', shots)} of each, "
+        f"and is asked about {queries} {_plural('other', queries)} of each; "
+        f"guessing is right {100 / ways:.0f} % of the time. "
+        "The interval says how far the mean may move with other episodes of the same images."
+    )
+
+
+def other_images(run: Run) -> str:
+    """What a finetune run says of images that are not there."""
+    metrics = run.data.metrics
+    low, high = 100 * metrics["images/accuracy_low"], 100 * metrics["images/accuracy_high"]
+    images = f"{metrics['n_images']:,.0f} images"
+    return f"For other images of the same kind expect {low:.1f} to {high:.1f} %, going by the {images} there were."
+
+
+def pretraining_section(run: Run) -> Section:
+    """Loss and accuracy by epoch of a pretrain run."""
+    curve = Curve(
+        "",
+        train_loss=_history(run, "train/loss"),
+        train_accuracy=_history(run, "train/accuracy"),
+        val_loss=[],
+        val_accuracy=_history(run, "val/accuracy"),
+    )
+    return curves_section(
+        "Pretraining", [curve], ["Training sees changed views of its images, validation sees them as they are."]
+    )
+
+
+def _history(run: Run, name: str) -> list[float]:
+    points = mlflow.MlflowClient().get_metric_history(run.info.run_id, name)
+    return [float(point.value) for point in sorted(points, key=lambda point: int(point.step))]
+
+
+def _plural(word: str, n: int) -> str:
+    return word if n == 1 else f"{word}s"

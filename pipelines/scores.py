@@ -1,0 +1,59 @@
+"""The scores of finetune runs, read back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+from mlflow.entities import Run
+
+from pipelines.tracking import fetch_artifact, find_comparable_runs
+from tl_core.scoring import Estimate, estimate
+
+EPISODES_ARTIFACT = "episodes.parquet"
+METHODS_ARTIFACT = "methods.json"
+"""Of a main run: its finetune runs by method."""
+SHOTS_ARTIFACT = "shots.json"
+"""Of a main run: its finetune runs by number of support images per class."""
+
+COMPARED = (
+    ("pretrained", "untrained"),
+    ("pretrained", "raw pixels"),
+    ("pretrained + searched", "pretrained"),
+)
+"""Methods whose difference `main` reports, first - second."""
+
+
+def episodes_of(finetune_run: str) -> pd.DataFrame:
+    """One row per episode: episode, seed, classes, accuracy, loss, seconds."""
+    return pd.read_parquet(fetch_artifact(finetune_run, EPISODES_ARTIFACT))
+
+
+def accuracies(finetune_run: str) -> dict[int, float]:
+    """Accuracy by episode number."""
+    table = episodes_of(finetune_run)
+    return {int(e): float(a) for e, a in zip(table["episode"], table["accuracy"], strict=True)}
+
+
+def paired_accuracies(finetune_runs: Sequence[str]) -> dict[str, list[float]]:
+    """Accuracies of several finetune runs on the episodes that all of them scored, in one order, by readable name.
+
+    Raises:
+        InputError: fewer than two runs, the same run twice, or runs whose episodes are not the same.
+    """
+    advice = "give the same target, part, seed and episode shape to both"
+    runs = find_comparable_runs(finetune_runs, "finetune", "episodes", "episodes", advice)
+    tables = [accuracies(run.info.run_id) for run in runs]
+    shared = sorted(set.intersection(*(set(table) for table in tables)))
+    names = [_readable(run) for run in runs]
+    return {name: [table[e] for e in shared] for name, table in zip(names, tables, strict=True)}
+
+
+def _readable(run: Run) -> str:
+    apart = "" if run.data.tags.get("transductive", "none") == "none" else ", transductive"
+    return f"{run.data.tags['network'][:12]} ({run.info.run_id[:8]}{apart})"
+
+
+def accuracy_of(finetune_run: str) -> Estimate:
+    """Mean accuracy of a finetune run with its interval."""
+    return estimate(list(accuracies(finetune_run).values()))
