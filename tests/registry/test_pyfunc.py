@@ -148,10 +148,13 @@ def test_what_a_spark_udf_gives_and_takes_fits_the_signature(loaded: Any, pictur
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("result_type", [None, "string", "label string, probability double"])
-def test_a_spark_udf_labels_a_column(result_type: str | None, version: ModelVersion, pictures: list[Path]) -> None:
+def test_a_spark_udf_labels_a_column(
+    result_type: str | None, version: ModelVersion, pictures: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     sql = pytest.importorskip("pyspark.sql", reason="pyspark is not installed; needs Java too")
     import mlflow
 
+    monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)  # Spark's workers would take the first python3 on the path
     local = sql.SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false")
     with local.config("spark.driver.bindAddress", "127.0.0.1").getOrCreate() as spark:
         kind = {} if result_type is None else {"result_type": result_type}
