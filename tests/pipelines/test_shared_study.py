@@ -36,7 +36,7 @@ print("distinct", len({tuple(sorted(trial.params.items())) for trial in counted}
 
 def test_a_killed_worker_costs_a_trial_that_somebody_else_repeats(
     options: str,
-    tmp_path: Path,  # noqa: F811 - the fixture
+    tmp_path: Path,
 ) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "OPTUNA_"))}
     environment |= {"TRANSFER_LAB_CACHE": str(tmp_path / "cache"), "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}
