@@ -148,7 +148,7 @@ def draw_reliability(found: Reliability) -> Figure:
     axes.plot(100 * found.confidence, 100 * found.accuracy, color=_BLUE, alpha=0.5)
     axes.scatter(100 * found.confidence, 100 * found.accuracy, s=areas, color=_BLUE, label="answers, by confidence")
     axes.set(xlabel="confidence in %", ylabel="of these, right in %", title="Reliability", xlim=(0, 103), ylim=(0, 105))
-    axes.legend(loc="upper left")
+    figure.legend(loc="outside upper center", ncols=2)
     return figure
 
 

@@ -39,8 +39,6 @@ _NOTE = (
     "its 95 % interval beside it, under the same name with `_ci95`."
 )
 
-_UI = "mlflow.experimentKind"  # else MLflow shows the pages of language models first
-
 KIND = "kind"
 """Tag that says which entry point a run belongs to."""
 
@@ -82,9 +80,8 @@ def _describe_experiment(client: mlflow.MlflowClient, name: str) -> None:
     """Say once what the experiment is; `mlflow run` may have made it, and people may have said it better."""
     experiment = client.get_experiment_by_name(name)
     assert experiment is not None
-    for key, value in {MLFLOW_RUN_NOTE: _NOTE, _UI: "custom_model_development"}.items():
-        if key not in experiment.tags:
-            client.set_experiment_tag(experiment.experiment_id, key, value)
+    if MLFLOW_RUN_NOTE not in experiment.tags:
+        client.set_experiment_tag(experiment.experiment_id, MLFLOW_RUN_NOTE, _NOTE)
 
 
 def _this_process() -> str:
