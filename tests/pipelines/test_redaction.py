@@ -12,6 +12,9 @@ from pipelines.tracking import tracked_run
 from tl_core.errors import InputError
 
 
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
