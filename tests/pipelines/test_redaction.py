@@ -11,7 +11,6 @@ from pipelines.redaction import redact
 from pipelines.tracking import tracked_run
 from tl_core.errors import InputError
 
-
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 
 
