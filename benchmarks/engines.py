@@ -74,7 +74,7 @@ def show_growth() -> None:
     dataset = load_dataset("digits:target", SPEC.image_size)
     pool = build_pool(dataset, "report")
     finetuner = Finetuner(build_backbone(SPEC, seed=0), SPEC, dataset, torch.device("cpu"))
-    for n in (20, 40, 80):
+    for n in (10, 20, 40):
         started = time.process_time()
         with one_thread():
             results = list(finetuner.run_episodes((sample_episode(pool, SHAPE, 1, i) for i in range(n)), RECIPE))
@@ -87,7 +87,7 @@ def show_growth() -> None:
         print(f"the network, sent once: {sum(path.stat().st_size for path in Path(folder).iterdir()):,} bytes")
         append_journal(Path(folder, "journal"), results[0])
         print(f"a line of the journal: {Path(folder, 'journal').stat().st_size:,} bytes")
-        show_records(Path(folder), 400)
+        show_records(Path(folder), 200)
 
 
 def show_records(folder: Path, n: int) -> None:
