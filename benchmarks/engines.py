@@ -8,20 +8,25 @@ the last bit. A first batch of episodes is not timed: it starts the workers and 
 
 from __future__ import annotations
 
+import pickle
 import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import mlflow
 import torch
 import tyro
 
+from pipelines.child_runs import ChildRuns, FinishedRun
+from pipelines.journal import append_journal
 from tl_core.backbones import BackboneSpec, build_backbone
-from tl_core.datasets import copy_files, load_dataset
+from tl_core.classifier import save_backbone
+from tl_core.datasets import load_dataset
 from tl_core.episodes import build_pool, sample_episode
 from tl_core.finetune import EpisodeResult, Finetuner
-from tl_core.parallel import run_episodes
+from tl_core.parallel import one_thread, run_episodes
 from tl_core.recipes import Engine, EpisodeShape, FinetuneRecipe
 
 SPEC = BackboneSpec("resnet10_small", 32)
@@ -34,7 +39,7 @@ class Options:
     """What to measure."""
 
     engines: str = "local"
-    """Engines, with commas between."""
+    """Engines, with commas between; empty leaves them out."""
     n_episodes: int = 600
     """Episodes for each engine; a quarter and a half of them are timed too."""
     workers: int = 2
@@ -64,51 +69,52 @@ def time_engine(name: str, options: Options) -> list[float]:
     return losses
 
 
-def time_records(n: int) -> None:
-    """Print what a nested run costs in a fresh SQLite store."""
-    import mlflow
-
-    from pipelines.child_runs import ChildRuns, FinishedRun
-
+def show_growth() -> None:
+    """Print what grows with what, in bytes, which are exact, and in seconds of one core's time."""
+    dataset = load_dataset("digits:target", SPEC.image_size)
+    pool = build_pool(dataset, "report")
+    finetuner = Finetuner(build_backbone(SPEC, seed=0), SPEC, dataset, torch.device("cpu"))
+    for n in (10, 20, 40):
+        started = time.process_time()
+        with one_thread():
+            results = list(finetuner.run_episodes((sample_episode(pool, SHAPE, 1, i) for i in range(n)), RECIPE))
+        print(f"{n} episodes: {1000 * (time.process_time() - started) / n:.0f} ms of a core each", flush=True)
+    print(f"an episode, sent to a worker: {len(pickle.dumps(results[0].episode)):,} bytes")
+    print(f"its result, sent back: {len(pickle.dumps(results[0])):,} bytes")
+    print(f"{len(dataset.labels):,} images of {SPEC.image_size} px, sent once: {dataset.images.nbytes:,} bytes")
     with tempfile.TemporaryDirectory() as folder:
-        mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
-        mlflow.set_experiment(experiment_id=mlflow.create_experiment("bench", Path(folder, "artifacts").as_uri()))
-        with mlflow.start_run():
-            for total in (n // 4, n // 2, n):
-                runs = ChildRuns("episode")
-                started = time.perf_counter()
-                for index in range(total):
-                    metrics = {"query/accuracy": 0.5, "query/loss": 1.0}
-                    runs.add(FinishedRun(f"episode-{index}", started, started + 1, metrics, {"seed": "0"}))
-                runs.close()
-                print(f"{total} nested runs: {1000 * (time.perf_counter() - started) / total:.1f} ms each", flush=True)
+        save_backbone(finetuner.backbone, SPEC, Path(folder))
+        print(f"the network, sent once: {sum(path.stat().st_size for path in Path(folder).iterdir()):,} bytes")
+        append_journal(Path(folder, "journal"), results[0])
+        print(f"a line of the journal: {Path(folder, 'journal').stat().st_size:,} bytes")
+        show_records(Path(folder), 200)
 
 
-def time_cache() -> None:
-    """Print what decoding costs, and what the cache takes."""
-    with tempfile.TemporaryDirectory() as folder:
-        names = load_dataset("digits:target", SPEC.image_size).file_names
-        for n in (len(names) // 4, len(names) // 2, len(names)):
-            archive = Path(folder, f"{n}.zip")
-            # Every k-th, so that all classes are there.
-            copy_files("digits:target", names[:: len(names) // n], archive)
-            started = time.perf_counter()
-            dataset = load_dataset(str(archive), SPEC.image_size, cache_dir=Path(folder, str(n)))
-            each = (time.perf_counter() - started) / len(dataset.labels)
-            print(
-                f"{len(dataset.labels)} images: {1e6 * each:.0f} us each, {dataset.images.nbytes:,} bytes", flush=True
-            )
+def show_records(folder: Path, n: int) -> None:
+    """Print what nested runs cost in a fresh SQLite store."""
+    store = folder / "mlflow.db"
+    mlflow.set_tracking_uri(f"sqlite:///{store}")
+    mlflow.set_experiment(experiment_id=mlflow.create_experiment("bench", (folder / "artifacts").as_uri()))
+    with mlflow.start_run():
+        for total in (n // 4, n // 2, n):
+            runs, size, started = ChildRuns("episode"), store.stat().st_size, time.process_time()
+            for index in range(total):
+                metrics = {"query/accuracy": 0.5, "query/loss": 1.0}
+                runs.add(FinishedRun(f"episode-{index}", 0, 1, metrics, {"seed": "0", "classes": "0, 1, 2"}))
+            runs.close()
+            each, grown = (time.process_time() - started) / total, (store.stat().st_size - size) / total
+            print(f"{total} nested runs: {1000 * each:.1f} ms of a core and {grown:,.0f} bytes each", flush=True)
 
 
 def run(options: Options) -> None:
     """Measure and print."""
     n = options.n_episodes
-    print(f"seconds until the first, {n // 4}th, {n // 2}th and {n}th episode; ms for each after the {n // 4}th")
-    losses = {name: time_engine(name, options) for name in options.engines.split(",")}
-    first = next(iter(losses.values()))
-    print("equal to the last bit:", all(of_engine == first for of_engine in losses.values()))
-    time_records(400)
-    time_cache()
+    if options.engines:
+        print(f"seconds until the first, {n // 4}th, {n // 2}th and {n}th episode; ms for each after the {n // 4}th")
+        losses = {name: time_engine(name, options) for name in options.engines.split(",")}
+        first = next(iter(losses.values()))
+        print("equal to the last bit:", all(of_engine == first for of_engine in losses.values()))
+    show_growth()
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ def run_command_line(config_type: type[Config], run: Callable[[Config], object])
     # spin costs nothing (docs/experiments.md). OpenMP reads this when torch is first imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "100000")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # a line for each of thousands of runs
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     if os.environ.get("NO_COLOR"):  # https://no-color.org, in tyro's spelling
         os.environ.setdefault("PYTHON_TYRO_ANSI_CODES", "False")

@@ -84,7 +84,7 @@ def _decide(config: RegisterConfig, export_run: Run, scored_run: Run, version: s
 
     decision = check_file(measured_of(export_run), Budgets(config.max_megabytes, config.max_latency_ms))
     champion = champion_of(config.name)
-    promoted = champion is not None and str(champion.version) == version
+    promoted = champion is not None and str(champion.version) == str(version)
     if champion is not None and promoted:  # by this command, before it was interrupted: decided again, as it was then
         champion = predecessor_of(champion)
     if decision.promote:

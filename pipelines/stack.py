@@ -92,6 +92,9 @@ def _start(config: StackConfig) -> None:
     _start_process(
         config, "mlflow", [sys.executable, *server, *files], f"http://{LOOPBACK}:{config.mlflow_port}/health"
     )
+    # The dashboard looks for the studies' tables and does not make them.
+    tables = "import optuna, sys; optuna.storages.RDBStorage(sys.argv[1])"
+    _checked(config, [sys.executable, "-c", tables, config.address("optuna")])
     page = ["--host", LOOPBACK, "--port", str(config.dashboard_port)]
     dashboard = [str(shutil.which("optuna-dashboard", path=_path())), config.address("optuna"), *page]
     _start_process(config, "dashboard", dashboard, f"http://{LOOPBACK}:{config.dashboard_port}/")

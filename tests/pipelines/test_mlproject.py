@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from pipelines.mlproject import ENTRY_POINTS, ROOT, config_type, locked_versions, render_conda, render_mlproject
-from tl_core.recipes import EpisodeShape, FinetuneRecipe, PretrainRecipe
+from tl_core.recipes import Engine, EpisodeShape, FinetuneRecipe, PretrainRecipe
 from tl_core.train_recipe import TrainRecipe
 
 
@@ -43,11 +43,11 @@ def test_every_parameter_reaches_the_command(name: str) -> None:
 
 @pytest.mark.parametrize("name", ENTRY_POINTS)
 def test_every_field_is_documented(name: str) -> None:
-    for config in (config_type(name), EpisodeShape, FinetuneRecipe, PretrainRecipe, TrainRecipe):
+    for config in (config_type(name), Engine, EpisodeShape, FinetuneRecipe, PretrainRecipe, TrainRecipe):
         body = ast.parse(inspect.getsource(config)).body[0].body  # type: ignore[attr-defined]
         for statement, following in zip(body, [*body[1:], None], strict=True):
             if isinstance(statement, ast.AnnAssign) and "Recipe" not in (kind := ast.unparse(statement.annotation)):
-                assert kind == "EpisodeShape" or isinstance(getattr(following, "value", None), ast.Constant)
+                assert kind in ("Engine", "EpisodeShape") or isinstance(getattr(following, "value", None), ast.Constant)
 
 
 def test_help_needs_nothing_heavy() -> None:

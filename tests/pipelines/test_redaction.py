@@ -11,6 +11,8 @@ from pipelines.redaction import redact
 from pipelines.tracking import tracked_run
 from tl_core.errors import InputError
 
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+
 
 @pytest.mark.parametrize(
     ("text", "shown"),
