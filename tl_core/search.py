@@ -17,6 +17,7 @@ import numpy as np
 import optuna
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
+from scipy.stats import wilcoxon
 
 from tl_core.errors import InputError
 from tl_core.recipes import FinetuneRecipe
@@ -107,6 +108,28 @@ class TrialSeededSampler(optuna.samplers.BaseSampler):
         return self._sampler.sample_independent(study, trial, param_name, param_distribution)
 
 
+class PairedPruner(optuna.pruners.BasePruner):
+    """Stops a trial that is behind the best complete one on the episodes that both were scored on (Wilcoxon, 1945).
+
+    Optuna's own `WilcoxonPruner` also compares the mean so far with the best one's mean over all episodes, and where
+    the first episodes happen to be easy it stops nobody for long (docs/experiments.md).
+    """
+
+    def __init__(self, p_threshold: float = 0.2, n_startup_steps: int = 4) -> None:
+        self._p_threshold, self._n_startup_steps = p_threshold, n_startup_steps
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """Whether to stop it."""
+        complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        if not complete:
+            return False
+        best = max(complete, key=lambda t: float(t.value or 0.0)).intermediate_values
+        behind = [best[step] - score for step, score in trial.intermediate_values.items() if step in best]
+        if len(behind) < self._n_startup_steps or np.mean(behind) <= 0:
+            return False
+        return bool(wilcoxon(behind, alternative="greater", zero_method="zsplit").pvalue < self._p_threshold)
+
+
 def build_study(name: str, storage: str | None, seed: int, *, prune: bool = True) -> optuna.Study:
     """Create a study, or open the one of this name, with the sampler and pruner of this search.
 
@@ -114,11 +137,8 @@ def build_study(name: str, storage: str | None, seed: int, *, prune: bool = True
         storage: an SQLAlchemy URL, `journal:` and a path, or None for memory.
         prune: whether trials that are clearly behind are stopped.
     """
-    pruner: optuna.pruners.BasePruner = optuna.pruners.NopPruner()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        if prune:
-            pruner = optuna.pruners.WilcoxonPruner(p_threshold=0.1, n_startup_steps=4)
         opened = _open_storage(storage)
     return optuna.create_study(
         study_name=name,
@@ -126,7 +146,7 @@ def build_study(name: str, storage: str | None, seed: int, *, prune: bool = True
         direction="maximize",
         load_if_exists=True,
         sampler=TrialSeededSampler(seed),
-        pruner=pruner,
+        pruner=PairedPruner() if prune else optuna.pruners.NopPruner(),
     )
 
 

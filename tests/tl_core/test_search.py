@@ -319,6 +319,16 @@ def test_trials_that_are_better_than_the_best_one_so_far_are_never_stopped() -> 
     assert [result.state for result in results] == ["complete"] * 6
 
 
+def test_easy_first_episodes_do_not_keep_a_worse_trial_alive() -> None:
+    easy_first = np.linspace(0.2, -0.2, N_EPISODES)
+
+    def eased(recipe: FinetuneRecipe) -> Iterator[float]:
+        yield from (0.7 if recipe == BASE else 0.65) + easy_first
+
+    results = run(build_study("study", None, 0), eased, 4)
+    assert [len(result.scores) for result in results] == [N_EPISODES] + [4] * 3
+
+
 def test_scores_with_ties_are_judged_in_no_time() -> None:
     # Accuracies are multiples of 1 / queries, hence ties: an exact test over all 2^12 signs would take seconds.
     def tied(recipe: FinetuneRecipe) -> Iterator[float]:
