@@ -90,6 +90,8 @@ def run(config: ParetoConfig) -> str:
             metrics = {"accuracy": result.mean, "accuracy_ci95": result.ci95, "seconds_per_image": one.seconds}
             children.add(FinishedRun(f"trial-{one.number:04d}", one.start, one.end, metrics, {}, asdict(one.design)))
         children.close()
+        if not scored:
+            raise InputError(f"none of {config.n_trials} designs could be judged; give networks that show their stages")
         front = find_front(scored)
         mlflow.log_text(str(pd.DataFrame([_row(one) for one in front]).to_csv(index=False)), "pareto.csv")
         mlflow.log_figure(

@@ -15,6 +15,7 @@ import optuna
 from optuna.trial import TrialState
 
 from tl_core.classifier import Classifier
+from tl_core.errors import InputError
 from tl_core.export import export_onnx
 from tl_core.recipes import Features, TestViews
 
@@ -53,13 +54,13 @@ def run_designs(
     judge: Callable[[Design], tuple[Sequence[float], float]],
     n_trials: int,
 ) -> Iterator[Scored]:
-    """Propose designs and judge them until the study holds `n_trials`.
+    """Propose designs and judge them until the study holds `n_trials`, those among them that cannot be built.
 
     Args:
         study: of two objectives, accuracy to maximise and seconds to minimise.
         judge: from a design to its accuracies and its seconds per image.
     """
-    while len([t for t in study.get_trials(deepcopy=False) if t.state == TrialState.COMPLETE]) < n_trials:
+    while len([t for t in study.get_trials(deepcopy=False) if t.state.is_finished()]) < n_trials:
         started, trial = time.time(), study.ask()
         design = Design(
             network=trial.suggest_categorical("network", networks),
@@ -68,7 +69,11 @@ def run_designs(
             test_views=trial.suggest_categorical("test_views", get_args(TestViews)),
             l2=trial.suggest_float("l2", *_L2, log=True),
         )
-        scores, seconds = judge(design)
+        try:
+            scores, seconds = judge(design)
+        except InputError:  # such as the stages of a network that shows none
+            study.tell(trial, state=TrialState.FAIL)
+            continue
         trial.set_user_attr(SCORES, list(scores))
         study.tell(trial, [float(np.mean(scores)), seconds])
         yield Scored(trial.number, design, tuple(scores), seconds, started, time.time())

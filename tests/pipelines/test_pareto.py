@@ -22,7 +22,7 @@ def test_every_trial_is_a_nested_run_and_the_front_a_table(
     monkeypatch.setenv("TRANSFER_LAB_CACHE", str(tmp_path / "cache"))
     config = ParetoConfig(
         target=str(colours),
-        networks="resnet10_small=random, pixels",
+        networks="resnet10_small=random, resnet10=random",
         sizes="16,24",
         shape=EpisodeShape(3, 2, 3),
         n_trials=4,

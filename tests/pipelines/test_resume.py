@@ -33,7 +33,9 @@ N_EPISODES = 8
 
 
 def config(data: Path) -> list[str]:
-    options = "--backbone_run random --image_size 16 --n_way 3 --n_shot 3 --n_query 5 --freeze_depth 0 --workers 1"
+    options = (
+        "--backbone_run random --image_size 16 --n_way 3 --n_shot 3 --n_query 5 --freeze_depth 0 --workers 1 --steps 10"
+    )
     return [
         *[sys.executable, "-m", "pipelines.finetune", "--target", str(data), "--n_episodes", str(N_EPISODES)],
         *options.split(),
@@ -53,7 +55,7 @@ def undisturbed_losses(data: Path) -> list[float]:
     finetuner = Finetuner(build_backbone(spec, seed=0), spec, dataset, torch.device("cpu"))
     pool = build_pool(dataset, "report")
     episodes = [sample_episode(pool, EpisodeShape(3, 3, 5), 0, index) for index in range(N_EPISODES)]
-    return [result.loss for result in run_episodes(finetuner, episodes, FinetuneRecipe(freeze_depth=0.0), 1)]
+    return [result.loss for result in run_episodes(finetuner, episodes, FinetuneRecipe(freeze_depth=0.0, steps=10), 1)]
 
 
 def test_a_killed_finetune_is_finished_and_its_runs_are_closed(tmp_path: Path) -> None:

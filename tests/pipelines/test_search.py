@@ -109,6 +109,7 @@ def test_the_study_opens_in_optuna(two_at_a_time: str, store: Path) -> None:
     assert study.best_trial.user_attrs["recipe"]["steps"] == 2
 
 
+@pytest.mark.slow
 def test_two_processes_propose_and_score_as_one_does_while_the_recipes_are_laid_down(
     two_at_a_time: str, store: Path
 ) -> None:
@@ -134,6 +135,7 @@ def test_other_classes_take_the_place_of_the_target_which_is_not_opened(store: P
     assert run_of(run_id).data.tags["proxy_fingerprint"]
 
 
+@pytest.mark.slow
 def test_what_was_searched_on_other_classes_is_reported_on_the_target(store: Path) -> None:
     run_id = search.run(config(store, proxy=str(store / "others"), n_trials=2))
     assert run_of(run_id).data.metrics["report_accuracy"] > 0.3

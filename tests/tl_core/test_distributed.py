@@ -82,6 +82,7 @@ def curve_of(job: Pretraining, checkpoint: Path | None = None) -> list[tuple[flo
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.slow
 def test_a_training_continues_in_another_number_of_processes(tmp_path: Path) -> None:
     data = write_colour_images(tmp_path / "colours", n_per_class=14, size=16)
     undisturbed = curve_of(pretraining(data, ALONE))

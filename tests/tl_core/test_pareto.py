@@ -11,6 +11,7 @@ from torch import nn
 
 from tl_core.backbones import BackboneSpec, build_backbone, n_features
 from tl_core.classifier import Classifier
+from tl_core.errors import InputError
 from tl_core.pareto import Design, Scored, build_front_study, find_front, run_designs, seconds_per_image
 
 DESIGN = Design("a", 64, "last", "none", 1e-3)
@@ -48,6 +49,18 @@ def test_a_study_finds_the_network_that_is_better_and_faster() -> None:
     assert {one.design.network for one in find_front(results)} == {"good"}
     assert {trial.params["network"] for trial in study.best_trials} == {"good"}
     assert list(run_designs(study, ["bad", "good"], [32], judge, 12)) == []
+
+
+def test_a_design_that_cannot_be_built_is_one_of_the_budget_and_not_of_the_front() -> None:
+    def judge(design: Design) -> tuple[list[float], float]:
+        if design.features == "stages":
+            raise InputError("it shows no stages")
+        return [0.5], 0.1
+
+    study = build_front_study("s", None, 0)
+    results = list(run_designs(study, ["a"], [32], judge, 10))
+    assert 0 < len(results) < len(study.trials) == 10
+    assert {one.design.features for one in results} == {"last"}
 
 
 @pytest.mark.filterwarnings("ignore")
