@@ -48,7 +48,11 @@ class TrialLog:
                 trial.start,
                 trial.end,
                 _trial_metrics(trial),
-                {"state": trial.state, "error": trial.reason},
+                {
+                    "state": trial.state,
+                    "error": trial.reason,
+                    "copy_of": "" if trial.copy_of is None else str(trial.copy_of),
+                },
                 asdict(trial.recipe),
             )
         )

@@ -28,7 +28,7 @@ from tl_core.verdict import ScoreRecipe
 HEARTBEAT, GRACE = 10, 40
 """Seconds between signs of life of a trial, and without one until it is given to somebody else."""
 
-_RECIPE, _SETTING, _REASON, _SURPLUS = "recipe", "setting", "reason", "surplus"
+_RECIPE, _SETTING, _REASON, _SURPLUS, _COPY = "recipe", "setting", "reason", "surplus", "copy_of"
 _RETRIES = 3
 _POLL = 0.5
 _JOURNAL = "journal:"
@@ -39,7 +39,7 @@ class TrialResult:
     """One finished trial.
 
     Attributes:
-        scores: accuracy of each episode that was spent on it.
+        scores: accuracy of each episode that was spent on it, or on the trial of which it is a copy.
         state: "complete", "pruned" (stopped early) or "failed" (`reason` says how).
         start, end: seconds since the epoch.
     """
@@ -51,6 +51,8 @@ class TrialResult:
     start: float
     end: float
     reason: str = ""
+    copy_of: int | None = None
+    """An earlier trial with the very same recipe, whose scores are taken: in a conditional space that happens."""
 
 
 @dataclass(frozen=True)
@@ -271,7 +273,10 @@ class _Work:
         try:
             self._recipe = self._space.suggest_recipe(trial, self._base)
             trial.set_user_attr(_RECIPE, asdict(self._recipe))
-            for step, score in enumerate(self._score_recipe(self._recipe)):
+            known = self._twin(trial)
+            if known is not None:
+                trial.set_user_attr(_COPY, known.number)
+            for step, score in enumerate(_scores_of(known) if known else self._score_recipe(self._recipe)):
                 self._scores.append(score)
                 trial.report(score + _tie_breaker(trial.number, step), step)
                 if trial.should_prune():
@@ -280,6 +285,11 @@ class _Work:
             trial.set_user_attr(_REASON, str(error))
             raise
         return float(np.mean(self._scores))
+
+    def _twin(self, trial: optuna.Trial) -> FrozenTrial | None:
+        """A complete trial with the same recipe."""
+        complete = trial.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        return next((t for t in complete if t.user_attrs.get(_RECIPE) == asdict(self._recipe)), None)
 
     def result(self, study: optuna.Study) -> TrialResult | None:
         """What came of it; None if it was one too many."""
@@ -297,6 +307,7 @@ class _Work:
             stored.datetime_start.timestamp(),
             stored.datetime_complete.timestamp(),
             stored.user_attrs.get(_REASON, ""),
+            stored.user_attrs.get(_COPY),
         )
 
 
@@ -330,5 +341,6 @@ def _scores_of(trial: FrozenTrial) -> tuple[float, ...]:
 
 
 def count_episodes(study: optuna.Study) -> int:
-    """Episodes that were spent on the trials of a study, those of lost trials among them."""
-    return sum(len(trial.intermediate_values) for trial in study.get_trials(deepcopy=False))
+    """Episodes that were spent on the trials of a study, those of lost trials among them and of copies not."""
+    trials = (trial for trial in study.get_trials(deepcopy=False) if _COPY not in trial.user_attrs)
+    return sum(len(trial.intermediate_values) for trial in trials)

@@ -382,6 +382,30 @@ def test_a_recipe_that_cannot_be_is_recorded_and_the_search_goes_on() -> None:
     assert {result.reason for result in failed} == {"no batch norm is unfrozen"}
 
 
+def test_the_same_recipe_is_not_scored_twice() -> None:
+    """Where all is frozen the augmentation is all there is to choose, and there are four."""
+    asked: list[FinetuneRecipe] = []
+
+    def counted(recipe: FinetuneRecipe) -> Iterator[float]:
+        asked.append(recipe)
+        better = 0.1 if recipe.freeze_depth == 1 else 0.0
+        yield from better + 0.7 + EASE
+
+    base = replace(BASE, head="linear", freeze_depth=1.0)
+    study = build_study("study", None, 0)
+    results = run(study, counted, 30, base)
+    copies = [result for result in results if result.copy_of is not None]
+    complete = {result.number: result for result in results if result.state == "complete"}
+    assert copies
+    for copy in copies:
+        original = complete[int(copy.copy_of or 0)]
+        assert copy.recipe == original.recipe
+        assert copy.scores == pytest.approx(original.scores[: len(copy.scores)])
+    done = [recipe for recipe in asked if recipe in [result.recipe for result in complete.values()]]
+    assert len(done) == len(set(done))
+    assert count_episodes(study) == sum(len(result.scores) for result in results if result.copy_of is None)
+
+
 def test_episodes_are_counted() -> None:
     study, results = search(8)
     assert count_episodes(study) == sum(len(result.scores) for result in results)
