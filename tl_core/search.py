@@ -281,15 +281,17 @@ class _Work:
                 trial.report(score + _tie_breaker(trial.number, step), step)
                 if trial.should_prune():
                     raise optuna.TrialPruned
+            if known is not None and known.state == TrialState.PRUNED:
+                raise optuna.TrialPruned
         except (TrainingDivergedError, InputError) as error:
             trial.set_user_attr(_REASON, str(error))
             raise
         return float(np.mean(self._scores))
 
     def _twin(self, trial: optuna.Trial) -> FrozenTrial | None:
-        """A complete trial with the same recipe."""
-        complete = trial.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        return next((t for t in complete if t.user_attrs.get(_RECIPE) == asdict(self._recipe)), None)
+        """A trial with the same recipe that came to its end or was stopped."""
+        done = trial.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+        return next((t for t in done if t.user_attrs.get(_RECIPE) == asdict(self._recipe)), None)
 
     def result(self, study: optuna.Study) -> TrialResult | None:
         """What came of it; None if it was one too many."""
