@@ -64,6 +64,11 @@ def children(parent: str) -> list[Run]:
     return sorted(runs, key=lambda run: run.info.start_time)
 
 
+def by_name(parent: str) -> list[Run]:
+    """Nested runs that were worked on side by side, whose starts tell nothing of their order."""
+    return sorted(children(parent), key=lambda run: str(run.info.run_name))
+
+
 def experiment_of(run_id: str) -> str:
     import mlflow
 
@@ -89,7 +94,7 @@ def test_every_run_is_finished(line: tuple[str, Path]) -> None:
 
 def test_a_finetune_run_holds_one_nested_run_per_episode(line: tuple[str, Path]) -> None:
     finetune = child_of_kind(line[0], "finetune", -1)
-    episodes = children(finetune.info.run_id)
+    episodes = by_name(finetune.info.run_id)
     assert [run.info.run_name for run in episodes] == [f"episode-{i:04d}" for i in range(4)]
     accuracies = [run.data.metrics["query/accuracy"] for run in episodes]
     assert finetune.data.metrics["accuracy"] == pytest.approx(np.mean(accuracies))
@@ -114,7 +119,7 @@ def test_the_searched_run_uses_the_recipe_that_the_search_found(line: tuple[str,
 
 def test_methods_are_scored_on_the_same_episodes_and_searched_on_others(line: tuple[str, Path]) -> None:
     finetunes = [run for run in children(line[0]) if run.data.tags["kind"] == "finetune"]
-    seeds = [[e.data.tags["seed"] for e in children(run.info.run_id)] for run in finetunes]
+    seeds = [[e.data.tags["seed"] for e in by_name(run.info.run_id)] for run in finetunes]
     assert all(s == seeds[0] for s in seeds)
     assert len({run.data.tags["episodes"] for run in finetunes}) == 1
 

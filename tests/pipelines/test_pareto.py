@@ -14,6 +14,7 @@ from tl_core.recipes import EpisodeShape
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 
 
+@pytest.mark.slow
 def test_every_trial_is_a_nested_run_and_the_front_a_table(
     store: str, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
