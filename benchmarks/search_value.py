@@ -28,8 +28,9 @@ from tl_core.finetune import Finetuner
 from tl_core.parallel_search import EpisodeScores, Search
 from tl_core.recipes import EpisodeShape, FinetuneRecipe
 from tl_core.scoring import Estimate, estimate, independent_difference
-from tl_core.search import Budget, best_recipes, build_study, count_episodes, prepare_study
+from tl_core.search import Budget, count_episodes, find_candidates, prepare_study
 from tl_core.search_space import parse_space
+from tl_core.studies import build_study
 from tl_core.verdict import crown, rescore
 
 FINALISTS, FRESH = 3, 100
@@ -75,30 +76,25 @@ def search_once(
     with tempfile.TemporaryDirectory() as folder:
         storage = f"sqlite:///{Path(folder, 'studies.db')}"
         study = build_study(name, storage, seed, prune=not args.unpruned)
-        space = prepare_study(study, parse_space(args.searched), base, {}, args.trials)
+        space = prepare_study(study, parse_space(args.searched), base, {})
         search = Search(name, storage, seed, space, base, episodes, Budget(args.trials), prune=not args.unpruned)
         for trial in search.run(finetuner, study, cpu_count()):
             print(f"  {name} {trial.number}: {trial.state}, {len(trial.scores)} episodes", flush=True)
         minutes = (time.perf_counter() - started) / 60
         spent = count_episodes(study) / (args.trials * len(episodes.indices))
-        ranked = dict(best_recipes(study, args.trials))
-    candidates = [(base, ranked.pop(base, ())), *list(ranked.items())[:FINALISTS]]
+        candidates = find_candidates(study, base, FINALISTS)
     fresh = replace(episodes, indices=range(len(episodes.indices), len(episodes.indices) + FRESH))
     verdict = crown(list(rescore(candidates, partial(fresh.score, finetuner, n_workers=cpu_count()))), base)
     best = verdict.best
     print(f"  {name}: {best.recipe}; {verdict.sentence()}", flush=True)
-    pairs = {f.recipe: f.search_scores for f in (verdict.base, best)}
-    scored = list(rescore(pairs.items(), partial(reported.score, target, n_workers=cpu_count())))
-    on_report = crown(scored, base)
-    kept = next(f for f in scored if f.recipe == best.recipe)
-    gain = replace(on_report, best=kept).gain
+    kept = verdict.scored_again(partial(reported.score, target, n_workers=cpu_count()))
     return Worth(
         name,
         estimate(best.search_scores),
         estimate(best.scores),
-        estimate(kept.scores),
-        independent_difference(best.search_scores, kept.scores),
-        gain,
+        estimate(kept.best.scores),
+        independent_difference(best.search_scores, kept.best.scores),
+        kept.gain,
         spent,
         minutes,
     )

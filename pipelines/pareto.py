@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from pipelines.cli import run_command_line
+from pipelines.target import TargetConfig
 from tl_core.errors import InputError
 from tl_core.recipes import OPEN_SHAPE, Device, EpisodeShape, FinetuneRecipe, Unreadable, check_range
 
@@ -86,14 +87,16 @@ def run(config: ParetoConfig) -> str:
         designs = run_designs(study, networks, sizes, _judge(config), config.n_trials)
         for one in tqdm(designs, total=config.n_trials, desc="pareto", unit="trial", disable=None):
             scored.append(one)
-            result = estimate(one.scores)
-            metrics = {"accuracy": result.mean, "accuracy_ci95": result.ci95, "seconds_per_image": one.seconds}
-            children.add(FinishedRun(f"trial-{one.number:04d}", one.start, one.end, metrics, {}, asdict(one.design)))
+            name = f"trial-{one.number:04d}"
+            children.add(FinishedRun(name, one.start, one.end, _metrics(one), {}, asdict(one.design)))
         children.close()
         if not scored:
             raise InputError(f"none of {config.n_trials} designs could be judged; give networks that show their stages")
         front = find_front(scored)
-        mlflow.log_text(str(pd.DataFrame([_row(one) for one in front]).to_csv(index=False)), "pareto.csv")
+        mlflow.log_text(
+            str(pd.DataFrame([{**asdict(one.design), **_metrics(one)} for one in front]).to_csv(index=False)),
+            "pareto.csv",
+        )
         mlflow.log_figure(
             plot_pareto_front(study, target_names=["accuracy", "seconds per image"]), "plots/pareto_front.html"
         )
@@ -105,16 +108,11 @@ def run(config: ParetoConfig) -> str:
     return run_id
 
 
-def _row(one: Scored) -> dict[str, object]:
+def _metrics(one: Scored) -> dict[str, float]:
     from tl_core.scoring import estimate
 
     result = estimate(one.scores)
-    return {
-        **asdict(one.design),
-        "accuracy": result.mean,
-        "accuracy_ci95": result.ci95,
-        "seconds_per_image": one.seconds,
-    }
+    return {"accuracy": result.mean, "accuracy_ci95": result.ci95, "seconds_per_image": one.seconds}
 
 
 def _own_size(network: str, seed: int) -> int:
@@ -130,40 +128,45 @@ def _split(network: str) -> tuple[str, str]:
     return weights, architecture
 
 
+def _target(config: ParetoConfig, design: Design) -> TargetConfig:
+    weights, architecture = _split(design.network)
+    return TargetConfig(
+        target=config.target,
+        backbone_run=weights,
+        backbone=architecture,
+        image_size=design.image_size,
+        features=design.features,
+        seed=config.seed,
+        device=config.device,
+        unreadable=config.unreadable,
+    )
+
+
 def _judge(config: ParetoConfig) -> Callable[[Design], tuple[Sequence[float], float]]:
     """From a design to its accuracies and seconds; networks, and what was timed, are kept."""
-    from pipelines.target import TargetConfig, open_target
+    from pipelines.target import open_target
     from tl_core.episodes import build_pool, check_pool, fit_shape, sample_episode
     from tl_core.finetune import Finetuner
+    from tl_core.parallel_search import EpisodeScores
     from tl_core.pareto import seconds_per_image
 
-    finetuners: dict[tuple[object, ...], Finetuner] = {}
+    opened: dict[tuple[object, ...], tuple[Finetuner, EpisodeScores]] = {}
     timed: dict[tuple[object, ...], float] = {}
 
     def judge(design: Design) -> tuple[Sequence[float], float]:
         key = (design.network, design.image_size, design.features)
-        if key not in finetuners:
-            weights, architecture = _split(design.network)
-            opened = TargetConfig(
-                target=config.target,
-                backbone_run=weights,
-                backbone=architecture,
-                image_size=design.image_size,
-                features=design.features,
-                seed=config.seed,
-                device=config.device,
-                unreadable=config.unreadable,
-            )
-            finetuners[key] = open_target(opened).finetuner
-        finetuner = finetuners[key]
-        pool = build_pool(finetuner.dataset, "search")
-        shape = fit_shape(pool, config.shape)
-        check_pool(pool, shape)
+        if key not in opened:
+            finetuner = open_target(_target(config, design)).finetuner
+            pool = build_pool(finetuner.dataset, "search")
+            shape = fit_shape(pool, config.shape)
+            check_pool(pool, shape)
+            opened[key] = finetuner, EpisodeScores(pool, shape, config.seed, range(config.n_episodes))
+        finetuner, episodes = opened[key]
         recipe = FinetuneRecipe(augment=config.augment, test_views=design.test_views, l2=design.l2)
-        episodes = [sample_episode(pool, shape, config.seed, index) for index in range(config.n_episodes)]
-        scores = [result.accuracy for result in finetuner.run_episodes(episodes, recipe)]
+        scores = list(episodes.score(finetuner, recipe))
         if (*key, design.test_views) not in timed:
-            classifier = finetuner.fit_classifier(episodes[0].support_rows, recipe, config.seed)
+            rows = sample_episode(episodes.pool, episodes.shape, config.seed, 0).support_rows
+            classifier = finetuner.fit_classifier(rows, recipe, config.seed)
             timed[*key, design.test_views] = seconds_per_image(classifier, design.image_size)
             finetuner.backbone.to(finetuner.device)
         return scores, timed[*key, design.test_views]

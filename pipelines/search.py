@@ -23,7 +23,8 @@ from tl_core.recipes import LOCAL, OPEN_SHAPE, Engine, EpisodeShape, check_range
 
 if TYPE_CHECKING:
     from pipelines.target import Target
-    from tl_core.verdict import Finalist, Verdict
+    from tl_core.parallel_search import EpisodeScores
+    from tl_core.verdict import ScoreRecipe, Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +87,9 @@ def run(config: SearchConfig) -> str:
     from tl_core.episodes import build_pool, check_pool, fit_shape
     from tl_core.parallel_search import EpisodeScores, Search
     from tl_core.scoring import estimate
-    from tl_core.search import Budget, build_study, prepare_study, wants_more
+    from tl_core.search import Budget, find_candidates, prepare_study, wants_more
     from tl_core.search_space import parse_space
+    from tl_core.studies import build_study
     from tl_core.verdict import crown, rescore
 
     space = parse_space(config.searched)
@@ -102,7 +104,7 @@ def run(config: SearchConfig) -> str:
         mlflow.set_tags({"study": study.study_name, "pool": pool.fingerprint})
         network = network_name(config.backbone_run, opened.spec, config.seed)
         setting = {"pool": pool.fingerprint, "network": network, "n_episodes": config.n_episodes, "seed": config.seed}
-        space = prepare_study(study, space, config.recipe, setting | asdict(shape), config.n_trials)
+        space = prepare_study(study, space, config.recipe, setting | asdict(shape))
         episodes = EpisodeScores(pool, shape, config.seed, range(config.n_episodes))
         search = Search(study.study_name, study_storage(), config.seed, space, config.recipe, episodes, budget)
         log = TrialLog(study, config.n_episodes)
@@ -113,10 +115,8 @@ def run(config: SearchConfig) -> str:
         if wants_more(study, replace(budget, deadline=float("inf"))):
             print(f"search {run_id}: {config.minutes:g} minutes are over; study={study.study_name} would go on")
         fresh = replace(episodes, indices=range(config.n_episodes, config.n_episodes + config.final_episodes))
-        candidates = log.candidates(config.recipe, config.n_finalists)
-        finalists = list(
-            rescore(candidates, partial(fresh.score, opened.finetuner, n_workers=config.workers, engine=config.engine))
-        )
+        candidates = find_candidates(study, config.recipe, config.n_finalists)
+        finalists = list(rescore(candidates, _scorer(fresh, opened, config)))
         verdict = crown(finalists, config.recipe)
         log.close(finalists, verdict, _report(config, opened, verdict))
         log_report(run_id)
@@ -141,25 +141,23 @@ def _open_searched(config: SearchConfig) -> Target:
     return Target(opened.spec, dataset, Finetuner(tuner.backbone, tuner.spec, dataset, tuner.device))
 
 
-def _report(config: SearchConfig, opened: Target, verdict: Verdict) -> list[Finalist]:
-    """The base recipe and the best one on the half of the target that nothing was chosen on; empty without one."""
+def _report(config: SearchConfig, opened: Target, verdict: Verdict) -> Verdict | None:
+    """The base recipe and the best one on the half of the target that nothing was chosen on; None if not asked for."""
     from tl_core.episodes import build_pool, check_pool, fit_shape
     from tl_core.parallel_search import EpisodeScores
-    from tl_core.verdict import rescore
 
     if not config.report_episodes:
-        return []
+        return None
     target = open_target(config) if config.proxy else opened
     pool = build_pool(target.dataset, "report")
     shape = fit_shape(pool, config.shape)
     check_pool(pool, shape)
     episodes = EpisodeScores(pool, shape, config.seed, range(config.report_episodes))
-    pairs = {f.recipe: f.search_scores for f in (verdict.base, verdict.best)}
-    return list(
-        rescore(
-            pairs.items(), partial(episodes.score, target.finetuner, n_workers=config.workers, engine=config.engine)
-        )
-    )
+    return verdict.scored_again(_scorer(episodes, target, config))
+
+
+def _scorer(episodes: EpisodeScores, target: Target, config: SearchConfig) -> ScoreRecipe:
+    return partial(episodes.score, target.finetuner, n_workers=config.workers, engine=config.engine)
 
 
 if __name__ == "__main__":

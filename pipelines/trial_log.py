@@ -15,9 +15,8 @@ from pipelines.child_runs import ChildRuns, FinishedRun
 from pipelines.figures import draw_episodes_spent
 from pipelines.networks import RECIPE_ARTIFACT
 from pipelines.tracking import STORE
-from tl_core.recipes import FinetuneRecipe
 from tl_core.scoring import estimate, independent_difference
-from tl_core.search import TrialResult, best_recipes, count_episodes
+from tl_core.search import TrialResult, count_episodes
 from tl_core.verdict import Finalist, Verdict
 
 MIN_FOR_IMPORTANCES = 4
@@ -57,13 +56,7 @@ class TrialLog:
             )
         )
 
-    def candidates(self, base: FinetuneRecipe, n: int) -> list[tuple[FinetuneRecipe, tuple[float, ...]]]:
-        """The base recipe, so that nothing worse can win unnoticed, and the n best trials."""
-        ranked = dict(best_recipes(self._study, len(self._study.trials)))
-        of_base = ranked.pop(base, ())
-        return [(base, of_base), *list(ranked.items())[:n]]
-
-    def close(self, finalists: Sequence[Finalist], verdict: Verdict, reported: Sequence[Finalist]) -> None:
+    def close(self, finalists: Sequence[Finalist], verdict: Verdict, reported: Verdict | None) -> None:
         """Log who wins among the finalists, what that is worth on either half, the cost and the plots."""
         self._runs.close()
         mlflow.log_dict(asdict(verdict.winner.recipe), RECIPE_ARTIFACT)
@@ -81,7 +74,7 @@ class TrialLog:
             "episodes_saved": len(self._study.trials) * self._n_episodes - spent,
         }
         metrics |= _promise(verdict.best.search_scores, verdict.best.scores, "optimism")
-        if reported:
+        if reported is not None:
             metrics |= _report_metrics(reported, verdict)
         mlflow.log_metrics(metrics)
         mlflow.set_tag("verdict", verdict.sentence())
@@ -103,12 +96,11 @@ class TrialLog:
         mlflow.log_figure(draw_episodes_spent(trials, self._n_episodes), "plots/episodes.png")
 
 
-def _report_metrics(reported: Sequence[Finalist], verdict: Verdict) -> dict[str, float]:
+def _report_metrics(reported: Verdict, verdict: Verdict) -> dict[str, float]:
     """On the other half: accuracy of the winner, gain of the best over the base, and what of its promise was kept."""
-    by_recipe = {finalist.recipe: finalist for finalist in reported}
-    on_report = Verdict(by_recipe[verdict.best.recipe], by_recipe[verdict.base.recipe])
-    accuracy, gain = estimate(by_recipe[verdict.winner.recipe].scores), on_report.gain
-    best = on_report.best
+    best = reported.best
+    winner = best if verdict.winner is verdict.best else reported.base
+    accuracy, gain = estimate(winner.scores), reported.gain
     return {
         "report_accuracy": accuracy.mean,
         "report_accuracy_ci95": accuracy.ci95,

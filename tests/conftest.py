@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,21 @@ def fresh_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _own_path(monkeypatch: pytest.MonkeyPatch) -> None:
     """A loaded pyfunc model puts copies of some modules first on the path, where later processes would find them."""
     monkeypatch.setattr(sys, "path", list(sys.path))
+
+
+@contextmanager
+def own_store(folder: Path) -> Iterator[Path]:
+    """Tracking store, studies and cache in a folder, for fixtures that several tests share."""
+    import mlflow
+
+    with pytest.MonkeyPatch.context() as patch:
+        uri = f"sqlite:///{folder / 'mlflow.db'}"
+        patch.setenv("MLFLOW_TRACKING_URI", uri)
+        patch.setenv("OPTUNA_STORAGE", f"sqlite:///{folder / 'studies.db'}")
+        patch.setenv("TRANSFER_LAB_CACHE", str(folder / "cache"))
+        mlflow.set_tracking_uri(uri)
+        mlflow.set_registry_uri(uri)
+        yield folder
 
 
 @pytest.fixture

@@ -31,12 +31,12 @@ class Cut:
 
     def is_probed(self, recipe: FinetuneRecipe) -> bool:
         """Whether a linear head is all that is fitted: a convex problem, solved and not trained."""
-        return self._is_frozen() and recipe.head == "linear"
+        return self.is_frozen and recipe.head == "linear"
 
     def is_trained(self, recipe: FinetuneRecipe) -> bool:
         """Whether there are steps to take, on something that they would move."""
         by_head = recipe.head == "cosine" and recipe.objective == "cross_entropy"
-        return recipe.steps > 0 and (by_head or not self._is_frozen())
+        return recipe.steps > 0 and (by_head or not self.is_frozen)
 
     def restore(self) -> None:
         """Give the suffix the backbone's own weights back."""
@@ -47,7 +47,9 @@ class Cut:
         norms = (m for m in self.split.suffix.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
         return any(parameter in self.unfrozen for norm in norms for parameter in norm.parameters())
 
-    def _is_frozen(self) -> bool:
+    @property
+    def is_frozen(self) -> bool:
+        """Whether no part of the backbone is trained."""
         return self.split.n_frozen == self.split.n_groups
 
 

@@ -154,7 +154,7 @@ class Finetuner:
         cut = self._cuts.at(recipe)
         views = cut.activations.fixed(np.concatenate([episode.support_rows, episode.query_rows]), view=0)[:, None]
         before = suffix_features(cut.split.suffix, views).cpu().numpy()
-        if recipe.steps == 0 or cut.split.n_frozen == cut.split.n_groups:
+        if recipe.steps == 0 or cut.is_frozen:
             return before, None
         try:
             self._train(cut, episode.support_rows, episode.support_labels, recipe, episode.seed)

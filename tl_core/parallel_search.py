@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 
 import optuna
 
@@ -13,8 +13,9 @@ from tl_core.episodes import EpisodePool, sample_episode
 from tl_core.finetune import Finetuner
 from tl_core.parallel import Package, packed, run_episodes, unpacked
 from tl_core.recipes import LOCAL, Engine, EpisodeShape, FinetuneRecipe
-from tl_core.search import Budget, TrialResult, build_study, run_trial, run_trials, wants_more
+from tl_core.search import Budget, TrialResult, run_trial, run_trials, wants_more
 from tl_core.search_space import SearchSpace
+from tl_core.studies import build_study
 
 
 @dataclass(frozen=True)
@@ -70,10 +71,16 @@ class Search:
             yield from (result for result in workers.run(_run_one, calls) if result is not None)
 
 
+@lru_cache(maxsize=1)
+def _opened(name: str, storage: str | None, seed: int, prune: bool) -> optuna.Study:
+    """A worker's own view of the study, opened once and not for every trial."""
+    return build_study(name, storage, seed, prune=prune)
+
+
 def _run_one(work: tuple[Search, Package]) -> TrialResult | None:
     search, package = work
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = build_study(search.study, search.storage, search.seed, prune=search.prune)
+    study = _opened(search.study, search.storage, search.seed, search.prune)
     with unpacked(package) as finetuner:
         score = partial(search.episodes.score, finetuner)
         return run_trial(study, search.space, search.base, score, search.budget)

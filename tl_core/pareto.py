@@ -19,7 +19,6 @@ from tl_core.errors import InputError
 from tl_core.export import export_onnx
 from tl_core.recipes import Features, TestViews
 
-SCORES = "scores"
 _L2 = (1e-4, 1e-1)
 _REPEATS, _WARM = 15, 3
 
@@ -74,7 +73,6 @@ def run_designs(
         except InputError:  # such as the stages of a network that shows none
             study.tell(trial, state=TrialState.FAIL)
             continue
-        trial.set_user_attr(SCORES, list(scores))
         study.tell(trial, [float(np.mean(scores)), seconds])
         yield Scored(trial.number, design, tuple(scores), seconds, started, time.time())
 

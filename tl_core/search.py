@@ -11,27 +11,20 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import optuna
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
-from scipy.stats import wilcoxon
 
 from tl_core.errors import InputError
 from tl_core.recipes import FinetuneRecipe
 from tl_core.search_space import SearchSpace
+from tl_core.studies import LAID_DOWN
 from tl_core.training import TrainingDivergedError
 from tl_core.verdict import ScoreRecipe
 
-HEARTBEAT, GRACE = 10, 40
-"""Seconds between signs of life of a trial, and without one until it is given to somebody else."""
-
 _RECIPE, _SETTING, _REASON, _SURPLUS, _COPY = "recipe", "setting", "reason", "surplus", "copy_of"
-_RETRIES = 3
 _POLL = 0.5
-_JOURNAL = "journal:"
 
 
 @dataclass(frozen=True)
@@ -72,110 +65,15 @@ class Budget:
             raise InputError(f"n_trials is {self.n_trials}; allowed is 1 or more")
 
 
-class TrialSeededSampler(optuna.samplers.BaseSampler):
-    """TPE (Bergstra et al., 2011) whose random numbers depend on the seed and the trial's number alone.
-
-    So neither a resumed study nor two processes propose a point twice, and one process repeats itself exactly.
-    """
-
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
-        self._sampler = self._of_trial(0)
-
-    def _of_trial(self, number: int) -> optuna.samplers.BaseSampler:
-        seed = int(np.random.default_rng([self._seed, number]).integers(2**31))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            # In groups: a conditional space has no parameter that all trials share.
-            return optuna.samplers.TPESampler(
-                seed=seed, n_startup_trials=8, multivariate=True, group=True, constant_liar=True
-            )
-
-    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:  # noqa: ARG002
-        """Start afresh."""
-        self._sampler = self._of_trial(trial.number)
-
-    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
-        """What is sampled together."""
-        return self._sampler.infer_relative_search_space(study, trial)
-
-    def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, Any]) -> dict[str, Any]:
-        """Sample it."""
-        return self._sampler.sample_relative(study, trial, search_space)
-
-    def sample_independent(
-        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: Any
-    ) -> Any:
-        """Sample one parameter alone."""
-        return self._sampler.sample_independent(study, trial, param_name, param_distribution)
-
-
-class PairedPruner(optuna.pruners.BasePruner):
-    """Stops a trial that is behind the best complete one on the episodes that both were scored on (Wilcoxon, 1945).
-
-    Optuna's own `WilcoxonPruner` also compares the mean so far with the best one's mean over all episodes, and where
-    the first episodes happen to be easy it stops nobody for long (docs/experiments.md).
-    """
-
-    def __init__(self, p_threshold: float = 0.2, n_startup_steps: int = 4) -> None:
-        self._p_threshold, self._n_startup_steps = p_threshold, n_startup_steps
-
-    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        """Whether to stop it."""
-        complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        if not complete:
-            return False
-        best = max(complete, key=lambda t: float(t.value or 0.0)).intermediate_values
-        behind = [best[step] - score for step, score in trial.intermediate_values.items() if step in best]
-        if len(behind) < self._n_startup_steps or np.mean(behind) <= 0:
-            return False
-        return bool(wilcoxon(behind, alternative="greater", zero_method="zsplit").pvalue < self._p_threshold)
-
-
-def build_study(name: str, storage: str | None, seed: int, *, prune: bool = True) -> optuna.Study:
-    """Create a study, or open the one of this name, with the sampler and pruner of this search.
-
-    Args:
-        storage: an SQLAlchemy URL, `journal:` and a path, or None for memory.
-        prune: whether trials that are clearly behind are stopped.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        opened = _open_storage(storage)
-    return optuna.create_study(
-        study_name=name,
-        storage=opened,
-        direction="maximize",
-        load_if_exists=True,
-        sampler=TrialSeededSampler(seed),
-        pruner=PairedPruner() if prune else optuna.pruners.NopPruner(),
-    )
-
-
-def _open_storage(storage: str | None) -> optuna.storages.BaseStorage | None:
-    if storage is None:
-        return None
-    if storage.startswith(_JOURNAL):
-        backend = JournalFileBackend(storage.removeprefix(_JOURNAL))
-        return optuna.storages.JournalStorage(backend)
-    return optuna.storages.RDBStorage(
-        storage,
-        heartbeat_interval=HEARTBEAT,
-        grace_period=GRACE,
-        heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=_RETRIES),
-    )
-
-
 def prepare_study(
-    study: optuna.Study, space: SearchSpace, base: FinetuneRecipe, setting: Mapping[str, object], n_trials: int
+    study: optuna.Study, space: SearchSpace, base: FinetuneRecipe, setting: Mapping[str, object]
 ) -> SearchSpace:
     """Make a new study ready, or see that a begun one is the same search; gives the space that its trials use.
 
-    The base recipe is the first trial, so that nothing worse can win; recipes of the literature follow.
+    The base recipe is the first trial, so that nothing worse can win; recipes of the literature follow, between others.
 
     Args:
         setting: whatever scores depend on beside the recipe, such as the episodes and the network; JSON values.
-        n_trials: that the study shall hold; no more points than that are laid down.
 
     Raises:
         InputError: the study was begun in another setting, space or base.
@@ -191,8 +89,7 @@ def prepare_study(
                 f"study {study.study_name} was begun with {name}={_difference(begun.get(name), value)}; "
                 "give another study name"
             )
-    for recipe in [base, *space.literature(base)][:n_trials]:
-        study.enqueue_trial(space.point(recipe), skip_if_exists=True)
+    study.set_user_attr(LAID_DOWN, [space.point(recipe) for recipe in [base, *space.literature(base)]])
     return space
 
 
@@ -336,6 +233,15 @@ def best_recipes(study: optuna.Study, n: int) -> list[tuple[FinetuneRecipe, tupl
     for trial in best:
         unique.setdefault(FinetuneRecipe(**trial.user_attrs[_RECIPE]), _scores_of(trial))
     return list(unique.items())[:n]
+
+
+def find_candidates(
+    study: optuna.Study, base: FinetuneRecipe, n: int
+) -> list[tuple[FinetuneRecipe, tuple[float, ...]]]:
+    """The base recipe, so that nothing worse can win unnoticed, and the n best others, with their scores."""
+    ranked = dict(best_recipes(study, len(study.trials)))
+    of_base = ranked.pop(base, ())
+    return [(base, of_base), *list(ranked.items())[:n]]
 
 
 def _scores_of(trial: FrozenTrial) -> tuple[float, ...]:

@@ -63,6 +63,12 @@ class Verdict:
         """The best, if it is better than the base recipe beyond chance, and the base recipe otherwise."""
         return self.best if self.best is not self.base and self.gain.low > 0 else self.base
 
+    def scored_again(self, score_recipe: ScoreRecipe) -> Verdict:
+        """The same two on other episodes: nothing is chosen by them."""
+        pairs = {finalist.recipe: finalist.search_scores for finalist in (self.best, self.base)}
+        again = {finalist.recipe: finalist for finalist in rescore(pairs.items(), score_recipe)}
+        return Verdict(again[self.best.recipe], again[self.base.recipe])
+
     def sentence(self) -> str:
         """In words."""
         if self.best is self.base:

@@ -17,7 +17,7 @@ from mlflow.entities import Run
 from pipelines import main, predict
 from pipelines.finetune import FinetuneConfig
 from pipelines.main import MainConfig
-from tests.conftest import COLOURS, write_colour_images
+from tests.conftest import COLOURS, own_store, write_colour_images
 from tl_core.datasets import load_dataset
 from tl_core.errors import InputError
 from tl_core.recipes import EpisodeShape, FinetuneRecipe, PretrainRecipe, parse_recipe
@@ -31,16 +31,7 @@ NAME = "colours"
 @pytest.fixture(scope="module")
 def line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """Run `main` on made colours; yields its run id and the folder of pictures."""
-    import mlflow
-
-    folder = tmp_path_factory.mktemp("line")
-    with pytest.MonkeyPatch.context() as patch:
-        uri = f"sqlite:///{folder / 'mlflow.db'}"
-        patch.setenv("MLFLOW_TRACKING_URI", uri)
-        patch.setenv("OPTUNA_STORAGE", f"sqlite:///{folder / 'studies.db'}")
-        patch.setenv("TRANSFER_LAB_CACHE", str(folder / "cache"))
-        mlflow.set_tracking_uri(uri)
-        mlflow.set_registry_uri(uri)
+    with own_store(tmp_path_factory.mktemp("line")) as folder:
         data = write_colour_images(folder / "data")
         config = MainConfig(
             source=str(write_colour_images(folder / "source", seed=1)),

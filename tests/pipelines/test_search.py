@@ -11,7 +11,7 @@ import pytest
 
 from pipelines import search
 from pipelines.search import SearchConfig
-from tests.conftest import write_colour_images
+from tests.conftest import own_store, write_colour_images
 from tl_core.errors import InputError
 from tl_core.recipes import EpisodeShape, FinetuneRecipe
 
@@ -27,15 +27,7 @@ RECIPE = FinetuneRecipe(freeze_depth=0.5, steps=2)
 @pytest.fixture(scope="module", autouse=True)
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """An own tracking store and an own file of studies."""
-    import mlflow
-
-    folder = tmp_path_factory.mktemp("search")
-    with pytest.MonkeyPatch.context() as patch:
-        uri = f"sqlite:///{folder / 'mlflow.db'}"
-        patch.setenv("MLFLOW_TRACKING_URI", uri)
-        patch.setenv("OPTUNA_STORAGE", f"sqlite:///{folder / 'studies.db'}")
-        patch.setenv("TRANSFER_LAB_CACHE", str(folder / "cache"))
-        mlflow.set_tracking_uri(uri)
+    with own_store(tmp_path_factory.mktemp("search")) as folder:
         write_colour_images(folder / "data")
         write_colour_images(folder / "others", seed=1)
         yield folder

@@ -509,23 +509,16 @@ def test_pseudo_episodes_pull_views_towards_their_own_image() -> None:
     assert after.loss < 0.5 * before.loss
 
 
-def test_a_trained_head_is_divided_by_a_temperature_and_answers_the_same() -> None:
-    episodes = draw(NOISE, 2)
-    plain, divided = (run(tuner(RESNET), episodes, replace(HALF, temperature=how)) for how in ("none", "cv"))
-    for one, other in zip(plain, divided, strict=True):
-        assert one.predictions.tolist() == other.predictions.tolist()
-        assert other.confidences.mean() < one.confidences.mean()
-
-
 def test_a_transductive_recipe_makes_no_classifier(pictures: ImageDataset) -> None:
     recipe = replace(LINEAR_PROBE, transductive="label_propagation")
     with pytest.raises(InputError, match="judges images one by one"):
         tuner(PIXELS, pictures).fit_classifier(np.arange(len(pictures.labels)), recipe, seed=0)
 
 
-def test_a_temperature_changes_confidences_and_no_answer() -> None:
+@pytest.mark.parametrize("recipe", [LINEAR_PROBE, HALF], ids=["probe", "half"])
+def test_a_temperature_changes_confidences_and_no_answer(recipe: FinetuneRecipe) -> None:
     episodes = draw(NOISE, 2)
-    plain, divided = (run(tuner(RESNET), episodes, replace(LINEAR_PROBE, temperature=how)) for how in ("none", "cv"))
+    plain, divided = (run(tuner(RESNET), episodes, replace(recipe, temperature=how)) for how in ("none", "cv"))
     for one, other in zip(plain, divided, strict=True):
         assert one.predictions.tolist() == other.predictions.tolist()
         # Meaningless pictures: an honest judge is far less sure.

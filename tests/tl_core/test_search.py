@@ -24,13 +24,13 @@ from tl_core.search import (
     Budget,
     TrialResult,
     best_recipes,
-    build_study,
     count_episodes,
     prepare_study,
     run_trials,
     wants_more,
 )
 from tl_core.search_space import SearchSpace, parse_space
+from tl_core.studies import build_study
 from tl_core.training import TrainingDivergedError
 from tl_core.verdict import ScoreRecipe
 
@@ -86,7 +86,7 @@ def search(n_trials: int, folder: Path | None = None, seed: int = 0) -> tuple[op
 
 
 def run(study: optuna.Study, score: ScoreRecipe, n_trials: int, base: FinetuneRecipe = BASE) -> list[TrialResult]:
-    space = prepare_study(study, SPACE, base, SETTING, n_trials)
+    space = prepare_study(study, SPACE, base, SETTING)
     return list(run_trials(study, space, base, score, Budget(n_trials)))
 
 
@@ -129,17 +129,19 @@ def test_a_base_outside_the_space_is_still_the_first_trial(change: dict[str, Any
     assert run(build_study("study", None, 0), score_recipe, 3, base)[0].recipe == base
 
 
-def test_recipes_of_the_literature_follow_the_base() -> None:
-    _, results = search(5)
-    assert [result.recipe for result in results[1:]] == SPACE.literature(BASE)[:4]
+def test_every_third_recipe_is_one_of_the_literature_until_all_were_tried() -> None:
+    known = [BASE, *SPACE.literature(BASE)]
+    recipes = [result.recipe for result in search(3 * len(known) + 3)[1]]
+    assert recipes[: 3 * len(known) : 3] == known
+    assert recipes[-3] not in known
 
 
 def test_the_same_seed_proposes_the_same_recipes_and_another_seed_others() -> None:
-    n_known = 1 + len(SPACE.literature(BASE))
-    first, second, other = (points(search(n_known + 4, seed=seed)[1]) for seed in (0, 0, 1))
+    first, second, other = (points(search(9, seed=seed)[1]) for seed in (0, 0, 1))
     assert first == second
-    assert first[:n_known] == other[:n_known]
-    assert not set(first[n_known:]) & set(other[n_known:])
+    assert first[::3] == other[::3]
+    proposed, others = ({point for number, point in enumerate(all_) if number % 3} for all_ in (first, other))
+    assert not proposed & others
 
 
 def test_the_study_holds_exactly_the_trials_asked_for() -> None:
@@ -214,7 +216,7 @@ def test_trials_that_others_are_running_are_waited_for(stopped: Path) -> None:
 def test_of_two_that_begin_the_last_trial_one_is_dropped(stopped: Path) -> None:
     """The second process asks between the first one's look at the budget and its question for a point."""
     study, rival = build_study("study", storage(stopped), 0), outsider(stopped)
-    prepare_study(study, SPACE, BASE, SETTING, 4)
+    prepare_study(study, SPACE, BASE, SETTING)
     ask, taken = study.ask, []
 
     def late_ask(*arguments: Any) -> optuna.Trial:
@@ -232,7 +234,7 @@ def test_of_two_that_begin_the_last_trial_one_is_dropped(stopped: Path) -> None:
 
 def test_no_trial_starts_after_the_deadline() -> None:
     study = build_study("study", None, 0)
-    space = prepare_study(study, SPACE, BASE, SETTING, 100)
+    space = prepare_study(study, SPACE, BASE, SETTING)
 
     def slow(_: FinetuneRecipe) -> Iterator[float]:
         time.sleep(0.3)
@@ -261,7 +263,7 @@ def test_another_search_under_the_same_name_is_refused(
     stopped: Path, base: FinetuneRecipe, space: SearchSpace, setting: dict[str, object], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        prepare_study(build_study("study", storage(stopped), 0), space, base, setting, 5)
+        prepare_study(build_study("study", storage(stopped), 0), space, base, setting)
 
 
 def diverges_above(limit: float, recipe: FinetuneRecipe) -> Iterator[float]:
