@@ -60,7 +60,7 @@ class MainConfig:
     shape: EpisodeShape = OPEN_SHAPE
     n_episodes: int = 40
     """Episodes that every method is scored on, the same ones for all."""
-    n_trials: int = 8
+    n_trials: int = 16
     """Trials of the search; 0 searches nothing, nor is that done where a class is too small to give half of it away."""
     search_episodes: int = 8
     """Episodes per trial, from the other half of the target."""
