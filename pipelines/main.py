@@ -64,7 +64,7 @@ class MainConfig:
     """Trials of the search; 0 searches nothing, nor is that done where a class is too small to give half of it away."""
     search_episodes: int = 8
     """Episodes per trial, from the other half of the target."""
-    final_episodes: int = 24
+    final_episodes: int = 40
     """Fresh episodes that the search's finalists are scored on."""
     shots: str = ""
     """What more images would bring: numbers of support images per class to score as well, separated by commas; auto
@@ -197,7 +197,7 @@ def _search_config(config: MainConfig, score: finetune.FinetuneConfig) -> search
         n_trials=config.n_trials,
         shape=config.shape,
         n_episodes=config.search_episodes,
-        n_finalists=2,
+        n_finalists=1,
         final_episodes=config.final_episodes,
         report_episodes=0,  # `finetune` does that, beside the other methods
         workers=1,
