@@ -75,21 +75,23 @@ def run(config: ParetoConfig) -> str:
     from pipelines.child_runs import ChildRuns, FinishedRun
     from pipelines.tracking import tracked_run
     from pipelines.trial_log import study_storage
-    from tl_core.pareto import build_front_study, find_front, run_designs
+    from tl_core.pareto import all_scored, build_front_study, find_front, run_designs
     from tl_core.scoring import estimate
+    from tl_core.studies import hold_to_setting
 
     with tracked_run("pareto", config) as run_id:
         study = build_front_study(config.study or f"pareto-{run_id}", study_storage(), config.seed)
         mlflow.set_tag("study", study.study_name)
         networks = _words(config.networks)
         sizes = [int(size) for size in _words(config.sizes)] or [_own_size(networks[0], config.seed)]
-        children, scored = ChildRuns("trial"), []
+        hold_to_setting(study, _setting(config, networks, sizes))
+        children = ChildRuns("trial")
         designs = run_designs(study, networks, sizes, _judge(config), config.n_trials)
         for one in tqdm(designs, total=config.n_trials, desc="pareto", unit="trial", disable=None):
-            scored.append(one)
             name = f"trial-{one.number:04d}"
             children.add(FinishedRun(name, one.start, one.end, _metrics(one), {}, asdict(one.design)))
         children.close()
+        scored = all_scored(study)
         if not scored:
             raise InputError(f"none of {config.n_trials} designs could be judged; give networks that show their stages")
         front = find_front(scored)
@@ -106,6 +108,15 @@ def run(config: ParetoConfig) -> str:
             what = f"{design.network} at {design.image_size} px, {design.features}, {design.test_views}"
             print(f"pareto {run_id}: {1000 * one.seconds:8.2f} ms  {estimate(one.scores).percent()}  {what}")
     return run_id
+
+
+def _setting(config: ParetoConfig, networks: Sequence[str], sizes: Sequence[int]) -> dict[str, object]:
+    """What a study that goes on must not change."""
+    told = ("target", "shape", "n_episodes", "augment", "seed")
+    return {name: value for name, value in asdict(config).items() if name in told} | {
+        "networks": list(networks),
+        "sizes": list(sizes),
+    }
 
 
 def _metrics(one: Scored) -> dict[str, float]:

@@ -12,13 +12,14 @@ from typing import get_args
 
 import numpy as np
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from tl_core.classifier import Classifier
 from tl_core.errors import InputError
 from tl_core.export import export_onnx
 from tl_core.recipes import Features, TestViews
 
+_SCORES = "scores"
 _L2 = (1e-4, 1e-1)
 _REPEATS, _WARM = 15, 3
 
@@ -60,7 +61,7 @@ def run_designs(
         judge: from a design to its accuracies and its seconds per image.
     """
     while len([t for t in study.get_trials(deepcopy=False) if t.state.is_finished()]) < n_trials:
-        started, trial = time.time(), study.ask()
+        trial = study.ask()
         design = Design(
             network=trial.suggest_categorical("network", networks),
             image_size=trial.suggest_categorical("image_size", sizes),
@@ -73,8 +74,26 @@ def run_designs(
         except InputError:  # such as the stages of a network that shows none
             study.tell(trial, state=TrialState.FAIL)
             continue
-        study.tell(trial, [float(np.mean(scores)), seconds])
-        yield Scored(trial.number, design, tuple(scores), seconds, started, time.time())
+        trial.set_user_attr(_SCORES, list(scores))
+        yield _scored(study.tell(trial, [float(np.mean(scores)), seconds]))
+
+
+def all_scored(study: optuna.Study) -> list[Scored]:
+    """Every design of a study that could be judged, those of earlier commands among them."""
+    return [_scored(trial) for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))]
+
+
+def _scored(trial: FrozenTrial) -> Scored:
+    assert trial.datetime_start is not None
+    assert trial.datetime_complete is not None
+    return Scored(
+        trial.number,
+        Design(**trial.params),
+        tuple(trial.user_attrs[_SCORES]),
+        trial.values[1],
+        trial.datetime_start.timestamp(),
+        trial.datetime_complete.timestamp(),
+    )
 
 
 def find_front(scored: Sequence[Scored]) -> list[Scored]:

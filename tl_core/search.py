@@ -19,11 +19,11 @@ from optuna.trial import FrozenTrial, TrialState
 from tl_core.errors import InputError
 from tl_core.recipes import FinetuneRecipe
 from tl_core.search_space import SearchSpace
-from tl_core.studies import LAID_DOWN
+from tl_core.studies import LAID_DOWN, hold_to_setting
 from tl_core.training import TrainingDivergedError
 from tl_core.verdict import ScoreRecipe
 
-_RECIPE, _SETTING, _REASON, _SURPLUS, _COPY = "recipe", "setting", "reason", "surplus", "copy_of"
+_RECIPE, _REASON, _SURPLUS, _COPY = "recipe", "reason", "surplus", "copy_of"
 _POLL = 0.5
 
 
@@ -80,26 +80,9 @@ def prepare_study(
     """
     space = space.including(base)
     setting = {**setting, "base": asdict(base), "space": space.describe()}
-    begun: Mapping[str, object] = study.user_attrs.get(_SETTING, setting)
-    if _SETTING not in study.user_attrs:
-        study.set_user_attr(_SETTING, setting)
-    for name, value in setting.items():
-        if begun.get(name) != value:
-            raise InputError(
-                f"study {study.study_name} was begun with {name}={_difference(begun.get(name), value)}; "
-                "give another study name"
-            )
+    hold_to_setting(study, setting)
     study.set_user_attr(LAID_DOWN, [space.point(recipe) for recipe in [base, *space.literature(base)]])
     return space
-
-
-def _difference(begun: object, now: object) -> str:
-    """The first value that differs, in words."""
-    if isinstance(begun, Mapping) and isinstance(now, Mapping):
-        for name in sorted({*begun, *now}):
-            if begun.get(name) != now.get(name):
-                return f"{name}={begun.get(name)}, not {now.get(name)}"
-    return f"{begun}, not {now}"
 
 
 def run_trials(

@@ -13,12 +13,15 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import wilcoxon
 
+from tl_core.errors import InputError
+
 HEARTBEAT, GRACE = 10, 40
 """Seconds between signs of life of a trial, and without one until it is given to somebody else."""
 
 LAID_DOWN = "laid_down"
 """The study's attribute with the points that every third trial takes, in turn."""
 
+_SETTING = "setting"
 _EVERY = 3
 _RETRIES = 3
 _PATIENCE = 60
@@ -145,3 +148,32 @@ def _lock_when_reading(engine: sqlalchemy.Engine) -> None:
     @sqlalchemy.event.listens_for(engine, "begin")
     def begin(connection: sqlalchemy.Connection) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def hold_to_setting(study: optuna.Study, setting: Mapping[str, object]) -> None:
+    """Write down what a study's scores depend on beside the choices of a trial, or see that it is still the same.
+
+    Args:
+        setting: such as the episodes and the network; JSON values.
+
+    Raises:
+        InputError: the study was begun in another setting.
+    """
+    begun: Mapping[str, object] = study.user_attrs.get(_SETTING, setting)
+    if _SETTING not in study.user_attrs:
+        study.set_user_attr(_SETTING, setting)
+    for name, value in setting.items():
+        if begun.get(name) != value:
+            raise InputError(
+                f"study {study.study_name} was begun with {name}={_difference(begun.get(name), value)}; "
+                "give another study name"
+            )
+
+
+def _difference(begun: object, now: object) -> str:
+    """The first value that differs, in words."""
+    if isinstance(begun, Mapping) and isinstance(now, Mapping):
+        for name in sorted({*begun, *now}):
+            if begun.get(name) != now.get(name):
+                return f"{name}={begun.get(name)}, not {now.get(name)}"
+    return f"{begun}, not {now}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,17 @@ def test_every_trial_is_a_nested_run_and_the_front_a_table(
     assert table[0].startswith("network,image_size,features,test_views,l2,accuracy")
     assert len(table) - 1 == run.data.metrics["n_front"] >= 1
     assert "plots/pareto_front.html" in [file.path for file in client.list_artifacts(run_id, "plots")]
+
+    goes_on = replace(config, study=run.data.tags["study"], n_trials=3)
+    again = pareto.run(goes_on)
+    assert len(client.search_runs([run.info.experiment_id], f"tags.`mlflow.parentRunId` = '{again}'")) == 1
+    assert client.get_run(again).data.metrics["n_trials"] == 3
+    full = pareto.run(goes_on)
+    assert mlflow.artifacts.load_text(f"runs:/{full}/pareto.csv") == mlflow.artifacts.load_text(
+        f"runs:/{again}/pareto.csv"
+    )
+    with pytest.raises(InputError, match="was begun with n_episodes=3, not 4"):
+        pareto.run(replace(goes_on, n_episodes=4))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from torch import nn
 from tl_core.backbones import BackboneSpec, build_backbone, n_features
 from tl_core.classifier import Classifier
 from tl_core.errors import InputError
-from tl_core.pareto import Design, Scored, build_front_study, find_front, run_designs, seconds_per_image
+from tl_core.pareto import Design, Scored, all_scored, build_front_study, find_front, run_designs, seconds_per_image
 
 DESIGN = Design("a", 64, "last", "none", 1e-3)
 
@@ -49,6 +49,7 @@ def test_a_study_finds_the_network_that_is_better_and_faster() -> None:
     assert {one.design.network for one in find_front(results)} == {"good"}
     assert {trial.params["network"] for trial in study.best_trials} == {"good"}
     assert list(run_designs(study, ["bad", "good"], [32], judge, 12)) == []
+    assert all_scored(study) == results
 
 
 def test_a_design_that_cannot_be_built_is_one_of_the_budget_and_not_of_the_front() -> None:
