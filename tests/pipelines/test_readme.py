@@ -1,0 +1,112 @@
+"""The commands of the README, one after the other, on made data under the names that they use."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from pipelines.cli import parse_config
+from pipelines.mlproject import config_type
+from tests.conftest import own_store, write_colour_images
+from tests.test_documents import ROOT, commands
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"),
+]
+
+LINES = commands(ROOT / "README.md")
+RUNS = [line for line in LINES if line.startswith("run -e ")]
+SERVING = [line for line in LINES if line.startswith("python -m serving")]
+
+SMALL = {
+    "pretrain": {"backbone": "resnet10_small", "image_size": "16", "start_size": "0", "epochs": "1"},
+    "finetune": {"n_episodes": "3"},
+    "search": {"n_trials": "2", "n_episodes": "2", "final_episodes": "2", "report_episodes": "2"},
+    "train": {"backbone": "resnet10_small", "image_size": "16", "epochs": "1,1"},
+    "main": {"backbone": "resnet10_small", "image_size": "16", "epochs": "1", "n_episodes": "2", "n_trials": "0"},
+}
+"""What would take long, said smaller; all other arguments are the README's."""
+
+SMALL_RECIPE = {
+    "finetune": "image_size=32 n_episodes=3 n_way=3 n_shot=2 n_query=3",
+    "train": "image_size=75 epochs=1 freeze_depth=1 optimizer=adam max_lr=1e-3 augment=none schedule=constant",
+}
+OFFLINE = {"timm": "random"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Records and data of all commands; they run inside it."""
+    with own_store(tmp_path_factory.mktemp("readme")) as folder, pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        data = write_colour_images(folder / "my_folder")
+        for name in ("train.tar", "photos.tar"):
+            with tarfile.open(folder / name, "w") as archive:
+                archive.add(write_colour_images(folder / "source", seed=1), "source")
+        for name in ("EuroSAT", "hymenoptera", "flowers-recognition"):
+            shutil.make_archive(name, "zip", data)
+        write_colour_images(folder / "CUB_200_2011" / "images", seed=2)
+        for seed, part in enumerate(("train", "valid", "test")):
+            write_colour_images(folder / "CINIC-10" / part, 8, seed=seed)
+        pictures = sorted(write_colour_images(folder / "ISIC" / "pictures").rglob("*.png"))
+        rows = [f"{path.relative_to(folder / 'ISIC')},{path.parent.name}" for path in pictures]
+        (folder / "ISIC" / "labels.csv").write_text("\n".join(["image,label", *rows]))
+        shutil.copytree(data / "red", folder / "photos")
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def runs() -> dict[str, str]:
+    """From what the README calls a run to its id, filled by the commands."""
+    return {}
+
+
+def arguments(line: str, runs: dict[str, str]) -> tuple[str, dict[str, str]]:
+    """The entry point of a line and its arguments, those of earlier runs and smaller numbers put in."""
+    _, _, name, *words = shlex.split(line, comments=True)
+    given = dict(word.split("=", 1) for word in words if word != "-P")
+    given = {key: ",".join(runs.get(part, part) for part in value.split(",")) for key, value in given.items()}
+    given = {key: OFFLINE.get(value, value) for key, value in given.items()} | SMALL.get(name, {})
+    if name == "recipe":
+        entry_point = "finetune" if given["name"].startswith("fewshot") else "train"
+        given["overrides"] = SMALL_RECIPE[entry_point]
+    return name, given
+
+
+def start(name: str, given: dict[str, str]) -> str:
+    config = parse_config(config_type(name), [part for key, value in given.items() for part in (f"--{key}", value)])
+    run_id: str = import_module(f"pipelines.{name}").run(config)
+    return run_id
+
+
+@pytest.mark.parametrize("line", RUNS, ids=lambda line: line.split()[2])
+def test_a_run_of_the_readme(line: str, runs: dict[str, str]) -> None:
+    name, given = arguments(line, runs)
+    runs[f"{name.upper()}_RUN"] = runs["RUN_ID"] = start(name, given)
+    assert len(runs["RUN_ID"]) == 32
+    if name == "train":
+        runs["OTHER_TRAIN_RUN"] = start(name, given | {"augment": "flip"})
+
+
+@pytest.mark.parametrize("line", SERVING, ids=["folder", "archive"])
+def test_an_inference_of_the_readme(line: str, runs: dict[str, str], folder: Path) -> None:
+    import mlflow
+
+    found = mlflow.artifacts.download_artifacts(f"runs:/{runs['EXPORT_RUN']}/onnx/classifier.onnx")
+    shutil.copy(found, folder / "classifier.onnx")
+    command = line.split("#")[0].replace("python", sys.executable, 1)
+    done = subprocess.run(
+        command, shell=True, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert (folder / shlex.split(command)[5]).is_file()
