@@ -104,9 +104,8 @@ def test_an_inference_of_the_readme(line: str, runs: dict[str, str], folder: Pat
 
     found = mlflow.artifacts.download_artifacts(f"runs:/{runs['EXPORT_RUN']}/onnx/classifier.onnx")
     shutil.copy(found, folder / "classifier.onnx")
-    command = line.split("#")[0].replace("python", sys.executable, 1)
-    done = subprocess.run(
-        command, shell=True, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
-    )
+    _, *words = shlex.split(line, comments=True)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert (folder / shlex.split(command)[5]).is_file()
+    assert (folder / words[4]).is_file()
