@@ -88,8 +88,10 @@ def run(config: FinetuneConfig) -> str:
             check_unseen(config.search_run, "search", dataset, rows)
         config = replace(config, part=part, shape=fit_shape(pool, config.shape))
         check_pool(pool, config.shape)
-        recipe = finetuner.settle_max_lr(_rate_supports(dataset, config), recipe)
-        mlflow.log_metric("max_lr", float(recipe.max_lr))
+        settled = finetuner.settle_max_lr(_rate_supports(dataset, config), recipe)
+        if settled != recipe:
+            mlflow.log_metric("max_lr", float(settled.max_lr))
+        recipe = settled
         # Whoever does the work, it is the same work.
         same = replace(config, workers=0, engine=LOCAL)
         with kept_checkpoint("finetune", same, dataset.fingerprint, suffix=".jsonl") as journal:

@@ -96,14 +96,24 @@ def _sample(scored_run: Run) -> str:
     params = scored_run.data.params
     if scored_run.data.tags[KIND] == "train":
         return f"the test images of {params['data']}"
-    return f"{params['n_way']}-way {params['n_shot']}-shot episodes of {params['target']}"
+    shape = json.loads(scored_run.data.tags["episodes"])  # a parameter of 0 has left it to the images
+    return f"{shape['n_way']}-way {shape['n_shot']}-shot episodes of {params['target']}"
 
 
 def _recipe(scored_run: Run) -> dict[str, str]:
     params = scored_run.data.params
     if scored_run.data.tags[KIND] == "train":
         return {field.name: params[field.name] for field in fields(TrainRecipe) if field.name in params}
-    return {key.removeprefix("recipe."): value for key, value in params.items() if key.startswith("recipe.")}
+    prefix = "recipe."
+    return {key.removeprefix(prefix): _rounded(value) for key, value in params.items() if key.startswith(prefix)}
+
+
+def _rounded(value: str) -> str:
+    """To three digits, if it is a number: a searched learning rate has seventeen."""
+    try:
+        return f"{float(value):.3g}"
+    except ValueError:
+        return value
 
 
 def _confusions_of_episodes(finetune_run: Run) -> Confusions | None:

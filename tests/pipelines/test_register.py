@@ -29,7 +29,8 @@ COST = {"megabytes": 45.0, "latency_ms": 20.0}
 GOOD = (0.80, 0.85, 0.90, 0.82)
 BETTER = (0.90, 0.96, 1.00, 0.93)
 WORSE = (0.70, 0.76, 0.80, 0.71)
-EPISODES = json.dumps({"pool": "p", "seed": 0})
+EPISODES = json.dumps({"pool": "p", "seed": 0, "n_way": 3, "n_shot": 5})
+OTHERS = json.dumps({"pool": "p", "seed": 1, "n_way": 3, "n_shot": 5})
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def prepared(accuracies: Sequence[float] | None = GOOD, episodes: str = EPISODES
         (folder / "confusion.json").write_text(json.dumps(counts))
         values = accuracies or GOOD
         pd.DataFrame({"episode": range(len(values)), "accuracy": values}).to_parquet(folder / "episodes.parquet")
-        shape = {"n_way": 3, "n_shot": 5, "target": "photos", "recipe.head": "linear"}
+        shape = {"n_way": 0, "n_shot": 0, "target": "photos", "recipe.head": "linear", "recipe.max_lr": "0.00125929"}
         scores = {"accuracy": sum(values) / len(values), "n_episodes": float(len(values))}
         finetune_run = record("finetune", shape, scores, folder, episodes=episodes)
     if accuracies is None:
@@ -125,7 +126,7 @@ REFUSALS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"accuracies": GOOD}, {"tolerance": 0.0}, "lower end 0.00 % is not above -0.00 %"),
     ({"accuracies": WORSE}, {}, "is not above -1.00 %"),
     ({"accuracies": None}, {}, "the challenger has no readable scores"),
-    ({"accuracies": BETTER, "episodes": "others"}, {}, "were scored on different episodes"),
+    ({"accuracies": BETTER, "episodes": OTHERS}, {}, "were scored on different episodes"),
     ({"accuracies": BETTER, "parity/equal_argmax": 0.99}, {}, "does not answer as torch does"),
     ({"accuracies": BETTER, "parity/n_images": 0}, {}, "does not answer as torch does"),
     ({"accuracies": BETTER, "parity/max_difference": None}, {}, "parity of the exported file cannot be read"),
@@ -200,7 +201,13 @@ def test_a_version_carries_its_evidence_and_its_card() -> None:
     version = mlflow.MlflowClient().get_model_version(NAME, tags["version"])
     assert (version.tags["finetune_run"], version.tags["export_run"]) == (runs.finetune_run, runs.export_run)
     assert (version.tags["accuracy"], version.tags["megabytes"]) == ("0.8425", "45")
-    for part in ("84.25 +- ", "red taken for green 10.0%", "3-way 5-shot episodes of photos", runs.finetune_run):
+    for part in (
+        "84.25 +- ",
+        "red taken for green 10.0%",
+        "3-way 5-shot episodes of photos",
+        "max_lr 0.00126",
+        runs.finetune_run,
+    ):
         assert part in str(version.description)
 
 
