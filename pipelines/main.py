@@ -22,6 +22,7 @@ from tl_core.recipes import (
     ChosenPart,
     Device,
     EpisodeShape,
+    FinetuneRecipe,
     PretrainRecipe,
     Unreadable,
     check_range,
@@ -200,6 +201,7 @@ def _search_config(config: MainConfig, score: finetune.FinetuneConfig) -> search
         n_finalists=1,
         final_episodes=config.final_episodes,
         report_episodes=0,  # `finetune` does that, beside the other methods
+        recipe=FinetuneRecipe(steps=20),  # of the trials that train; the whole line is to end in minutes
         workers=1,
         seed=config.seed,
         device=config.device,
