@@ -201,7 +201,7 @@ def _search_config(config: MainConfig, score: finetune.FinetuneConfig) -> search
         n_finalists=1,
         final_episodes=config.final_episodes,
         report_episodes=0,  # `finetune` does that, beside the other methods
-        recipe=FinetuneRecipe(steps=20),  # of the trials that train; the whole line is to end in minutes
+        recipe=FinetuneRecipe(steps=30),  # of the trials that train; the whole line is to end in minutes
         workers=1,
         seed=config.seed,
         device=config.device,
