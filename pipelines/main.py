@@ -22,7 +22,6 @@ from tl_core.recipes import (
     ChosenPart,
     Device,
     EpisodeShape,
-    FinetuneRecipe,
     PretrainRecipe,
     Unreadable,
     check_range,
@@ -61,7 +60,7 @@ class MainConfig:
     shape: EpisodeShape = OPEN_SHAPE
     n_episodes: int = 40
     """Episodes that every method is scored on, the same ones for all."""
-    n_trials: int = 16
+    n_trials: int = 8
     """Trials of the search; 0 searches nothing, nor is that done where a class is too small to give half of it away."""
     search_episodes: int = 8
     """Episodes per trial, from the other half of the target."""
@@ -201,7 +200,6 @@ def _search_config(config: MainConfig, score: finetune.FinetuneConfig) -> search
         n_finalists=1,
         final_episodes=config.final_episodes,
         report_episodes=0,  # `finetune` does that, beside the other methods
-        recipe=FinetuneRecipe(steps=30),  # of the trials that train; the whole line is to end in minutes
         workers=1,
         seed=config.seed,
         device=config.device,
