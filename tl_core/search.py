@@ -113,7 +113,10 @@ def run_trial(
     work = _Work(space, base, score_recipe, budget)
     try:
         study.optimize(work, n_trials=1, catch=(TrainingDivergedError, InputError, _SurplusError))
-    except optuna.exceptions.UpdateFinishedTrialError:
+    except Exception as error:
+        # The result of a trial that was declared dead is refused by three kinds of errors; an own one must be heard.
+        if error is work.error or not work.was_lost(study):
+            raise
         return None  # without a sign of life for too long, it was given to somebody else
     return work.result(study)
 
@@ -142,9 +145,19 @@ class _Work:
         self._scores: list[float] = []
         self._recipe = base
         self._number = -1
+        self.error: Exception | None = None
 
     def __call__(self, trial: optuna.Trial) -> float:
         """Mean accuracy over all episodes; raises `TrialPruned` before that if the trial is clearly behind."""
+        try:
+            return self._mean(trial)
+        except optuna.exceptions.UpdateFinishedTrialError:
+            raise
+        except Exception as error:
+            self.error = error
+            raise
+
+    def _mean(self, trial: optuna.Trial) -> float:
         before = [t for t in trial.study.get_trials(deepcopy=False) if t.number < trial.number and _counts(t)]
         if len(before) >= self._budget.n_trials:
             trial.set_user_attr(_SURPLUS, True)
@@ -172,6 +185,10 @@ class _Work:
         """A trial with the same recipe that came to its end or was stopped."""
         done = trial.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
         return next((t for t in done if t.user_attrs.get(_RECIPE) == asdict(self._recipe)), None)
+
+    def was_lost(self, study: optuna.Study) -> bool:
+        """Whether others have given it up and taken it over."""
+        return self._number >= 0 and not _counts(study.trials[self._number])
 
     def result(self, study: optuna.Study) -> TrialResult | None:
         """What came of it; None if it was one too many."""

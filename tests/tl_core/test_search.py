@@ -203,6 +203,25 @@ def test_a_lost_trial_is_not_one_of_the_budget_and_its_point_is_tried_again(stop
     assert [trial.params["max_lr"] for trial in trials].count(trials[lost.number].params["max_lr"]) == 2
 
 
+@pytest.mark.parametrize("episode", [1, N_EPISODES - 1], ids=["in the middle", "before its last word"])
+def test_a_process_that_slept_for_too_long_leaves_its_trial_and_goes_on(stopped: Path, episode: int) -> None:
+    slept = []
+
+    def asleep(recipe: FinetuneRecipe) -> Iterator[float]:
+        for index, score in enumerate(score_recipe(recipe)):
+            yield score
+            if index == episode and not slept:
+                (mine,) = outsider(stopped).get_trials(states=(TrialState.RUNNING,))
+                slept.append(mine.number)
+                study._storage.set_trial_state_values(mine._trial_id, TrialState.FAIL)  # as others would
+
+    study = build_study("study", storage(stopped), 0, prune=False)
+    results = run(study, asleep, 5)
+    assert slept == [3]
+    assert [result.number for result in results] == [4, 5]
+    assert study.trials[3].state == TrialState.FAIL
+
+
 def test_trials_that_others_are_running_are_waited_for(stopped: Path) -> None:
     study = outsider(stopped)
     other = study.ask()
