@@ -16,7 +16,7 @@ from tests.pipelines.test_stack import needs_postgres, options
 pytestmark = needs_postgres
 __all__ = ["options"]  # a fixture
 
-N_TRIALS = 14
+N_TRIALS = 12
 LOOK = """
 import mlflow, optuna, os
 from optuna.trial import TrialState
@@ -45,9 +45,9 @@ def test_the_trials_of_a_killed_worker_and_of_a_sleeping_one_are_repeated_by_oth
     data = write_colour_images(tmp_path / "data")
     search = f"-m pipelines.search --target {data} --backbone_run random --image_size 16 --study shared --workers 1"
     size = (
-        f"--n_way 3 --n_shot 2 --n_query 3 --n_trials {N_TRIALS} --n_episodes 40 --final_episodes 2 --report_episodes 2"
+        f"--n_way 3 --n_shot 2 --n_query 3 --n_trials {N_TRIALS} --n_episodes 20 --final_episodes 2 --report_episodes 2"
     )
-    command = [sys.executable, *search.split(), *size.split(), "--freeze_depth", "0.5", "--steps", "30"]
+    command = [sys.executable, *search.split(), *size.split(), "--freeze_depth", "0.5", "--steps", "15"]
 
     def start() -> subprocess.Popen[bytes]:
         return subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
