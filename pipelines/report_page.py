@@ -21,7 +21,10 @@ _INCHES = 5.0  # a chart's width: its letters are then as large on a phone as th
 
 # What the figures are drawn in, and what the page calls it: each of its two palettes has its own.
 _INK, _RULE = "#010203", "#c0c1c2"
-_VARIABLES = {_INK: "ink", _RULE: "rule", "#000000": "ink", "#0072b2": "blue", "#d55e00": "orange", "#009e73": "green"}
+_VARIABLES = {
+    **{_INK: "ink", _RULE: "rule", "#000000": "ink", "#0072b2": "blue", "#d55e00": "orange", "#009e73": "green"},
+    **{"#cc79a7": "pink", "#56b4e9": "sky", "#e69f00": "amber"},
+}
 _STYLE: dict[str, Any] = {
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), _INK),
     "axes.facecolor": "none",

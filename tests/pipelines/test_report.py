@@ -13,11 +13,23 @@ from matplotlib.figure import Figure
 
 from pipelines.answers import N_EXAMPLES, log_answers, read_answers
 from pipelines.cli import parse_config
+from pipelines.figures import _COLOURS
 from pipelines.finetune import FinetuneConfig
 from pipelines.report import ReportConfig, log_report
 from pipelines.report import run as write_report
 from pipelines.report_origin import command_of
-from pipelines.report_page import Gallery, Matrix, Page, Picture, Section, Table, chart_style, make_chart, render_page
+from pipelines.report_page import (
+    _VARIABLES,
+    Gallery,
+    Matrix,
+    Page,
+    Picture,
+    Section,
+    Table,
+    chart_style,
+    make_chart,
+    render_page,
+)
 from pipelines.report_words import say_comparison, say_estimate, say_interval, say_points, say_seconds
 from pipelines.tracking import tracked_run
 from tl_core.datasets import ImageDataset
@@ -95,6 +107,14 @@ def test_charts_on_one_page_share_no_id_and_have_the_colours_of_the_page(page: s
     assert set(used) <= set(ids)
     assert "stroke: var(--blue)" in page
     assert not re.search(r"#(010203|c0c1c2|0072b2|000000)", page.split("</style>", 1)[1])
+
+
+def test_neither_palette_has_two_classes_in_one_colour(page: str) -> None:
+    assert set(_COLOURS) <= set(_VARIABLES)
+    light, dark = re.findall(r":root \{(.*?)\}", page, re.DOTALL)[:2]
+    for palette in (light, dark):
+        named = dict(re.findall(r"--(\w+): (#\w{6});", palette))
+        assert len({named[_VARIABLES[colour]] for colour in _COLOURS}) == len(_COLOURS)
 
 
 def test_a_chart_has_its_words_for_those_who_do_not_see_it(page: str) -> None:
