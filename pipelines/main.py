@@ -97,7 +97,10 @@ def run(config: MainConfig) -> str:
     with tracked_run("main", config, f"main {Path(config.target).name}") as run_id:
         target = _load_target(config)
         log_dataset(target, "target")
-        searched = config.n_trials > 0 and finetune.can_be_halved(target)
+        halves = finetune.can_be_halved(target)
+        if config.n_trials > 0 and not halves:
+            print(f"no search: that takes {2 * finetune.MIN_HALF} images of each class, half of them to choose by")
+        searched = config.n_trials > 0 and halves
         _check_target(target, config, searched)
         shapes = plan_shots(target, config.shots, config.shape, "report" if searched else "auto")
         if not config.backbone_run:

@@ -62,7 +62,8 @@ def log_shots(runs: Mapping[int, str]) -> None:
     curve = {n_shot: accuracy_of(run_id) for n_shot, run_id in runs.items()}
     for n_shot, found in curve.items():
         mlflow.log_metrics({"shots/accuracy": found.mean, "shots/accuracy_ci95": found.ci95}, step=n_shot)
-        print(f"{n_shot:>4} labelled images per class: {found.percent()}")
+        images = "image" if n_shot == 1 else "images"
+        print(f"{n_shot:>4} labelled {images} per class: {found.percent()}")
     print(say_trend(curve))
 
 

@@ -402,7 +402,8 @@ def test_two_classes_of_three_pictures_make_a_classifier(
     curve = mlflow.MlflowClient().get_metric_history(run_id, "shots/accuracy")
     assert [point.step for point in curve] == [1, 2]
     for words in (
-        "   1 labelled images per class: ",
+        "no search: that takes 20 images of each class",
+        "   1 labelled image per class: ",
         "   2 labelled images per class: ",
         "From 1 to 2 labelled images",
     ):
