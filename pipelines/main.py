@@ -64,7 +64,7 @@ class MainConfig:
     """Trials of the search; 0 searches nothing, nor is that done where a class is too small to give half of it away."""
     search_episodes: int = 8
     """Episodes per trial, from the other half of the target."""
-    final_episodes: int = 40
+    final_episodes: int = 32
     """Fresh episodes that the search's finalists are scored on."""
     shots: str = ""
     """What more images would bring: numbers of support images per class to score as well, separated by commas; auto
