@@ -18,6 +18,7 @@ from tl_core.classifier import Classifier
 from tl_core.errors import InputError
 from tl_core.export import export_onnx
 from tl_core.recipes import Features, TestViews
+from tl_core.studies import open_storage
 
 _SCORES = "scores"
 _L2 = (1e-4, 1e-1)
@@ -106,9 +107,9 @@ def find_front(scored: Sequence[Scored]) -> list[Scored]:
 
 
 def build_front_study(name: str, storage: str | None, seed: int) -> optuna.Study:
-    """A study of accuracy and seconds; one that exists goes on."""
+    """A study of accuracy and seconds; one that exists goes on. `storage` is as `open_storage` takes it."""
     study = optuna.create_study(
-        study_name=name, storage=storage, directions=["maximize", "minimize"], load_if_exists=True
+        study_name=name, storage=open_storage(storage), directions=["maximize", "minimize"], load_if_exists=True
     )
     # Another seed for each continuation, or the first points would come again.
     study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.trials), n_startup_trials=8)

@@ -24,7 +24,7 @@ LAID_DOWN = "laid_down"
 _SETTING = "setting"
 _EVERY = 3
 _RETRIES = 3
-_PATIENCE = 60
+_PATIENCE = 60  # seconds that SQLite waits for the lock of another process
 _JOURNAL = "journal:"
 
 
@@ -100,15 +100,12 @@ def build_study(name: str, storage: str | None, seed: int, *, prune: bool = True
     """Create a study, or open the one of this name, with the sampler and pruner of this search.
 
     Args:
-        storage: an SQLAlchemy URL, `journal:` and a path, or None for memory.
+        storage: as `open_storage` takes it.
         prune: whether trials that are clearly behind are stopped.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        opened = _open_storage(storage)
     return optuna.create_study(
         study_name=name,
-        storage=opened,
+        storage=open_storage(storage),
         direction="maximize",
         load_if_exists=True,
         sampler=TrialSeededSampler(seed),
@@ -116,9 +113,16 @@ def build_study(name: str, storage: str | None, seed: int, *, prune: bool = True
     )
 
 
-def _open_storage(storage: str | None) -> optuna.storages.BaseStorage | None:
+def open_storage(storage: str | None) -> optuna.storages.BaseStorage | None:
+    """Open where studies are kept: an SQLAlchemy URL, `journal:` and a path, or None for memory."""
     if storage is None:
         return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return _open(storage)
+
+
+def _open(storage: str) -> optuna.storages.BaseStorage:
     if storage.startswith(_JOURNAL):
         backend = JournalFileBackend(storage.removeprefix(_JOURNAL))
         return optuna.storages.JournalStorage(backend)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import optuna
 import pytest
 import torch
@@ -50,6 +52,16 @@ def test_a_study_finds_the_network_that_is_better_and_faster() -> None:
     assert {trial.params["network"] for trial in study.best_trials} == {"good"}
     assert list(run_designs(study, ["bad", "good"], [32], judge, 12)) == []
     assert all_scored(study) == results
+
+
+def test_a_study_in_a_journal_goes_on(tmp_path: Path) -> None:
+    storage = f"journal:{tmp_path / 'studies'}"
+
+    def results(n_trials: int) -> list[Scored]:
+        return list(run_designs(build_front_study("s", storage, 0), ["a"], [32], lambda _: ([0.5], 0.1), n_trials))
+
+    assert [one.number for one in results(2)] == [0, 1]
+    assert [one.number for one in results(3)] == [2]
 
 
 def test_a_design_that_cannot_be_built_is_one_of_the_budget_and_not_of_the_front() -> None:
