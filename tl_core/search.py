@@ -151,8 +151,6 @@ class _Work:
         """Mean accuracy over all episodes; raises `TrialPruned` before that if the trial is clearly behind."""
         try:
             return self._mean(trial)
-        except optuna.exceptions.UpdateFinishedTrialError:
-            raise
         except Exception as error:
             self.error = error
             raise
@@ -184,17 +182,21 @@ class _Work:
     def _twin(self, trial: optuna.Trial) -> FrozenTrial | None:
         """A trial with the same recipe that came to its end or was stopped."""
         done = trial.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
-        return next((t for t in done if t.user_attrs.get(_RECIPE) == asdict(self._recipe)), None)
+        recipe = asdict(self._recipe)
+        return next((t for t in done if t.user_attrs.get(_RECIPE) == recipe), None)
 
     def was_lost(self, study: optuna.Study) -> bool:
         """Whether others have given it up and taken it over."""
-        return self._number >= 0 and not _counts(study.trials[self._number])
+        return self._number >= 0 and not _counts(self._stored(study))
+
+    def _stored(self, study: optuna.Study) -> FrozenTrial:
+        return study.get_trials(deepcopy=False)[self._number]
 
     def result(self, study: optuna.Study) -> TrialResult | None:
         """What came of it; None if it was one too many."""
         if self._number < 0:
             return None
-        stored = study.trials[self._number]
+        stored = self._stored(study)
         assert stored.datetime_start is not None
         assert stored.datetime_complete is not None
         state = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}[stored.state]
