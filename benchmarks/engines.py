@@ -24,8 +24,9 @@ from pipelines.journal import append_journal
 from tl_core.backbones import BackboneSpec, build_backbone
 from tl_core.classifier import save_backbone
 from tl_core.datasets import load_dataset
+from tl_core.episode_results import EpisodeResult
 from tl_core.episodes import build_pool, sample_episode
-from tl_core.finetune import EpisodeResult, Finetuner
+from tl_core.finetune import Finetuner
 from tl_core.parallel import one_thread, run_episodes
 from tl_core.recipes import Engine, EpisodeShape, FinetuneRecipe
 

@@ -21,8 +21,8 @@ from pipelines.networks import RECIPE_ARTIFACT
 from pipelines.scores import EPISODES_ARTIFACT
 from pipelines.tracking import log_series
 from tl_core.datasets import ImageDataset
+from tl_core.episode_results import EpisodeResult
 from tl_core.episodes import Episode, EpisodePool
-from tl_core.finetune import EpisodeResult
 from tl_core.image_scores import Interval, bootstrap
 from tl_core.recipes import EpisodeShape, FinetuneRecipe
 from tl_core.scoring import Estimate, RunningEstimate, estimate, score_predictions

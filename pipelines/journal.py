@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from tl_core.episode_results import EpisodeResult
 from tl_core.episodes import Episode
 from tl_core.files import room_for
-from tl_core.finetune import EpisodeResult
 
 
 def append_journal(path: Path, result: EpisodeResult) -> None:

@@ -11,14 +11,13 @@ import itertools
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from tl_core.augment import fixed_views, has_random_views
 from tl_core.backbones import BackboneSpec, n_features
@@ -26,6 +25,7 @@ from tl_core.classifier import Classifier
 from tl_core.cuts import Cut, Cuts
 from tl_core.datasets import ImageDataset
 from tl_core.devices import pick_dtype
+from tl_core.episode_results import EpisodeResult, score_episode
 from tl_core.episodes import Episode
 from tl_core.errors import InputError
 from tl_core.heads import FewShotHead, average_views, probe_episodes, propagate_labels
@@ -55,25 +55,6 @@ _TOGETHER = {"cuda": 16}
 
 Support = tuple[Indices, NDArray[np.int64], int]
 """Rows of the dataset, their labels from 0 on, and the seed of whatever is random about them."""
-
-
-@dataclass(frozen=True)
-class EpisodeResult:
-    """What one episode gave.
-
-    Attributes:
-        labels, predictions: int64 (n_way * n_query,), as labels of the dataset, not of the episode.
-        confidences: float64 (n_way * n_query,), the probability of each prediction.
-        accuracy, loss: on the query images; the loss is the mean cross-entropy.
-    """
-
-    episode: Episode
-    accuracy: float
-    loss: float
-    labels: NDArray[np.int64]
-    predictions: NDArray[np.int64]
-    confidences: NDArray[np.float64]
-    seconds: float
 
 
 class Finetuner:
@@ -195,7 +176,7 @@ class Finetuner:
         finally:
             # Afterwards, not before the next episode: that one may cut elsewhere, and its frozen part must be whole.
             cut.restore()
-        return _score(episode, logits, time.perf_counter() - started)
+        return score_episode(episode, logits, time.perf_counter() - started)
 
     def _predict(self, cut: Cut, network: nn.Module, rows: Indices, recipe: FinetuneRecipe) -> Tensor:
         """Logits (n, n_classes) of some rows over their views, on the CPU."""
@@ -241,7 +222,7 @@ class Finetuner:
         ]
         seconds = (time.perf_counter() - started) / len(episodes)
         for episode, of_views in zip(episodes, torch.stack(views, dim=1), strict=True):
-            yield _score(episode, average_views(of_views), seconds)
+            yield score_episode(episode, average_views(of_views), seconds)
 
     def _probe(self, cut: Cut, episodes: list[Episode], recipe: FinetuneRecipe) -> Iterator[EpisodeResult]:
         """What `_run_episode` gives, for several episodes at once, where only a linear head is fitted."""
@@ -261,7 +242,7 @@ class Finetuner:
         logits = self._judge(views, labels, torch.stack(query_views, dim=2), recipe).cpu()
         seconds = (time.perf_counter() - started) / len(episodes)
         for episode, of_one in zip(episodes, logits, strict=True):
-            yield _score(episode, of_one, seconds)
+            yield score_episode(episode, of_one, seconds)
 
     def _judge(self, support: Tensor, labels: Tensor, queries: Tensor, recipe: FinetuneRecipe) -> Tensor:
         """Logits (b, m, n_classes) of queries (b, m, n_views, d), from every view of support (b, n, n_views, d)."""
@@ -340,20 +321,3 @@ def _is_stackable(recipe: FinetuneRecipe) -> bool:
 def _head_settings(recipe: FinetuneRecipe) -> tuple[HeadStart, float, float]:
     """What the start, or the solution, of a head depends on beside the features."""
     return recipe.head_start, recipe.l2, recipe.label_smoothing
-
-
-def _score(episode: Episode, logits: Tensor, seconds: float) -> EpisodeResult:
-    """`logits`: float (n_way * n_query, n_way), on the CPU."""
-    labels = torch.from_numpy(episode.query_labels)
-    probabilities = logits.double().softmax(1)
-    predictions = logits.argmax(1)
-    class_ids = np.array(episode.class_ids, dtype=np.int64)
-    return EpisodeResult(
-        episode=episode,
-        accuracy=float((predictions == labels).double().mean()),
-        loss=float(F.cross_entropy(logits, labels)),
-        labels=class_ids[episode.query_labels],
-        predictions=class_ids[predictions.numpy()],
-        confidences=probabilities.amax(1).numpy(),
-        seconds=seconds,
-    )

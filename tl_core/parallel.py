@@ -25,8 +25,9 @@ from numpy.typing import NDArray
 from tl_core.classifier import load_backbone, save_backbone
 from tl_core.datasets import ImageDataset
 from tl_core.engines import open_workers
+from tl_core.episode_results import EpisodeResult
 from tl_core.episodes import Episode
-from tl_core.finetune import EpisodeResult, Finetuner
+from tl_core.finetune import Finetuner
 from tl_core.recipes import LOCAL, Engine, FinetuneRecipe
 
 _AHEAD = 32  # episodes per process whose activations are computed before any of them is fine-tuned

@@ -18,9 +18,10 @@ from torch.nn import functional as F
 
 from tl_core.backbones import BackboneSpec, build_backbone
 from tl_core.datasets import ImageDataset, load_dataset
+from tl_core.episode_results import EpisodeResult
 from tl_core.episodes import Episode, build_pool, sample_episode
 from tl_core.errors import InputError
-from tl_core.finetune import EpisodeResult, Finetuner
+from tl_core.finetune import Finetuner
 from tl_core.recipes import EpisodeShape, FinetuneRecipe
 from tl_core.training import TrainingDivergedError
 

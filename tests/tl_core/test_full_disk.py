@@ -22,8 +22,8 @@ from tests.conftest import write_colour_images
 from tests.serving.conftest import METADATA, write_model
 from tests.tl_core.test_finetune import LINEAR_PROBE, NOISE, PIXELS, answers, draw, tuner
 from tl_core.datasets import load_dataset
+from tl_core.episode_results import EpisodeResult
 from tl_core.errors import InputError
-from tl_core.finetune import EpisodeResult
 from tl_core.optimizers import FitOptions
 from tl_core.training import start_training
 
