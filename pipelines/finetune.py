@@ -61,7 +61,6 @@ class FinetuneConfig(TargetConfig):
 
 def run(config: FinetuneConfig) -> str:
     """Score the recipe on episodes; returns the run's id."""
-    import mlflow
     import numpy as np
 
     from pipelines.checkpoints import kept_checkpoint
@@ -77,7 +76,7 @@ def run(config: FinetuneConfig) -> str:
     with tracked_run("finetune", config, name) as run_id:
         recipe = find_recipe(config.search_run, config.recipe)
         opened = open_target(config)
-        dataset, finetuner = opened.dataset, opened.finetuner
+        dataset = opened.dataset
         log_origin(config.backbone_run, opened.spec, config.seed, recipe)
         part = _choose_part(dataset, config)
         pool = build_pool(dataset, part)
@@ -88,10 +87,7 @@ def run(config: FinetuneConfig) -> str:
             check_unseen(config.search_run, "search", dataset, rows)
         config = replace(config, part=part, shape=fit_shape(pool, config.shape))
         check_pool(pool, config.shape)
-        settled = finetuner.settle_max_lr(_rate_supports(dataset, config), recipe)
-        if settled != recipe:
-            mlflow.log_metric("max_lr", float(settled.max_lr))
-        recipe = settled
+        recipe = opened.settle_max_lr(_rate_supports(dataset, config), recipe)
         # Whoever does the work, it is the same work.
         same = replace(config, workers=0, engine=LOCAL)
         with kept_checkpoint("finetune", same, dataset.fingerprint, suffix=".jsonl") as journal:

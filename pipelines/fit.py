@@ -47,10 +47,7 @@ def run(config: FitConfig) -> str:
         dataset, finetuner = opened.dataset, opened.finetuner
         log_origin(config.backbone_run, opened.spec, config.seed, recipe)
         rows = np.arange(len(dataset.labels))
-        settled = finetuner.settle_max_lr([(rows, dataset.labels, config.seed)], recipe)
-        if settled != recipe:
-            mlflow.log_metric("max_lr", float(settled.max_lr))
-        recipe = settled
+        recipe = opened.settle_max_lr([(rows, dataset.labels, config.seed)], recipe)
         classifier = finetuner.fit_classifier(rows, recipe, config.seed)
         mlflow.log_metric("n_images", len(rows))
         with tempfile.TemporaryDirectory() as folder:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 from tl_core.recipes import Device, Features, FinetuneRecipe, Unreadable, check_range
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from tl_core.backbones import BackboneSpec
     from tl_core.datasets import ImageDataset
-    from tl_core.finetune import Finetuner
+    from tl_core.finetune import Finetuner, Support
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +49,15 @@ class Target:
     spec: BackboneSpec
     dataset: ImageDataset
     finetuner: Finetuner
+
+    def settle_max_lr(self, supports: Iterable[Support], recipe: FinetuneRecipe) -> FinetuneRecipe:
+        """The recipe with a learning rate that is a number; one that had to be found is a metric of the run."""
+        import mlflow
+
+        settled = self.finetuner.settle_max_lr(supports, recipe)
+        if settled != recipe:
+            mlflow.log_metric("max_lr", float(settled.max_lr))
+        return settled
 
 
 def open_target(config: TargetConfig, context: str = "target") -> Target:
