@@ -6,8 +6,10 @@ import importlib.util
 import json
 import re
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -34,7 +36,25 @@ def script(name: str) -> ModuleType:
     return module
 
 
-RUNS = [line for path in WITH_COMMANDS for line in commands(path) if line.startswith("run -e ")]
+def runs_of(path: Path) -> list[str]:
+    """The entry points that a document runs, a line each."""
+    return [line for line in commands(path) if line.startswith("run -e ")]
+
+
+def parse_run(line: str) -> tuple[str, dict[str, str]]:
+    """The entry point of `run -e ...` and its arguments."""
+    _, _, name, *words = shlex.split(line, comments=True)
+    given = [word for word in words if word != "-P"]
+    assert words[0::2] == ["-P"] * len(given)
+    return name, dict(word.split("=", 1) for word in given)
+
+
+def config_of(name: str, given: Mapping[str, str]) -> Any:
+    """The config of an entry point with these arguments, as from its command line."""
+    return parse_config(config_type(name), [part for key, value in given.items() for part in (f"--{key}", value)])
+
+
+RUNS = [line for path in WITH_COMMANDS for line in runs_of(path)]
 
 
 def test_the_commands_are_found() -> None:
@@ -44,10 +64,7 @@ def test_the_commands_are_found() -> None:
 
 @pytest.mark.parametrize("line", RUNS)
 def test_a_run_of_the_documents_is_one_that_its_entry_point_takes(line: str) -> None:
-    _, _, name, *words = shlex.split(line, comments=True)
-    given = [word.split("=", 1) for word in words if word != "-P"]
-    assert words[0::2] == ["-P"] * len(given)
-    parse_config(config_type(name), [part for key, value in given for part in (f"--{key}", value)])
+    config_of(*parse_run(line))
 
 
 @pytest.mark.parametrize("path", WITH_COMMANDS, ids=lambda path: path.name)

@@ -14,19 +14,16 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.cli import parse_config
-from pipelines.mlproject import config_type
 from tests.conftest import own_store, write_colour_images
-from tests.test_documents import ROOT, commands
+from tests.test_documents import ROOT, commands, config_of, parse_run, runs_of
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"),
 ]
 
-LINES = commands(ROOT / "README.md")
-RUNS = [line for line in LINES if line.startswith("run -e ")]
-SERVING = [line for line in LINES if line.startswith("python -m serving")]
+RUNS = runs_of(ROOT / "README.md")
+SERVING = [line for line in commands(ROOT / "README.md") if line.startswith("python -m serving")]
 
 SMALL = {
     "pretrain": {"backbone": "resnet10_small", "image_size": "16", "start_size": "0", "epochs": "1"},
@@ -73,8 +70,7 @@ def runs() -> dict[str, str]:
 
 def arguments(line: str, runs: dict[str, str]) -> tuple[str, dict[str, str]]:
     """The entry point of a line and its arguments, those of earlier runs and smaller numbers put in."""
-    _, _, name, *words = shlex.split(line, comments=True)
-    given = dict(word.split("=", 1) for word in words if word != "-P")
+    name, given = parse_run(line)
     given = {key: ",".join(runs.get(part, part) for part in value.split(",")) for key, value in given.items()}
     given = {key: OFFLINE.get(value, value) for key, value in given.items()} | SMALL.get(name, {})
     if name == "recipe":
@@ -84,8 +80,7 @@ def arguments(line: str, runs: dict[str, str]) -> tuple[str, dict[str, str]]:
 
 
 def start(name: str, given: dict[str, str]) -> str:
-    config = parse_config(config_type(name), [part for key, value in given.items() for part in (f"--{key}", value)])
-    run_id: str = import_module(f"pipelines.{name}").run(config)
+    run_id: str = import_module(f"pipelines.{name}").run(config_of(name, given))
     return run_id
 
 
