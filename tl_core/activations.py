@@ -40,6 +40,11 @@ class FrozenActivations:
         self._folder: Path | None = None
         self._maps: dict[int, NDArray[np.float32]] = {}
 
+    @property
+    def image_size(self) -> int:
+        """Side of the images in pixels."""
+        return int(self._images.shape[1])
+
     def fixed(self, rows: Indices, view: int) -> Tensor:
         """Activations of one `dihedral_view` of some rows: (len(rows), ...)."""
         if not self._keep:
@@ -47,9 +52,9 @@ class FrozenActivations:
         self.compute(rows, view)
         return self._kept[view][torch.from_numpy(rows)].to(self._device)
 
-    def random(self, rows: Indices, augment: str, generator: torch.Generator) -> Tensor:
-        """Activations of one random view of each row: (len(rows), ...)."""
-        return torch.cat([self._forward(augment_batch(p, augment, generator)) for p in self._pixels(rows)])
+    def random(self, rows: Indices, augment: str, generator: torch.Generator, size: int | None = None) -> Tensor:
+        """Activations of one random view of each row, of the given side or that of the images: (len(rows), ...)."""
+        return torch.cat([self._forward(augment_batch(p, augment, generator, size)) for p in self._pixels(rows)])
 
     def compute(self, rows: Indices, view: int) -> None:
         """Make sure that one fixed view of some rows is there."""

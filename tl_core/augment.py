@@ -6,11 +6,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from tl_core.distributed import ALONE, World
+from tl_core.errors import InputError
 from tl_core.recipes import parse_augment
 
 CROP_AREA = (0.35, 1.0)
@@ -18,6 +20,9 @@ CROP_ASPECT = (3 / 4, 4 / 3)
 COLOUR_STRENGTH = 0.3
 
 N_DIHEDRAL = 8
+
+_GROWTH_SHARE = 2 / 3
+_SIZE_STEP = 16
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -63,6 +68,26 @@ class Draws:
         """One of 0 .. high - 1 per image: int64 (n,), on the CPU."""
         drawn = torch.randint(high, (len(images) * self.world.size,), generator=self.generator)
         return drawn[self.world.rank :: self.world.size]
+
+
+def view_sizes(start_size: int, image_size: int, epochs: int) -> list[int]:
+    """The side of the views in each epoch: growing first, then full (progressive resizing, Tan and Le, 2021).
+
+    Args:
+        start_size: the first epoch's side; 0 is the full one throughout.
+
+    Raises:
+        InputError: the start is larger than the end.
+    """
+    if start_size > image_size:
+        raise InputError(f"start_size is {start_size}; allowed is at most image_size, {image_size}")
+    if start_size == 0:
+        return [image_size] * epochs
+    growing = min(epochs, max(1, round(_GROWTH_SHARE * epochs)))
+    grown = np.linspace(start_size, image_size, growing + 1)[:-1]
+    # In steps, because each new shape costs the first step a while.
+    sizes = [start_size + int((side - start_size) // _SIZE_STEP) * _SIZE_STEP for side in grown]
+    return sizes + [image_size] * (epochs - growing)
 
 
 def augment_batch(

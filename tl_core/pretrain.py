@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tl_core.augment import augment_batch, to_float
+from tl_core.augment import augment_batch, to_float, view_sizes
 from tl_core.backbones import BackboneSpec, check_size, n_features
 from tl_core.classifier import Normalise
 from tl_core.datasets import ImageDataset
@@ -29,8 +29,6 @@ from tl_core.training import EpochMetrics, fit, predict_logits, start_training
 
 EVALUATION_BATCH = 256
 N_TURNS = 4
-_GROWTH_SHARE = 2 / 3
-_SIZE_STEP = 16
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ class Pretraining:
             raise InputError(
                 f"batch_size is {self._batch_size}; allowed is a multiple of the number of processes, {world.size}"
             )
-        self._sizes = _view_sizes(spec, recipe)
+        self._sizes = view_sizes(recipe.start_size, spec.image_size, recipe.epochs)
         for size in set(self._sizes):
             check_size(backbone, replace(spec, image_size=size))
 
@@ -198,23 +196,6 @@ class Pretraining:
 def _from_record(record: dict[str, float]) -> PretrainEpoch:
     training = {name: value for name, value in record.items() if name != "val_accuracy"}
     return PretrainEpoch(EpochMetrics(**training), record["val_accuracy"])  # type: ignore[arg-type]
-
-
-def _view_sizes(spec: BackboneSpec, recipe: PretrainRecipe) -> list[int]:
-    """The side of the views in each epoch: growing first, then full (progressive resizing, Tan and Le, 2021).
-
-    Raises:
-        InputError: the start is larger than the end.
-    """
-    if recipe.start_size > spec.image_size:
-        raise InputError(f"start_size is {recipe.start_size}; allowed is at most image_size, {spec.image_size}")
-    if recipe.start_size == 0:
-        return [spec.image_size]
-    growing = max(1, round(_GROWTH_SHARE * recipe.epochs))
-    grown = np.linspace(recipe.start_size, spec.image_size, growing + 1)[:-1]
-    # In steps, because each new shape costs the first step a while.
-    sizes = [recipe.start_size + int((side - recipe.start_size) // _SIZE_STEP) * _SIZE_STEP for side in grown]
-    return [*sizes, spec.image_size]
 
 
 def _turn(images: Tensor, turns: Tensor) -> Tensor:

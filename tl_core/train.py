@@ -7,7 +7,7 @@ the very classifier that is exported, on the pictures themselves: no other trans
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +18,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tl_core.activations import FrozenActivations
-from tl_core.augment import fixed_views, has_random_views
-from tl_core.backbones import BackboneSpec, n_features
+from tl_core.augment import fixed_views, has_random_views, view_sizes
+from tl_core.backbones import BackboneSpec, check_size, n_features
 from tl_core.classifier import Classifier, ClassifierDescription, Normalise
 from tl_core.datasets import ImageDataset
 from tl_core.devices import pick_dtype
 from tl_core.errors import InputError
 from tl_core.freezing import SplitBackbone, split_backbone
+from tl_core.mixing import mix_batch
 from tl_core.optimizers import FitOptions
 from tl_core.splits import ClassSplit, Indices
 from tl_core.train_heads import build_head, standardise
@@ -91,6 +92,9 @@ class Training:
         self._seed = seed
         self._device = device
         self._batch_size = min(recipe.batch_size, len(split.train))
+        if recipe.start_size:
+            view_sizes(recipe.start_size, spec.image_size, 1)
+            check_size(backbone, replace(spec, image_size=recipe.start_size))
         width = n_features(backbone, spec)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -121,13 +125,13 @@ class Training:
                 yield _from_record(stage, record)
 
         def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-            for inputs, labels in self._batches(prefix, plan, stage, epoch):
-                on_batch(len(labels))
-                yield inputs, labels
+            for inputs, targets in self._batches(prefix, plan, stage, epoch):
+                on_batch(len(targets))
+                yield inputs, targets
 
         epochs = iter(()) if self._is_stale(state.history) else fit(state, batches, options, self._objective)
         for metrics in epochs:
-            loss, accuracy = self._validate(network, prefix, options.dtype)
+            loss, accuracy = self._validate(state.evaluated, prefix, options.dtype)
             state.keep_if_best(accuracy)
             state.history.append({**asdict(metrics), "val_loss": loss, "val_accuracy": accuracy})
             if checkpoint is not None:
@@ -170,10 +174,18 @@ class Training:
         rng = np.random.default_rng([self._seed, stage, epoch])
         order = rng.permutation(self._split.train)
         generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
+        recipe, n_classes = self._recipe, len(self._dataset.class_names)
+        # A frozen part takes pictures of one size and of one class: what it says of a mixture is no mixture.
+        whole = plan.freeze_depth == 0
+        size = view_sizes(recipe.start_size if whole else 0, self._spec.image_size, plan.epochs)[epoch]
         for start in range(0, len(order) - self._batch_size + 1, self._batch_size):
             rows = np.sort(order[start : start + self._batch_size])  # sorted: the memory map is read in one direction
-            labels = torch.from_numpy(self._dataset.labels[rows]).to(self._device)
-            yield _draw_views(prefix, rows, plan.augment, generator), labels
+            targets = torch.from_numpy(self._dataset.labels[rows]).to(self._device)
+            views = _draw_views(prefix, rows, plan.augment, generator, size)
+            if whole and (recipe.mixup > 0 or recipe.cutmix > 0):
+                targets = F.one_hot(targets, n_classes).to(views.dtype)
+                views, targets = mix_batch(views, targets, recipe.mixup, recipe.cutmix, rng)
+            yield views, targets
 
     def _activations(self, split: SplitBackbone, plan: Stage) -> FrozenActivations:
         prefix = nn.Sequential(Normalise(self._spec), split.prefix).to(self._device)
@@ -197,6 +209,7 @@ class Training:
             seed=int(np.random.default_rng([self._seed, stage]).integers(2**31)),
             dtype=pick_dtype(self._recipe.precision, self._device),
             clip_value=self._recipe.clip_value,
+            ema=self._recipe.ema,
         )
 
     def _class_weights(self) -> Tensor | None:
@@ -224,10 +237,12 @@ def predict_rows(
     return ImagePredictions(rows, dataset.labels[rows], best.indices.numpy(), best.values.numpy())
 
 
-def _draw_views(prefix: FrozenActivations, rows: Indices, augment: str, generator: torch.Generator) -> Tensor:
-    """Activations of one view of each row; where the views are few, each is computed once and kept."""
-    if has_random_views(augment):
-        return prefix.random(rows, augment, generator)
+def _draw_views(
+    prefix: FrozenActivations, rows: Indices, augment: str, generator: torch.Generator, size: int
+) -> Tensor:
+    """Activations of one view of each row; where the views are few and whole, each is computed once and kept."""
+    if has_random_views(augment) or size != prefix.image_size:
+        return prefix.random(rows, augment, generator, size)
     views = fixed_views(augment)
     if len(views) == 1:
         return prefix.fixed(rows, view=0)

@@ -82,6 +82,14 @@ class TrainRecipe:
     """Largest magnitude of a gradient's component, beyond which it is clipped; 0 clips nothing."""
     patience: int = 0
     """Epochs without a better validation accuracy after which a stage ends; 0 runs all."""
+    mixup: float = 0.0
+    """Alpha of mixup, in stages that train everything; 0 is none."""
+    cutmix: float = 0.0
+    """Alpha of cutmix, in stages that train everything; 0 is none. With mixup too, each batch draws one of the two."""
+    ema: float = 0.0
+    """Decay of a moving average of the weights, which is then validated and kept; 0 is none."""
+    start_size: int = 0
+    """Image size of the first epoch of a stage that trains everything; it grows over two thirds. 0 is the full size."""
     test_views: TestViews = "none"
     """Views of each new image over which probabilities are averaged: itself, flip, or dihedral (8)."""
     precision: Precision = "auto"
@@ -97,6 +105,10 @@ class TrainRecipe:
         check_choice("class_weights", self.class_weights, get_args(ClassWeights))
         check_range("clip_value", self.clip_value, 0, 1e9)
         check_count("patience", self.patience, 0, 100_000)
+        check_range("mixup", self.mixup, 0, 100)
+        check_range("cutmix", self.cutmix, 0, 100)
+        check_range("ema", self.ema, 0, 0.999999)
+        check_count("start_size", self.start_size, 0, 10_000)
 
     def stages(self) -> tuple[Stage, ...]:
         """The stages, in order.

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,12 +17,15 @@ from torch import Tensor, nn
 
 from tests.conftest import write_colour_images
 from tl_core.backbones import BackboneSpec, build_backbone
-from tl_core.classifier import load_classifier, save_classifier
+from tl_core.classifier import Normalise, load_classifier, save_classifier
 from tl_core.datasets import ImageDataset, load_dataset
+from tl_core.errors import InputError
+from tl_core.optimizers import FitOptions
 from tl_core.splits import ClassSplit, split_within_classes
 from tl_core.train import TrainEpoch, Training, predict_rows
 from tl_core.train_heads import build_head, standardise
 from tl_core.train_recipe import TrainRecipe
+from tl_core.training import Batches, Objective, TrainingState, fit
 
 SPEC = BackboneSpec("resnet10_small", 16)
 CPU = torch.device("cpu")
@@ -206,6 +210,68 @@ def test_the_same_seed_gives_the_same_training(dataset: ImageDataset) -> None:
     recipe = replace(RECIPE, epochs="2", freeze_depth="0", augment="crop+flip", head="dense_norm")
     first, second = ([e.training.loss for e in training(dataset, recipe).epochs(0)] for _ in range(2))
     assert first == second
+
+
+def batches_of(
+    dataset: ImageDataset, recipe: TrainRecipe, monkeypatch: pytest.MonkeyPatch
+) -> list[tuple[Tensor, Tensor]]:
+    """What the training loop is given: the first batch of each epoch of each stage."""
+    given: list[tuple[Tensor, Tensor]] = []
+
+    def listening(state: TrainingState, batches: Batches, options: FitOptions, objective: Objective) -> Iterator[Any]:
+        def overheard(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+            for number, batch in enumerate(batches(epoch)):
+                if number == 0:
+                    given.append(batch)
+                yield batch
+
+        yield from fit(state, overheard, options, objective)
+
+    monkeypatch.setattr("tl_core.train.fit", listening)
+    spec = BackboneSpec("resnet10_small", dataset.images.shape[1])
+    job = Training(build_backbone(spec, 0), spec, dataset, split_of(dataset), recipe, seed=0, device=CPU)
+    train(job, recipe)
+    return given
+
+
+@pytest.mark.parametrize("augment", ["none", "flip", "crop"])
+def test_views_grow_where_everything_is_trained(tmp_path: Path, augment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = load_dataset(str(write_colour_images(tmp_path / "large", n_per_class=10, size=32)), 32)
+    recipe = replace(RECIPE, epochs="1,3", freeze_depth="1,0", augment=augment, start_size=16)
+    of_head, *of_all = batches_of(dataset, recipe, monkeypatch)
+    assert of_head[0].ndim == 2
+    assert [tuple(views.shape[2:]) for views, _ in of_all] == [(16, 16), (16, 16), (32, 32)]
+
+
+def test_mixtures_have_the_same_shares_of_pictures_and_of_labels(
+    dataset: ImageDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pictures of one colour each: the colour of a mixture tells what it was mixed of."""
+    recipe = replace(RECIPE, epochs="1,2", freeze_depth="1,0", mixup=1.0)
+    (_, labels), *mixed = batches_of(dataset, recipe, monkeypatch)
+    assert labels.dtype == torch.int64
+    pixels = torch.from_numpy(np.array(dataset.images)).permute(0, 3, 1, 2) / 255
+    colours = torch.stack([Normalise(SPEC)(pixels[dataset.labels == label]).mean((0, 2, 3)) for label in range(3)])
+    for views, targets in mixed:
+        assert targets.sum(1).tolist() == pytest.approx([1.0] * 8)
+        assert torch.allclose(views.mean((2, 3)), targets @ colours, atol=0.2)
+    assert any(0.05 < float(share) < 0.95 for _, targets in mixed for share in targets.flatten())
+
+
+def test_the_moving_average_is_what_is_validated_and_kept(dataset: ImageDataset) -> None:
+    """With a decay next to one, the average stays where the first step led, and its accuracy stays as well."""
+    recipe = replace(RECIPE, epochs="4", freeze_depth="0", max_lr="1e-2")
+    plain, averaged = training(dataset, recipe), training(dataset, replace(recipe, ema=0.999999))
+    left, right = train(plain, recipe), train(averaged, recipe)
+    assert [epoch.training.loss for epoch in left] == [epoch.training.loss for epoch in right]
+    assert len({round(epoch.val_loss, 3) for epoch in left}) == 4
+    assert len({round(epoch.val_loss, 3) for epoch in right}) == 1
+
+
+@pytest.mark.parametrize(("start", "sentence"), [(17, "start_size is 17; allowed is at most image_size, 16")])
+def test_a_start_that_cannot_be_is_refused(dataset: ImageDataset, start: int, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        training(dataset, replace(RECIPE, start_size=start))
 
 
 def test_rare_classes_count_more_where_weights_are_balanced(dataset: ImageDataset) -> None:

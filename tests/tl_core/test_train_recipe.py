@@ -32,6 +32,10 @@ def test_one_value_holds_for_every_stage() -> None:
         ({"head": "flatten"}, "head is 'flatten'; allowed is linear, dense, dense_norm"),
         ({"patience": -1}, "patience is -1"),
         ({"clip_value": float("nan")}, "clip_value is nan"),
+        ({"mixup": -1}, "mixup is -1"),
+        ({"cutmix": 101}, "cutmix is 101"),
+        ({"ema": 1}, "ema is 1"),
+        ({"start_size": 0.5}, "start_size is 0.5"),
     ],
 )
 def test_what_cannot_be_is_refused(fields: dict[str, Any], sentence: str) -> None:
