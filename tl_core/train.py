@@ -37,6 +37,8 @@ KEPT_BYTES = 2**30
 
 EVALUATION_BATCH = 128
 
+_AHEAD = 1024  # images of an epoch whose views are computed before any of them is trained on
+
 
 @dataclass(frozen=True)
 class TrainEpoch:
@@ -178,10 +180,12 @@ class Training:
         # A frozen part takes pictures of one size and of one class: what it says of a mixture is no mixture.
         whole = plan.freeze_depth == 0
         size = view_sizes(recipe.start_size if whole else 0, self._spec.image_size, plan.epochs)[epoch]
+        draw = _views_of(prefix, order, plan.augment, generator, size)
         for start in range(0, len(order) - self._batch_size + 1, self._batch_size):
-            rows = np.sort(order[start : start + self._batch_size])  # sorted: the memory map is read in one direction
-            targets = torch.from_numpy(self._dataset.labels[rows]).to(self._device)
-            views = _draw_views(prefix, rows, plan.augment, generator, size)
+            # Sorted: the memory map is read in one direction.
+            places = start + np.argsort(order[start : start + self._batch_size])
+            views = draw(places)
+            targets = torch.from_numpy(self._dataset.labels[order[places]]).to(self._device)
             if whole and (recipe.mixup > 0 or recipe.cutmix > 0):
                 targets = F.one_hot(targets, n_classes).to(views.dtype)
                 views, targets = mix_batch(views, targets, recipe.mixup, recipe.cutmix, rng)
@@ -237,19 +241,32 @@ def predict_rows(
     return ImagePredictions(rows, dataset.labels[rows], best.indices.numpy(), best.values.numpy())
 
 
-def _draw_views(
-    prefix: FrozenActivations, rows: Indices, augment: str, generator: torch.Generator, size: int
-) -> Tensor:
-    """Activations of one view of each row; where the views are few and whole, each is computed once and kept."""
+def _views_of(
+    prefix: FrozenActivations, order: Indices, augment: str, generator: torch.Generator, size: int
+) -> Callable[[Indices], Tensor]:
+    """From places in an epoch's order to activations of a view of each image there; places are asked for in turn.
+
+    Where the views are few and whole, each is computed once and kept.
+    """
     if has_random_views(augment) or size != prefix.image_size:
-        return prefix.random(rows, augment, generator, size)
-    views = fixed_views(augment)
-    if len(views) == 1:
-        return prefix.fixed(rows, view=0)
-    drawn = torch.randint(len(views), (len(rows),), generator=generator).numpy()
-    parts = [(np.flatnonzero(drawn == view), view) for view in np.unique(drawn).tolist()]
-    mixed = torch.cat([prefix.fixed(rows[where], views[view]) for where, view in parts])
-    return mixed[torch.from_numpy(np.argsort(np.concatenate([where for where, _ in parts]), kind="stable"))]
+        return lambda places: prefix.random(order[places], augment, generator, size)
+    views = np.array(fixed_views(augment))
+    drawn = views[torch.randint(len(views), (len(order),), generator=generator).numpy()]
+    known = 0
+
+    def draw(places: Indices) -> Tensor:
+        nonlocal known
+        while known <= places.max():
+            # Many at once: a frozen part is asked for whole chunks of a view, and not for the few of one batch.
+            ahead = slice(known, known + _AHEAD)
+            for view in views:
+                prefix.compute(order[ahead][drawn[ahead] == view], int(view))
+            known = ahead.stop
+        parts = [(np.flatnonzero(drawn[places] == view), int(view)) for view in np.unique(drawn[places])]
+        mixed = torch.cat([prefix.fixed(order[places[where]], view) for where, view in parts])
+        return mixed[torch.from_numpy(np.argsort(np.concatenate([where for where, _ in parts]), kind="stable"))]
+
+    return draw
 
 
 def _activations_of(prefix: FrozenActivations, rows: Indices) -> Iterator[Tensor]:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import tarfile
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+import requests
 
 from tests.conftest import own_store, write_colour_images
 from tests.test_documents import ROOT, commands, config_of, parse_run, runs_of
@@ -24,6 +30,10 @@ pytestmark = [
 
 RUNS = runs_of(ROOT / "README.md")
 SERVING = [line for line in commands(ROOT / "README.md") if line.startswith("python -m serving")]
+SERVER, *QUESTION = [
+    line for line in commands(ROOT / "README.md") if re.match("mlflow models serve|.printf|  curl", line)
+]
+BIN = Path(sys.executable).parent
 
 SMALL = {
     "pretrain": {"backbone": "resnet10_small", "image_size": "16", "start_size": "0", "epochs": "1"},
@@ -104,3 +114,74 @@ def test_an_inference_of_the_readme(line: str, runs: dict[str, str], folder: Pat
     done = subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (folder / words[4]).is_file()
+
+
+def make(target: str, *variables: str) -> list[str]:
+    """A `make` of the README, on the environment that the tests run in."""
+    return ["make", "-C", str(ROOT), f"BIN={BIN}", "-o", "setup", target, *variables]
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@contextmanager
+def serving(command: list[str], port: int, page: str) -> Iterator[str]:
+    """A server as its user starts it, until Ctrl-C; yields its address when `page` answers."""
+    environment = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}"}
+    process = subprocess.Popen(command, env=environment, start_new_session=True, stdout=-3, stderr=-3)
+    address, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 120
+    try:
+        while not _answers(f"{address}/{page}"):
+            assert process.poll() is None
+            assert time.monotonic() < deadline, "the server did not start"
+            time.sleep(0.5)
+        yield address
+    finally:
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait(30)
+
+
+def _answers(address: str) -> bool:
+    try:
+        return requests.get(address, timeout=5).ok
+    except requests.ConnectionError:
+        return False
+
+
+@pytest.mark.timeout(240)
+def test_the_curl_of_the_readme_gets_an_answer(folder: Path) -> None:
+    """The run of `register` above left a champion under the README's name."""
+    shutil.copy(next((folder / "my_folder" / "red").iterdir()), folder / "photo.jpg")
+    port = free_port()
+    command = SERVER.replace("5001", str(port))
+    assert command != SERVER
+    with serving(shlex.split(command), port, "ping"):
+        asked = "\n".join(QUESTION).replace("5001", str(port))
+        done = subprocess.run(["bash", "-c", asked], capture_output=True, text=True, check=True)
+    assert '"label": "red"' in done.stdout, done.stdout
+
+
+@pytest.mark.timeout(240)
+def test_make_classify_leads_from_a_folder_to_one_file(runs: dict[str, str], folder: Path) -> None:
+    variables = (f"DATA={folder / 'my_folder'}", f"BACKBONE={runs['PRETRAIN_RUN']}", "NAME=mine")
+    done = subprocess.run(make("classify", *variables), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "classifier.onnx" in done.stdout
+
+
+def test_make_classify_without_data_says_what_is_missing() -> None:
+    done = subprocess.run(make("classify"), capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "error: DATA is missing; give a folder" in done.stderr
+
+
+@pytest.mark.timeout(240)
+def test_make_ui_shows_the_runs() -> None:
+    port = free_port()
+    with serving(make("ui", f"PORT={port}"), port, "health") as address:
+        found = requests.post(f"{address}/api/2.0/mlflow/experiments/search", json={"max_results": 10}, timeout=30)
+        names = [experiment["name"] for experiment in found.json()["experiments"]]
+    assert "transfer-lab" in names

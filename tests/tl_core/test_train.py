@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.conftest import write_colour_images
+from tl_core.activations import FrozenActivations
 from tl_core.backbones import BackboneSpec, build_backbone
 from tl_core.classifier import Normalise, load_classifier, save_classifier
 from tl_core.datasets import ImageDataset, load_dataset
@@ -204,6 +205,19 @@ def test_kept_activations_train_as_computed_ones_do(
     monkeypatch.setattr("tl_core.train.KEPT_BYTES", 0)
     computed = [epoch.training.loss for epoch in training(dataset, recipe).epochs(0)]
     assert kept == pytest.approx(computed, rel=1e-4)
+
+
+def test_the_frozen_part_is_asked_for_many_images_at_once(
+    dataset: ImageDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batches of two with eight views: asked batch by batch, every image would be a pass of its own."""
+    sizes: list[int] = []
+    forward = FrozenActivations._forward
+    monkeypatch.setattr(FrozenActivations, "_forward", lambda self, x: (sizes.append(len(x)), forward(self, x))[1])
+    recipe = replace(RECIPE, epochs="1", freeze_depth="1", augment="dihedral", batch_size=2)
+    train(training(dataset, recipe), recipe)
+    of_head, of_validation = 1, 1
+    assert len(sizes) <= 8 + of_head + of_validation
 
 
 def test_the_same_seed_gives_the_same_training(dataset: ImageDataset) -> None:
