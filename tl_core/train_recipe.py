@@ -109,6 +109,12 @@ class TrainRecipe:
         check_range("cutmix", self.cutmix, 0, 100)
         check_range("ema", self.ema, 0, 0.999999)
         check_count("start_size", self.start_size, 0, 10_000)
+        if all(stage.freeze_depth > 0 for stage in self.stages()):
+            for name in ("mixup", "cutmix", "start_size"):
+                if getattr(self, name):
+                    raise InputError(
+                        f"{name} is {getattr(self, name)}, but no stage trains everything; give freeze_depth=0"
+                    )
 
     def stages(self) -> tuple[Stage, ...]:
         """The stages, in order.

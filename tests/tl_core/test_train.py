@@ -285,7 +285,7 @@ def test_the_moving_average_is_what_is_validated_and_kept(dataset: ImageDataset)
 @pytest.mark.parametrize(("start", "sentence"), [(17, "start_size is 17; allowed is at most image_size, 16")])
 def test_a_start_that_cannot_be_is_refused(dataset: ImageDataset, start: int, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
-        training(dataset, replace(RECIPE, start_size=start))
+        training(dataset, replace(RECIPE, freeze_depth="0", start_size=start))
 
 
 def test_rare_classes_count_more_where_weights_are_balanced(dataset: ImageDataset) -> None:

@@ -36,6 +36,8 @@ def test_one_value_holds_for_every_stage() -> None:
         ({"cutmix": 101}, "cutmix is 101"),
         ({"ema": 1}, "ema is 1"),
         ({"start_size": 0.5}, "start_size is 0.5"),
+        ({"start_size": 16, "freeze_depth": "1,0.5"}, "start_size is 16, but no stage trains everything"),
+        ({"cutmix": 1.0}, "cutmix is 1.0, but no stage trains everything; give freeze_depth=0"),
     ],
 )
 def test_what_cannot_be_is_refused(fields: dict[str, Any], sentence: str) -> None:
