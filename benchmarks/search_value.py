@@ -5,8 +5,8 @@
 Three searches from each seed, alike but for the episodes that their trials are scored on: from the half of the target
 that is not reported on; from other classes altogether, without a label of the target; and, as nobody should, from the
 half that is reported on, where the promise is what a project without a split would report. Of each the promise (mean
-over the search's episodes), the truth (mean over many fresh episodes of the half that is reported on), and the gain over
-the recipe that it started from.
+over the search's episodes), the truth (mean over many fresh episodes of the half that is reported on), and the gain
+over the recipe that it started from.
 """
 
 from __future__ import annotations
