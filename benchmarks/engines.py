@@ -1,13 +1,15 @@
 """What episodes, images and records cost as they become more, and what an engine costs on the same cores.
 
-    python -m benchmarks.engines --engines local,ray,dask
+    python -m benchmarks.engines --engines local,ray,dask --n_trials 40
 
 The numbers of docs/scale.md. Every engine has the same number of workers on this machine; the answers are compared to
-the last bit. A first batch of episodes is not timed: it starts the workers and sends them what they need.
+the last bit. A first batch of episodes is not timed: it starts the workers and sends them what they need. What trials
+are proposed depends on which end first; the scores of each are compared with those that this process gives its recipe.
 """
 
 from __future__ import annotations
 
+import itertools
 import pickle
 import tempfile
 import time
@@ -28,11 +30,16 @@ from tl_core.episode_results import EpisodeResult
 from tl_core.episodes import build_pool, sample_episode
 from tl_core.finetune import Finetuner
 from tl_core.parallel import one_thread, run_episodes
+from tl_core.parallel_search import EpisodeScores, Search
 from tl_core.recipes import Engine, EpisodeShape, FinetuneRecipe
+from tl_core.search import Budget, prepare_study
+from tl_core.search_space import parse_space
+from tl_core.studies import build_study
 
 SPEC = BackboneSpec("resnet10_small", 32)
 RECIPE = FinetuneRecipe(freeze_depth=0.5, steps=10)
 SHAPE = EpisodeShape(5, 5, 15)
+EPISODES_OF_TRIAL = 8
 
 
 @dataclass(frozen=True)
@@ -43,15 +50,28 @@ class Options:
     """Engines, with commas between; empty leaves them out."""
     n_episodes: int = 600
     """Episodes for each engine; a quarter and a half of them are timed too."""
+    n_trials: int = 0
+    """Trials of a search on each engine; 0 is no search."""
     workers: int = 2
     """Workers of each engine."""
+    address: str = ""
+    """Where the cluster is; empty starts one here."""
+
+    def engine(self, name: str) -> Engine:
+        """An engine by its name, at the address unless it is this machine."""
+        return Engine(name, "" if name == "local" else self.address)  # type: ignore[arg-type]
+
+
+def tuner() -> Finetuner:
+    """An untrained network on the embedded digits."""
+    dataset = load_dataset("digits:target", SPEC.image_size)
+    return Finetuner(build_backbone(SPEC, seed=0), SPEC, dataset, torch.device("cpu"))
 
 
 def episodes_of(n: int, engine: Engine, workers: int) -> Iterator[EpisodeResult]:
     """The first n episodes of the embedded digits on one engine."""
-    dataset = load_dataset("digits:target", SPEC.image_size)
-    pool = build_pool(dataset, "report")
-    finetuner = Finetuner(build_backbone(SPEC, seed=0), SPEC, dataset, torch.device("cpu"))
+    finetuner = tuner()
+    pool = build_pool(finetuner.dataset, "report")
     return run_episodes(finetuner, (sample_episode(pool, SHAPE, 0, i) for i in range(n)), RECIPE, workers, engine)
 
 
@@ -60,7 +80,7 @@ def time_engine(name: str, options: Options) -> list[float]:
     started = time.perf_counter()
     losses: list[float] = []
     moments = [started]
-    for result in episodes_of(options.n_episodes, Engine(name), options.workers):  # type: ignore[arg-type]
+    for result in episodes_of(options.n_episodes, options.engine(name), options.workers):
         losses.append(result.loss)
         moments.append(time.perf_counter())
     n = options.n_episodes
@@ -70,11 +90,34 @@ def time_engine(name: str, options: Options) -> list[float]:
     return losses
 
 
+def show_search(name: str, options: Options) -> None:
+    """Print how long a search takes on an engine, and whether every trial's scores are those of this process."""
+    finetuner = tuner()
+    episodes = EpisodeScores(build_pool(finetuner.dataset, "search"), SHAPE, 0, range(EPISODES_OF_TRIAL))
+    with tempfile.TemporaryDirectory() as folder:
+        storage = f"sqlite:///{Path(folder, 'studies.db')}"
+        study = build_study(name, storage, 0)
+        space = prepare_study(study, parse_space("max_lr+freeze_depth"), RECIPE, {})
+        search = Search(name, storage, 0, space, RECIPE, episodes, Budget(options.n_trials))
+        started = time.perf_counter()
+        trials = list(search.run(finetuner, study, options.workers, options.engine(name)))
+        seconds = time.perf_counter() - started
+    with one_thread():
+        equal = all(
+            trial.scores == tuple(itertools.islice(episodes.score(finetuner, trial.recipe), len(trial.scores)))
+            for trial in trials
+        )
+    numbers = sorted(trial.number for trial in trials)
+    n_spent = sum(len(trial.scores) for trial in trials)
+    print(f"{name:<6} {len(trials)} trials, {n_spent} episodes in {seconds:.1f} s; each number once: ", end="")
+    print(f"{numbers == list(range(options.n_trials))}; scores equal to the last bit: {equal}", flush=True)
+
+
 def show_growth() -> None:
     """Print what grows with what, in bytes, which are exact, and in seconds of one core's time."""
-    dataset = load_dataset("digits:target", SPEC.image_size)
+    finetuner = tuner()
+    dataset = finetuner.dataset
     pool = build_pool(dataset, "report")
-    finetuner = Finetuner(build_backbone(SPEC, seed=0), SPEC, dataset, torch.device("cpu"))
     for n in (10, 20, 40):
         started = time.process_time()
         with one_thread():
@@ -115,6 +158,8 @@ def run(options: Options) -> None:
         losses = {name: time_engine(name, options) for name in options.engines.split(",")}
         first = next(iter(losses.values()))
         print("equal to the last bit:", all(of_engine == first for of_engine in losses.values()))
+        for name in options.engines.split(",") if options.n_trials else ():
+            show_search(name, options)
     show_growth()
 
 
