@@ -6,8 +6,9 @@ Three searches from each seed, alike but for the episodes that their trials are 
 that is not reported on; from other classes altogether, without a label of the target; and, as nobody should, from the
 half that is reported on, where the promise is what a project without a split would report. Of each the promise (mean
 over the search's episodes), the truth (mean over many fresh episodes of the half that is reported on), and the gain
-over the recipe that it started from. With `unpruned` among the objectives, the first search is made a second time with
-every trial on all episodes, and the two winners are compared on the reported ones.
+over the recipe that it started from. `other classes turned` gives each of their pictures a quarter turn, for targets
+that have no upright direction. With `unpruned` among the objectives, the first search is made a second time with every
+trial on all episodes, and the two winners are compared on the reported ones.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from tl_core.recipes import EpisodeShape, FinetuneRecipe
 from tl_core.scoring import Estimate, estimate, independent_difference, paired_difference
 from tl_core.search import Budget, count_episodes, find_candidates, prepare_study
 from tl_core.search_space import parse_space
+from tl_core.shifts import shift_images
 from tl_core.studies import build_study
 from tl_core.verdict import crown, rescore
 
@@ -123,11 +125,13 @@ def main() -> None:
     shape = EpisodeShape()
     network, spec = load_backbone(args.backbone)
     data, other = (load_dataset(which, spec.image_size) for which in (args.data, args.proxy))
-    target, proxy = (Finetuner(network, spec, which, torch.device("cpu")) for which in (data, other))
+    turned = shift_images(other, "turn", seed=0)
+    target, proxy, like = (Finetuner(network, spec, which, torch.device("cpu")) for which in (data, other, turned))
     reported = EpisodeScores(build_pool(data, "report"), shape, 0, range(FIRST_REPORTED, FIRST_REPORTED + args.report))
     sources = {
         "search half": (target, build_pool(data, "search")),
         "other classes": (proxy, build_pool(other, "all")),
+        "other classes turned": (like, build_pool(turned, "all")),
         "leaky": (target, build_pool(data, "report")),
         "unpruned": (target, build_pool(data, "search")),
     }
