@@ -26,10 +26,10 @@ $(STAMP): requirements.lock
 demo: setup ## run the whole line on the embedded digits
 	$(BIN)/python -m pipelines.main
 
-classify: setup ## a classifier from your own images (DATA=folder; BACKBONE=run, file or timm; ARCH=, NAME=)
+classify: setup ## a classifier from your own images (DATA=folder; BACKBONE=run, file or timm; ARCH=, NAME=, UNREADABLE=skip)
 	@test -n "$(DATA)" || { echo "error: DATA is missing; give a folder that holds one folder of images per class: make classify DATA=my_folder" >&2; exit 2; }
 	$(BIN)/python -m pipelines.main --target "$(DATA)" --shots auto --name "$(or $(NAME),my-classifier)" \
-		$(if $(BACKBONE),--backbone_run "$(BACKBONE)") $(if $(ARCH),--backbone "$(ARCH)")
+		$(if $(BACKBONE),--backbone_run "$(BACKBONE)") $(if $(ARCH),--backbone "$(ARCH)") $(if $(UNREADABLE),--unreadable "$(UNREADABLE)")
 
 test: setup ## run the tests (a few minutes)
 	$(BIN)/python -m pytest -m "not (slow or cluster or postgres)"

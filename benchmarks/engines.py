@@ -106,6 +106,7 @@ def show_search(name: str, options: Options) -> None:
         equal = all(
             trial.scores == tuple(itertools.islice(episodes.score(finetuner, trial.recipe), len(trial.scores)))
             for trial in trials
+            if trial.copy_of is None  # a copy has the record's scores, which are rounded
         )
     numbers = sorted(trial.number for trial in trials)
     n_spent = sum(len(trial.scores) for trial in trials)

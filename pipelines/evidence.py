@@ -5,7 +5,7 @@ from __future__ import annotations
 from mlflow.entities import Run
 
 from pipelines.export import LATENCY_METRIC, SIZE_METRIC
-from pipelines.provenance import check_same_origin
+from pipelines.provenance import METHOD, check_same_origin
 from pipelines.scores import accuracies
 from pipelines.tracking import KIND, find_run
 from pipelines.train_log import fingerprint_of
@@ -39,7 +39,8 @@ def load_evidence(run_id: str) -> Evidence | None:
     try:
         run = find_run(run_id, "finetune", "train")
         if run.data.tags[KIND] == "finetune":
-            return Evidence(run.data.tags["episodes"], accuracies(run_id))
+            method = " ".join(run.data.tags[name] for name in METHOD)
+            return Evidence(run.data.tags["episodes"], accuracies(run_id), method=method)
         table = predictions_of(run_id)
         # Of the table itself, not the run's tag: what is compared is what is there.
         sample = fingerprint_of(table["label"], table["content_hash"])

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from pipelines.cli import run_command_line
 from tl_core.recipes import Unreadable
+
+_MOST_NAMED = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +37,7 @@ def run(config: PrepareConfig) -> str:
 
     from pipelines.tracking import log_dataset, tracked_run
     from tl_core.datasets import load_dataset, refuse_unreadable
+    from tl_core.image_files import other_files
 
     with tracked_run("prepare", config) as run_id:
         started = time.perf_counter()
@@ -60,6 +64,10 @@ def run(config: PrepareConfig) -> str:
             print(f"  {name:<40} {count:>8,}")
         for file in dataset.unreadable:
             print(f"  unreadable: {file.name}: {file.reason}")
+        others = other_files(Path(config.data)) if Path(config.data).is_dir() else []
+        if others:
+            more = f" and {len(others) - _MOST_NAMED:,} more" if len(others) > _MOST_NAMED else ""
+            print(f"  left out, not named like images: {', '.join(others[:_MOST_NAMED])}{more}")
         if config.unreadable == "refuse":
             refuse_unreadable(dataset.name, dataset.unreadable, len(dataset.labels) + len(dataset.unreadable))
     return run_id

@@ -21,7 +21,10 @@ from tl_core.splits import Indices
 
 SEEN_ARTIFACT = "seen_images.npy"
 
-_ORIGIN = ("network", "recipe", "target_fingerprint")
+METHOD = ("network", "recipe")
+"""Tags that say how a classifier was made, whatever it was made from."""
+
+_ORIGIN = (*METHOD, "target_fingerprint")
 
 
 def log_origin(network: str, spec: BackboneSpec, seed: int, recipe: FinetuneRecipe) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 
 import numpy as np
 import pandas as pd
@@ -61,7 +62,7 @@ def _classes_section(answers: KeptAnswers) -> Section:
     hardest = dict(list(recalls.items())[:_MOST_DRAWN])
     with chart_style():
         figure = draw_intervals(hardest, "recall")
-        text = "Recall of each class with its interval over images, the hardest class first."
+        text = "Recall of each class with its interval over images, each counted once; the hardest class first."
         if len(recalls) > len(hardest):
             text = f"Recall of the {len(hardest)} hardest of {len(recalls)} classes, with intervals over images."
         chart = make_chart(figure, "recalls", text, height=0.9 + 0.24 * len(hardest))
@@ -88,7 +89,7 @@ def _confusions(answers: KeptAnswers) -> list[list[str]]:
 
 def _confusion_parts(answers: KeptAnswers, confusions: Sequence[Sequence[str]]) -> list[Table | Matrix]:
     if len(answers.class_names) <= _MOST_SHADED:
-        caption = "Of each true class (row), the share in % that was taken for each class (column)"
+        caption = "Of the answers about each true class (row), the share in % for each class (column)"
         return [Matrix(caption, answers.class_names, _shares(answers).tolist())]
     return [Table("The most frequent confusions", ["confusion", "share"], confusions)] if confusions else []
 
@@ -113,15 +114,16 @@ def _examples_section(answers: KeptAnswers) -> Section:
 
 
 def _pictures(examples: pd.DataFrame) -> list[Picture]:
-    columns = (examples[name] for name in ("label", "prediction", "probability", "jpeg"))
+    columns = (examples[name] for name in ("file", "label", "prediction", "probability", "jpeg"))
     return [_picture(*row) for row in zip(*columns, strict=True)]
 
 
-def _picture(label: str, prediction: str, probability: float, jpeg: bytes) -> Picture:
+def _picture(file: str, label: str, prediction: str, probability: float, jpeg: bytes) -> Picture:
     answer = f"{prediction}, {100 * probability:.0f} %"
     if prediction == label:
         return Picture(jpeg, f"{label}, recognised", [answer])
-    return Picture(jpeg, f"{label}, taken for {prediction}", [answer, f"is {label}"])
+    # Of a mistake the file is named: sometimes it is the label that is wrong.
+    return Picture(jpeg, f"{label}, taken for {prediction}", [answer, f"is {label}", PurePosixPath(file).name])
 
 
 def _calibration_section(answers: KeptAnswers) -> Section:

@@ -9,6 +9,7 @@ import mlflow
 from mlflow.entities import Run
 
 from pipelines.export import LATENCY_METRIC, SIZE_METRIC
+from pipelines.networks import ONNX_ARTIFACT
 from pipelines.report_answers import answers_sections, features_section
 from pipelines.report_comparisons import difference_table, methods_section
 from pipelines.report_origin import cost_section, origin_section, seconds_of, title_of
@@ -82,10 +83,13 @@ def _steps(run: Run) -> dict[str, list[Run]]:
 def _classifier_section(steps: Mapping[str, Sequence[Run]]) -> Section:
     registered, exported = steps["register"][-1], steps["export"][-1]
     name, tags, metrics = registered.data.params["name"], registered.data.tags, exported.data.metrics
+    used = steps["fit"][-1].data.params
     alias = CHAMPION if tags["promoted"] == "True" else CHALLENGER
     rows = [
         ["registered as", f"{name}, version {tags['version']}, @{alias}: {tags['gate']}"],
         ["one file", f"{metrics[SIZE_METRIC]:.1f} MB, needs onnxruntime, numpy and Pillow"],
+        ["it lies at", f"{exported.info.artifact_uri}/{ONNX_ARTIFACT}"],
+        ["backbone", f"{used['backbone']}, images of {used['image_size']} x {used['image_size']} px"],
         ["one image", f"{metrics[LATENCY_METRIC]:.1f} ms from file to answer, on the machine of the export"],
         ["fitted to", f"{steps['fit'][-1].data.metrics['n_images']:,.0f} images, all that are labelled"],
     ]

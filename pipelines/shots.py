@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _LADDER = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 _MOST_QUERIES = 15
+_TOO_WIDE = 0.05  # half an interval, as a fraction, beyond which "not told apart" is no news
 
 
 def plan_shots(dataset: ImageDataset, shots: str, shape: EpisodeShape, part: ChosenPart) -> list[EpisodeShape]:
@@ -87,4 +88,6 @@ def say_trend(curve: Mapping[int, Estimate]) -> str:
     step = f"From {few} to {many} labelled images per class it is {100 * gained:+.1f} ± {100 * half_width:.1f} points"
     if gained > half_width:
         return f"{step}: more images will help."
+    if half_width > _TOO_WIDE:
+        return f"{step}: these are too few images to say what more would bring."
     return f"{step}, not told apart from none: with this backbone, more images may help little."

@@ -37,7 +37,7 @@ def run(config: UiConfig) -> None:
             raise InputError(f"port {config.port} cannot be used ({error.strerror}); give another port") from error
     prepare_store()
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # starts a job runner that nothing here uses
-    print(f"open http://127.0.0.1:{config.port} in a browser; stop with Ctrl-C")
+    print(f"starting; when it says so, open http://127.0.0.1:{config.port} in a browser; stop with Ctrl-C")
     store = ["--backend-store-uri", mlflow.get_tracking_uri()]
     address = ["--host", "127.0.0.1", "--port", str(config.port), "--workers", "1"]
     os.execv(sys.executable, [sys.executable, "-m", "mlflow", "server", *store, *address])  # noqa: S606

@@ -1,12 +1,14 @@
 """The gate: may a challenger take the champion's place?
 
 Two models are compared on the same episodes, or on the same test images, by the interval of the paired difference of
-their accuracies; besides, the challenger's file must answer as torch does and keep within its budgets. What could not
-be read never promotes.
+their accuracies; besides, the challenger's file must answer as torch does and keep within its budgets. Where the images
+have changed since, the champion's own network and recipe, fitted to them, take its place unless they are worse there.
+What could not be read never promotes.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -14,7 +16,7 @@ from typing import Literal
 import numpy as np
 
 from tl_core.image_scores import bootstrap
-from tl_core.scoring import paired_difference
+from tl_core.scoring import independent_difference, paired_difference
 
 ScoredOn = Literal["episodes", "test images"]
 
@@ -27,11 +29,13 @@ class Evidence:
         sample: which episodes (pool fingerprint, seed and shape) or which test images (their fingerprint).
         accuracies: by number of the episode; or by position of the test image, 1 where it was classified right, else 0.
         scored_on: what the numbers count.
+        method: network and recipe, where they are known.
     """
 
     sample: str
     accuracies: Mapping[int, float]
     scored_on: ScoredOn = "episodes"
+    method: str = ""
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,7 @@ def decide(challenger: Evidence | None, champion: Evidence | None, tolerance: fl
             False, f"the challenger was scored on {challenger.scored_on}, the champion on {champion.scored_on}"
         )
     if challenger.sample != champion.sample:
-        return Decision(False, f"challenger and champion were scored on different {challenger.scored_on}")
+        return _decide_renewed(challenger, champion, tolerance)
     shared = sorted(challenger.accuracies.keys() & champion.accuracies.keys())
     if len(shared) < 2:
         return Decision(
@@ -121,6 +125,24 @@ def decide(challenger: Evidence | None, champion: Evidence | None, tolerance: fl
     return Decision(
         promote,
         f"paired difference {difference}, lower end {100 * low:.2f} % is {sign} -{100 * tolerance:.2f} %",
+    )
+
+
+def _decide_renewed(challenger: Evidence, champion: Evidence, tolerance: float) -> Decision:
+    """Of two that were scored on different images: the same method may be renewed, of others nothing is known."""
+    if not challenger.method or challenger.method != champion.method or challenger.scored_on != "episodes":
+        return Decision(
+            False,
+            f"challenger and champion were scored on different {challenger.scored_on} and are not of one network and "
+            "recipe; give the champion's these images first, then compare",
+        )
+    difference = independent_difference(list(challenger.accuracies.values()), list(champion.accuracies.values()))
+    promote = math.isfinite(difference.ci95) and difference.high >= -tolerance
+    sign = "not below" if promote else "below"
+    return Decision(
+        promote,
+        f"the champion's network and recipe on other images: difference {difference.percent()}, "
+        f"upper end {100 * difference.high:.2f} % is {sign} -{100 * tolerance:.2f} %",
     )
 
 

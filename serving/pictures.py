@@ -144,9 +144,11 @@ def _paste(canvas: Image.Image, answer: Answer, x: int, y: int) -> None:
     """Two lines of text and below them the image."""
     draw = ImageDraw.Draw(canvas)
     best, probability = answer.prediction.top[0]
-    colour = _BLACK if not answer.label else _WRONG if answer.is_mistake else _RIGHT
+    is_given = bool(answer.prediction.label)
+    colour = _BLACK if not answer.label or not is_given else _WRONG if answer.is_mistake else _RIGHT
+    title = best if is_given else f"no label ({best})"
     number = f" {100 * probability:.1f} %"
-    draw.text((x, y), _fitted(draw, best, _SIDE - draw.textlength(number, _font())) + number, colour, _font())
+    draw.text((x, y), _fitted(draw, title, _SIDE - draw.textlength(number, _font())) + number, colour, _font())
     if answer.is_mistake:
         draw.text((x, y + _LINE), _fitted(draw, f"is {answer.label}", _SIDE), colour, _font())
     try:

@@ -49,6 +49,12 @@ def walk_images(root: Path) -> Iterator[tuple[str, OSError | None]]:
             open_folders.pop()
 
 
+def other_files(root: Path) -> list[str]:
+    """Files below a folder that are not taken for images, by their path from there; hidden ones are left out."""
+    paths = (path.relative_to(root) for path in root.rglob("*") if path.is_file() and not is_image_name(path.name))
+    return sorted(path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts))
+
+
 def _sorted_children(folder: Path, prefix: str) -> Iterator[tuple[str, bool, OSError | None]]:
     try:
         with os.scandir(folder) as entries:

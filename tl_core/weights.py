@@ -143,6 +143,7 @@ def _load(backbone: nn.Module, weights: Mapping[str, Tensor], spec: str, archite
         raise InputError(
             f"the weights {spec!r} are not those of {architecture}: they lack {missing[0]}"
             + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
+            + "; give backbone=, the architecture that they are of (ARCH= of make classify)"
         )
     if "pos_embed" in own and own["pos_embed"].shape != found["pos_embed"].shape:
         found["pos_embed"] = resample_abs_pos_embed(

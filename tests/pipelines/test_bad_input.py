@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import sys
 import zipfile
@@ -148,6 +149,18 @@ def test_a_run_of_another_kind_is_named(capsys: pytest.CaptureFixture[str], monk
     run_id = prepare.run(prepare.PrepareConfig(data="good", image_size=16))
     text = fails(capsys, monkeypatch, f"finetune --target good --backbone_run {run_id}")
     assert "is a prepare run; a pretrain run is needed" in text
+
+
+def test_files_that_are_not_named_like_images_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    from pipelines import prepare
+
+    folder = Path(shutil.copytree("good", "with_others"))
+    first, *_ = sorted(folder.rglob("*.png"))
+    first.rename(first.with_suffix(".txt"))
+    (folder / ".hidden.txt").touch()
+    prepare.run(prepare.PrepareConfig(data="with_others", image_size=16))
+    named = first.with_suffix(".txt").relative_to(folder).as_posix()
+    assert f"left out, not named like images: {named}\n" in capsys.readouterr().out
 
 
 def test_an_unreadable_file_may_be_skipped() -> None:

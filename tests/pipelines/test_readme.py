@@ -31,7 +31,7 @@ pytestmark = [
 RUNS = runs_of(ROOT / "README.md")
 SERVING = [line for line in commands(ROOT / "README.md") if line.startswith("python -m serving")]
 SERVER, *QUESTION = [
-    line for line in commands(ROOT / "README.md") if re.match("mlflow models serve|.printf|  curl", line)
+    line for line in commands(ROOT / "README.md") if re.match("mlflow .*models serve|.printf|  curl", line)
 ]
 BIN = Path(sys.executable).parent
 
@@ -128,9 +128,12 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(command: list[str], port: int, page: str) -> Iterator[str]:
+def serving(command: list[str], port: int, page: str, store: str = "") -> Iterator[str]:
     """A server as its user starts it, until Ctrl-C; yields its address when `page` answers."""
     environment = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}"}
+    if store:  # said by the file .env alone, as in a checkout
+        del environment["MLFLOW_TRACKING_URI"]
+        Path(".env").write_text(f"MLFLOW_TRACKING_URI={store}\n")
     process = subprocess.Popen(command, env=environment, start_new_session=True, stdout=-3, stderr=-3)
     address, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 120
     try:
@@ -158,7 +161,7 @@ def test_the_curl_of_the_readme_gets_an_answer(folder: Path) -> None:
     port = free_port()
     command = SERVER.replace("5001", str(port))
     assert command != SERVER
-    with serving(shlex.split(command), port, "ping"):
+    with serving(shlex.split(command), port, "ping", store="sqlite:///mlflow.db"):
         asked = "\n".join(QUESTION).replace("5001", str(port))
         done = subprocess.run(["bash", "-c", asked], capture_output=True, text=True, check=True)
     assert '"label": "red"' in done.stdout, done.stdout

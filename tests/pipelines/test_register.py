@@ -29,6 +29,7 @@ COST = {"megabytes": 45.0, "latency_ms": 20.0}
 GOOD = (0.80, 0.85, 0.90, 0.82)
 BETTER = (0.90, 0.96, 1.00, 0.93)
 WORSE = (0.70, 0.76, 0.80, 0.71)
+HOPELESS = (0.30, 0.36, 0.40, 0.31)
 EPISODES = json.dumps({"pool": "p", "seed": 0, "n_way": 3, "n_shot": 5})
 OTHERS = json.dumps({"pool": "p", "seed": 1, "n_way": 3, "n_shot": 5})
 
@@ -57,12 +58,14 @@ def record(kind: str, params: dict[str, Any], metrics: dict[str, float], files: 
     return str(run.info.run_id)
 
 
-def prepared(accuracies: Sequence[float] | None = GOOD, episodes: str = EPISODES, **measured: float | None) -> Runs:
+def prepared(
+    accuracies: Sequence[float] | None = GOOD, episodes: str = EPISODES, recipe: str = "r", **measured: float | None
+) -> Runs:
     """What there is to register: a classifier, its export, and its scores, of which some may be missing."""
     metrics = {name: value for name, value in {**PARITY, **COST, **measured}.items() if value is not None}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        fit_run = record("fit", {"backbone_run": "b"}, {}, folder)
+        fit_run = record("fit", {"backbone_run": "b"}, {}, folder, recipe=recipe)
         (folder / "onnx").mkdir()
         lineage = {"backbone": "resnet10", "backbone_run": "b", "fit_run": fit_run, "export_run": "e"}
         fingerprints = {"source_fingerprint": "s", "target_fingerprint": "t"}
@@ -76,7 +79,7 @@ def prepared(accuracies: Sequence[float] | None = GOOD, episodes: str = EPISODES
         pd.DataFrame({"episode": range(len(values)), "accuracy": values}).to_parquet(folder / "episodes.parquet")
         shape = {"n_way": 0, "n_shot": 0, "target": "photos", "recipe.head": "linear", "recipe.max_lr": "0.00125929"}
         scores = {"accuracy": sum(values) / len(values), "n_episodes": float(len(values))}
-        finetune_run = record("finetune", shape, scores, folder, episodes=episodes)
+        finetune_run = record("finetune", shape, scores, folder, episodes=episodes, recipe=recipe)
     if accuracies is None:
         forget_scores(finetune_run)
     return Runs(export_run, finetune_run)
@@ -126,7 +129,8 @@ REFUSALS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"accuracies": GOOD}, {"tolerance": 0.0}, "lower end 0.00 % is not above -0.00 %"),
     ({"accuracies": WORSE}, {}, "is not above -1.00 %"),
     ({"accuracies": None}, {}, "the challenger has no readable scores"),
-    ({"accuracies": BETTER, "episodes": OTHERS}, {}, "were scored on different episodes"),
+    ({"accuracies": BETTER, "episodes": OTHERS, "recipe": "other"}, {}, "were scored on different episodes"),
+    ({"accuracies": HOPELESS, "episodes": OTHERS}, {}, "the champion's network and recipe on other images"),
     ({"accuracies": BETTER, "parity/equal_argmax": 0.99}, {}, "does not answer as torch does"),
     ({"accuracies": BETTER, "parity/n_images": 0}, {}, "does not answer as torch does"),
     ({"accuracies": BETTER, "parity/max_difference": None}, {}, "parity of the exported file cannot be read"),

@@ -31,7 +31,11 @@ def test_the_shots_of_a_learning_curve_leave_images_to_ask_about(colours: Path) 
 
 @pytest.mark.parametrize(
     ("before", "after", "says"),
-    [((0.7, 0.03), (0.8, 0.04), "+10.0 ± 5.0 points: more images will help"), ((0.79, 0.03), (0.8, 0.04), "not told")],
+    [
+        ((0.7, 0.03), (0.8, 0.04), "+10.0 ± 5.0 points: more images will help"),
+        ((0.79, 0.03), (0.8, 0.04), "+1.0 ± 5.0 points, not told apart from none"),
+        ((0.79, 0.06), (0.8, 0.08), "+1.0 ± 10.0 points: these are too few images to say"),
+    ],
 )
 def test_the_trend_of_a_learning_curve(before: tuple[float, float], after: tuple[float, float], says: str) -> None:
     curve = {1: Estimate(0.1, 0.1, 0.1, 9), 5: Estimate(*after, 0.1, 9), 2: Estimate(*before, 0.1, 9)}

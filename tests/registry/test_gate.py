@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -84,8 +85,32 @@ def test_scores_on_other_episodes_are_not_compared() -> None:
     decision = decide(evidence(1.0, 1.0, 1.0, episodes="pool abc, seed 1"), CHAMPION, tolerance=1.0)
     assert (decision.promote, decision.reason) == (
         False,
-        "challenger and champion were scored on different episodes",
+        "challenger and champion were scored on different episodes and are not of one network and recipe; "
+        "give the champion's these images first, then compare",
     )
+
+
+@pytest.mark.parametrize(
+    ("renewed", "promote", "reason"),
+    [
+        # means 0.75 and 0.73, standard deviations 0.1 / sqrt(3) and 0.0; Welch's t(0.975, 3) = 3.182446 on 0.057735 / 2
+        ((0.80, 0.70, 0.80, 0.70), True, "difference 2.00 +- 9.19 % (n=4), upper end 11.19 % is not below -1.00 %"),
+        ((0.60, 0.70, 0.60, 0.70), True, "difference -8.00 +- 9.19 % (n=4), upper end 1.19 % is not below -1.00 %"),
+        ((0.50, 0.60, 0.50, 0.60), False, "difference -18.00 +- 9.19 % (n=4), upper end -8.81 % is below -1.00 %"),
+        ((math.nan, 0.70, 0.80, 0.70), False, ""),
+        ((0.80,), False, ""),
+    ],
+    ids=["better", "not_told_apart", "worse", "nan", "one"],
+)
+def test_the_champions_own_method_is_renewed_on_other_images_unless_it_is_worse_there(
+    renewed: tuple[float, ...], promote: bool, reason: str
+) -> None:
+    champion = Evidence(EPISODES, dict.fromkeys(range(4), 0.73), method="resnet10 probe")
+    challenger = Evidence("pool xyz, seed 0", dict(enumerate(renewed)), method="resnet10 probe")
+    decision = decide(challenger, champion, tolerance=0.01)
+    assert decision.promote is promote
+    assert decision.reason.endswith(reason)
+    assert not decide(replace(challenger, method="resnet18 probe"), champion, tolerance=0.01).promote
 
 
 @pytest.mark.parametrize(
@@ -127,7 +152,8 @@ def test_scores_on_other_test_images_are_not_compared() -> None:
     decision = decide(on_images("1111", sample="images xyz"), on_images("0000"), tolerance=1.0)
     assert (decision.promote, decision.reason) == (
         False,
-        "challenger and champion were scored on different test images",
+        "challenger and champion were scored on different test images and are not of one network and recipe; "
+        "give the champion's these images first, then compare",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,14 @@ def test_the_title_says_by_its_colour_whether_it_is_right(label: str, colour: st
     title = picture.crop((12, 12, 12 + 224, 56))
     found = {name for name in ("#009e73", "#d55e00", "#000000") if count_pixels(title, name)}
     assert found == {colour}
+
+
+def test_below_the_least_probability_the_title_says_that_no_label_was_given(pictures: Path) -> None:
+    given = answer(pictures / "red" / "000.png", "red", 0.9, "red")
+    refused = replace(given, prediction=replace(given.prediction, label=""))
+    title, without = (draw_answer(one).crop((12, 12, 12 + 224, 56)) for one in (given, refused))
+    assert (count_pixels(title, "#009e73") > 0, count_pixels(without, "#009e73")) == (True, 0)
+    assert count_pixels(without, "#000000") > count_pixels(title, "#009e73")  # more words
 
 
 def test_the_sheet_holds_the_most_confident_mistakes_in_order(
