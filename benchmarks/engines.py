@@ -14,7 +14,7 @@ import pickle
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import mlflow
@@ -54,6 +54,8 @@ class Options:
     """Trials of a search on each engine; 0 is no search."""
     workers: int = 2
     """Workers of each engine."""
+    freeze_depth: float = RECIPE.freeze_depth
+    """Of an episode's recipe: what is not frozen makes an episode long."""
     address: str = ""
     """Where the cluster is; empty starts one here."""
 
@@ -68,11 +70,13 @@ def tuner() -> Finetuner:
     return Finetuner(build_backbone(SPEC, seed=0), SPEC, dataset, torch.device("cpu"))
 
 
-def episodes_of(n: int, engine: Engine, workers: int) -> Iterator[EpisodeResult]:
-    """The first n episodes of the embedded digits on one engine."""
+def episodes_of(name: str, options: Options) -> Iterator[EpisodeResult]:
+    """The first episodes of the embedded digits on one engine."""
     finetuner = tuner()
     pool = build_pool(finetuner.dataset, "report")
-    return run_episodes(finetuner, (sample_episode(pool, SHAPE, 0, i) for i in range(n)), RECIPE, workers, engine)
+    episodes = (sample_episode(pool, SHAPE, 0, index) for index in range(options.n_episodes))
+    recipe = replace(RECIPE, freeze_depth=options.freeze_depth)
+    return run_episodes(finetuner, episodes, recipe, options.workers, options.engine(name))
 
 
 def time_engine(name: str, options: Options) -> list[float]:
@@ -80,7 +84,7 @@ def time_engine(name: str, options: Options) -> list[float]:
     started = time.perf_counter()
     losses: list[float] = []
     moments = [started]
-    for result in episodes_of(options.n_episodes, options.engine(name), options.workers):
+    for result in episodes_of(name, options):
         losses.append(result.loss)
         moments.append(time.perf_counter())
     n = options.n_episodes
