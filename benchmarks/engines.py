@@ -3,8 +3,9 @@
     python -m benchmarks.engines --engines local,ray,dask --n_trials 40
 
 The numbers of docs/scale.md. Every engine has the same number of workers on this machine; the answers are compared to
-the last bit. A first batch of episodes is not timed: it starts the workers and sends them what they need. What trials
-are proposed depends on which end first; the scores of each are compared with those that this process gives its recipe.
+the last bit. The last column leaves the first quarter out, in which workers start and are sent what they need. What
+trials are proposed depends on which end first; the scores of each are compared with those that this process gives its
+recipe.
 """
 
 from __future__ import annotations
@@ -57,7 +58,12 @@ class Options:
     freeze_depth: float = RECIPE.freeze_depth
     """Of an episode's recipe: what is not frozen makes an episode long."""
     address: str = ""
-    """Where the cluster is; empty starts one here."""
+    """Where the cluster is; empty starts one here. Its hosts must reach the temporary folder that the study is in."""
+
+    @property
+    def recipe(self) -> FinetuneRecipe:
+        """Of every episode, and the one that the search starts from."""
+        return replace(RECIPE, freeze_depth=self.freeze_depth)
 
     def engine(self, name: str) -> Engine:
         """An engine by its name, at the address unless it is this machine."""
@@ -75,8 +81,7 @@ def episodes_of(name: str, options: Options) -> Iterator[EpisodeResult]:
     finetuner = tuner()
     pool = build_pool(finetuner.dataset, "report")
     episodes = (sample_episode(pool, SHAPE, 0, index) for index in range(options.n_episodes))
-    recipe = replace(RECIPE, freeze_depth=options.freeze_depth)
-    return run_episodes(finetuner, episodes, recipe, options.workers, options.engine(name))
+    return run_episodes(finetuner, episodes, options.recipe, options.workers, options.engine(name))
 
 
 def time_engine(name: str, options: Options) -> list[float]:
@@ -101,8 +106,8 @@ def show_search(name: str, options: Options) -> None:
     with tempfile.TemporaryDirectory() as folder:
         storage = f"sqlite:///{Path(folder, 'studies.db')}"
         study = build_study(name, storage, 0)
-        space = prepare_study(study, parse_space("max_lr+freeze_depth"), RECIPE, {})
-        search = Search(name, storage, 0, space, RECIPE, episodes, Budget(options.n_trials))
+        space = prepare_study(study, parse_space("max_lr+freeze_depth"), options.recipe, {})
+        search = Search(name, storage, 0, space, options.recipe, episodes, Budget(options.n_trials))
         started = time.perf_counter()
         trials = list(search.run(finetuner, study, options.workers, options.engine(name)))
         seconds = time.perf_counter() - started

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 from mlflow.entities import Run
 
+from pipelines.answers import CONFUSIONS_ARTIFACT
 from pipelines.export import LATENCY_METRIC, SIZE_METRIC
 from pipelines.provenance import METHOD, check_same_origin
 from pipelines.scores import accuracies
-from pipelines.tracking import KIND, find_run
+from pipelines.tracking import KIND, fetch_artifact, find_run
 from pipelines.train_log import fingerprint_of
 from pipelines.trainings import hits_in, predictions_of
 from registry.gate import Evidence, Measured
@@ -39,8 +42,11 @@ def load_evidence(run_id: str) -> Evidence | None:
     try:
         run = find_run(run_id, "finetune", "train")
         if run.data.tags[KIND] == "finetune":
-            method = " ".join(run.data.tags[name] for name in METHOD)
-            return Evidence(run.data.tags["episodes"], accuracies(run_id), method=method)
+            classes: list[str] = json.loads(fetch_artifact(run_id, CONFUSIONS_ARTIFACT).read_text())["class_names"]
+            method = json.dumps([*(run.data.tags[name] for name in METHOD), classes])
+            episodes = run.data.tags["episodes"]
+            pool: str = json.loads(episodes)["pool"]
+            return Evidence(episodes, accuracies(run_id), method=method, pool=pool)
         table = predictions_of(run_id)
         # Of the table itself, not the run's tag: what is compared is what is there.
         sample = fingerprint_of(table["label"], table["content_hash"])

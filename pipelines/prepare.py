@@ -36,6 +36,7 @@ def run(config: PrepareConfig) -> str:
     import pandas as pd
 
     from pipelines.tracking import log_dataset, tracked_run
+    from tl_core.data_specs import BUILT_IN
     from tl_core.datasets import load_dataset, refuse_unreadable
     from tl_core.image_files import other_files
 
@@ -64,7 +65,8 @@ def run(config: PrepareConfig) -> str:
             print(f"  {name:<40} {count:>8,}")
         for file in dataset.unreadable:
             print(f"  unreadable: {file.name}: {file.reason}")
-        others = other_files(Path(config.data)) if Path(config.data).is_dir() else []
+        folder = Path(config.data).expanduser()
+        others = list(other_files(folder)) if folder.is_dir() and config.data not in BUILT_IN else []
         if others:
             more = f" and {len(others) - _MOST_NAMED:,} more" if len(others) > _MOST_NAMED else ""
             print(f"  left out, not named like images: {', '.join(others[:_MOST_NAMED])}{more}")

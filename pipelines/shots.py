@@ -88,6 +88,8 @@ def say_trend(curve: Mapping[int, Estimate]) -> str:
     step = f"From {few} to {many} labelled images per class it is {100 * gained:+.1f} ± {100 * half_width:.1f} points"
     if gained > half_width:
         return f"{step}: more images will help."
+    if gained < -half_width:
+        return f"{step}: more images do not help this backbone."
     if half_width > _TOO_WIDE:
-        return f"{step}: these are too few images to say what more would bring."
+        return f"{step}: with so few images and episodes nothing can be said of more."
     return f"{step}, not told apart from none: with this backbone, more images may help little."

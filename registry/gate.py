@@ -2,13 +2,13 @@
 
 Two models are compared on the same episodes, or on the same test images, by the interval of the paired difference of
 their accuracies; besides, the challenger's file must answer as torch does and keep within its budgets. Where the images
-have changed since, the champion's own network and recipe, fitted to them, take its place unless they are worse there.
+have changed since, the champion's own network and recipe, fitted to them, take its place unless their score there is
+lower than the champion's was on its own images.
 What could not be read never promotes.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -17,6 +17,9 @@ import numpy as np
 
 from tl_core.image_scores import bootstrap
 from tl_core.scoring import independent_difference, paired_difference
+
+_FEWEST_RENEWED = 10
+"""Episodes without which two means say nothing of each other."""
 
 ScoredOn = Literal["episodes", "test images"]
 
@@ -29,13 +32,15 @@ class Evidence:
         sample: which episodes (pool fingerprint, seed and shape) or which test images (their fingerprint).
         accuracies: by number of the episode; or by position of the test image, 1 where it was classified right, else 0.
         scored_on: what the numbers count.
-        method: network and recipe, where they are known.
+        method: network, recipe and classes, where they are known.
+        pool: fingerprint of the images that the episodes were drawn from.
     """
 
     sample: str
     accuracies: Mapping[int, float]
     scored_on: ScoredOn = "episodes"
     method: str = ""
+    pool: str = ""
 
 
 @dataclass(frozen=True)
@@ -130,14 +135,20 @@ def decide(challenger: Evidence | None, champion: Evidence | None, tolerance: fl
 
 def _decide_renewed(challenger: Evidence, champion: Evidence, tolerance: float) -> Decision:
     """Of two that were scored on different images: the same method may be renewed, of others nothing is known."""
-    if not challenger.method or challenger.method != champion.method or challenger.scored_on != "episodes":
+    different = f"challenger and champion were scored on different {challenger.scored_on}"
+    if challenger.scored_on != "episodes":
+        return Decision(False, different)
+    if not challenger.method or challenger.method != champion.method or challenger.pool == champion.pool:
         return Decision(
             False,
-            f"challenger and champion were scored on different {challenger.scored_on} and are not of one network and "
-            "recipe; give the champion's these images first, then compare",
+            f"{different}; only other images with the champion's network, recipe and classes renew it: "
+            "give the champion's these images first, then compare",
         )
+    fewest = min(len(challenger.accuracies), len(champion.accuracies))
+    if fewest < _FEWEST_RENEWED:
+        return Decision(False, f"{different}, one of them on {fewest}; at least {_FEWEST_RENEWED} are needed")
     difference = independent_difference(list(challenger.accuracies.values()), list(champion.accuracies.values()))
-    promote = math.isfinite(difference.ci95) and difference.high >= -tolerance
+    promote = difference.high >= -tolerance
     sign = "not below" if promote else "below"
     return Decision(
         promote,

@@ -22,7 +22,7 @@ from tl_core.errors import InputError
 CHAMPION, CHALLENGER = "champion", "challenger"
 _ABOUT = (
     f"An image classifier. `@{CHAMPION}` is the version to use, `@{CHALLENGER}` the newest one; a gate lets it become "
-    "champion only if it is not worse on the same episodes. Each version's description is its card."
+    "champion only if it is not worse, as its reason says. Each version's description is its card."
 )
 
 FOLLOWED = "followed"

@@ -40,8 +40,8 @@ class Answer:
 
     @property
     def is_mistake(self) -> bool:
-        """Whether the class is known to be another one."""
-        return bool(self.label) and self.prediction.top[0][0] != self.label
+        """Whether a label was given, and the class is known to be another one."""
+        return bool(self.label) and self.prediction.label not in ("", self.label)
 
 
 def make_folder(folder: Path, images: str) -> None:
@@ -145,7 +145,7 @@ def _paste(canvas: Image.Image, answer: Answer, x: int, y: int) -> None:
     draw = ImageDraw.Draw(canvas)
     best, probability = answer.prediction.top[0]
     is_given = bool(answer.prediction.label)
-    colour = _BLACK if not answer.label or not is_given else _WRONG if answer.is_mistake else _RIGHT
+    colour = _BLACK if not (answer.label and is_given) else _WRONG if answer.is_mistake else _RIGHT
     title = best if is_given else f"no label ({best})"
     number = f" {100 * probability:.1f} %"
     draw.text((x, y), _fitted(draw, title, _SIDE - draw.textlength(number, _font())) + number, colour, _font())

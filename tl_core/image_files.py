@@ -34,6 +34,17 @@ def walk_images(root: Path) -> Iterator[tuple[str, OSError | None]]:
     A folder that cannot be listed is yielded in their place, with the error. Only one folder's names are in memory at
     a time. Links to folders are followed, each folder is entered once, hidden files and folders are left out.
     """
+    for name, error in _walk(root):
+        if error is not None or is_image_name(name):
+            yield name, error
+
+
+def other_files(root: Path) -> Iterator[str]:
+    """Files below a folder that `walk_images` leaves out, because they are not named like images."""
+    return (name for name, error in _walk(root) if error is None and not is_image_name(name))
+
+
+def _walk(root: Path) -> Iterator[tuple[str, OSError | None]]:
     visited = {os.path.realpath(root)}
     open_folders = [_sorted_children(root, "")]
     while open_folders:
@@ -43,16 +54,10 @@ def walk_images(root: Path) -> Iterator[tuple[str, OSError | None]]:
                 visited.add(real)
                 open_folders.append(_sorted_children(root / name, f"{name}/"))
                 break
-            if error is not None or (not is_folder and is_image_name(name)):
+            if error is not None or not is_folder:
                 yield name, error
         else:
             open_folders.pop()
-
-
-def other_files(root: Path) -> list[str]:
-    """Files below a folder that are not taken for images, by their path from there; hidden ones are left out."""
-    paths = (path.relative_to(root) for path in root.rglob("*") if path.is_file() and not is_image_name(path.name))
-    return sorted(path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts))
 
 
 def _sorted_children(folder: Path, prefix: str) -> Iterator[tuple[str, bool, OSError | None]]:

@@ -95,8 +95,9 @@ class Training:
         self._device = device
         self._batch_size = min(recipe.batch_size, len(split.train))
         if recipe.start_size:
-            view_sizes(recipe.start_size, spec.image_size, 1)
-            check_size(backbone, replace(spec, image_size=recipe.start_size))
+            epochs = max(stage.epochs for stage in recipe.stages() if stage.freeze_depth == 0)
+            for size in set(view_sizes(recipe.start_size, spec.image_size, epochs)):
+                check_size(backbone, replace(spec, image_size=size))
         width = n_features(backbone, spec)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -257,7 +258,7 @@ def _views_of(
     def draw(places: Indices) -> Tensor:
         nonlocal known
         while known <= places.max():
-            # Many at once: a frozen part is asked for whole chunks of a view, and not for the few of one batch.
+            # Many at once: what is kept is asked for in whole chunks of a view, and not by the few of one batch.
             ahead = slice(known, known + _AHEAD)
             for view in views:
                 prefix.compute(order[ahead][drawn[ahead] == view], int(view))

@@ -411,6 +411,7 @@ def test_two_classes_of_three_pictures_make_a_classifier(
     report = mlflow.artifacts.load_text(f"runs:/{run_id}/report.html")
     assert "than the raw pixels" in report or "told apart from the raw pixels" in report
     assert "More images" in report
+    assert "/onnx/classifier.onnx</td>" in report
     assert "From 1 to 2 labelled images" in report
     note = mlflow.MlflowClient().get_run(run_id).data.tags["mlflow.note.content"]
     assert note.startswith("**")

@@ -163,9 +163,10 @@ def test_a_plateau_lowers_the_learning_rate_to_a_tenth(dataset: ImageDataset) ->
     assert rates[best + 5] == pytest.approx(1e-4)
 
 
+@pytest.mark.parametrize("more", [{}, {"patience": 0, "mixup": 1.0, "cutmix": 1.0, "ema": 0.9}], ids=["plain", "mixed"])
 @pytest.mark.parametrize("killed_after", [1, 3, 5, 8])
 def test_an_interrupted_training_continues_bit_identically(
-    dataset: ImageDataset, tmp_path: Path, killed_after: int
+    dataset: ImageDataset, tmp_path: Path, killed_after: int, more: dict[str, Any]
 ) -> None:
     recipe = replace(
         RECIPE,
@@ -177,6 +178,7 @@ def test_an_interrupted_training_continues_bit_identically(
         augment="crop",
         head="dense_norm",
     )
+    recipe = replace(recipe, **more)
     undisturbed = training(dataset, recipe)
     expected = [epoch.training.loss for epoch in train(undisturbed, recipe)]
 
