@@ -5,8 +5,8 @@
 
 Registers the exported file as `@challenger`. It becomes `@champion` if it holds parity and its budgets, and if there is
 none yet or its accuracy on the same episodes, or on the same test images, is not worse than the champion's by more than
-the tolerance; on other images, only what is of the champion's network, recipe and classes follows it. What was decided is logged
-with its reason; `rollback` takes a promotion back.
+the tolerance; on other images, only what is of the champion's network, recipe and classes follows it. What was decided
+is logged with its reason; `rollback` takes a promotion back.
 """
 
 from __future__ import annotations

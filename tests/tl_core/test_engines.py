@@ -101,7 +101,7 @@ def test_the_work_is_spread_over_the_nodes(ray_nodes: Engine) -> None:
         assert workers.n == N_NODES
         found = list(workers.run(node_and_process, ((index,) for index in range(12))))
     assert [index for index, *_ in found] == list(range(12))
-    assert len({node for _, node, *_ in found}) == N_NODES
+    assert len({node for _, node, *_ in found}) > 1  # Ray spreads workers as well as it can, and promises no more
     assert {total for *_, total in found} == {100_000.0}
 
 
