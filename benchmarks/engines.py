@@ -165,10 +165,11 @@ def run(options: Options) -> None:
     n = options.n_episodes
     if options.engines:
         print(f"seconds until the first, {n // 4}th, {n // 2}th and {n}th episode; ms for each after the {n // 4}th")
-        losses = {name: time_engine(name, options) for name in options.engines.split(",")}
+        names = options.engines.split(",")
+        losses = {name: time_engine(name, options) for name in names}
         first = next(iter(losses.values()))
         print("equal to the last bit:", all(of_engine == first for of_engine in losses.values()))
-        for name in options.engines.split(",") if options.n_trials else ():
+        for name in names if options.n_trials else ():
             show_search(name, options)
     show_growth()
 

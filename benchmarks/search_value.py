@@ -128,12 +128,13 @@ def main() -> None:
     turned = shift_images(other, "turn", seed=0)
     target, proxy, like = (Finetuner(network, spec, which, torch.device("cpu")) for which in (data, other, turned))
     reported = EpisodeScores(build_pool(data, "report"), shape, 0, range(FIRST_REPORTED, FIRST_REPORTED + args.report))
+    search_half = target, build_pool(data, "search")
     sources = {
-        "search half": (target, build_pool(data, "search")),
+        "search half": search_half,
         "other classes": (proxy, build_pool(other, "all")),
         "other classes turned": (like, build_pool(turned, "all")),
         "leaky": (target, build_pool(data, "report")),
-        "unpruned": (target, build_pool(data, "search")),
+        "unpruned": search_half,
     }
     rows = []
     for seed in args.seeds:

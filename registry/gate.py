@@ -3,8 +3,7 @@
 Two models are compared on the same episodes, or on the same test images, by the interval of the paired difference of
 their accuracies; besides, the challenger's file must answer as torch does and keep within its budgets. Where the images
 have changed since, the champion's own network and recipe, fitted to them, take its place unless their score there is
-lower than the champion's was on its own images.
-What could not be read never promotes.
+lower than the champion's was on its own images. What could not be read never promotes.
 """
 
 from __future__ import annotations

@@ -94,10 +94,8 @@ class Training:
         self._seed = seed
         self._device = device
         self._batch_size = min(recipe.batch_size, len(split.train))
-        if recipe.start_size:
-            epochs = max(stage.epochs for stage in recipe.stages() if stage.freeze_depth == 0)
-            for size in set(view_sizes(recipe.start_size, spec.image_size, epochs)):
-                check_size(backbone, replace(spec, image_size=size))
+        for size in {size for stage in recipe.stages() for size in self._sizes(stage)} - {spec.image_size}:
+            check_size(backbone, replace(spec, image_size=size))
         width = n_features(backbone, spec)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -179,18 +177,22 @@ class Training:
         generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
         recipe, n_classes = self._recipe, len(self._dataset.class_names)
         # A frozen part takes pictures of one size and of one class: what it says of a mixture is no mixture.
-        whole = plan.freeze_depth == 0
-        size = view_sizes(recipe.start_size if whole else 0, self._spec.image_size, plan.epochs)[epoch]
-        draw = _views_of(prefix, order, plan.augment, generator, size)
+        mixes = plan.trains_everything and (recipe.mixup > 0 or recipe.cutmix > 0)
+        draw = _views_of(prefix, order, plan.augment, generator, self._sizes(plan)[epoch])
         for start in range(0, len(order) - self._batch_size + 1, self._batch_size):
             # Sorted: the memory map is read in one direction.
             places = start + np.argsort(order[start : start + self._batch_size])
             views = draw(places)
             targets = torch.from_numpy(self._dataset.labels[order[places]]).to(self._device)
-            if whole and (recipe.mixup > 0 or recipe.cutmix > 0):
+            if mixes:
                 targets = F.one_hot(targets, n_classes).to(views.dtype)
                 views, targets = mix_batch(views, targets, recipe.mixup, recipe.cutmix, rng)
             yield views, targets
+
+    def _sizes(self, plan: Stage) -> list[int]:
+        """The side of the views in each epoch of a stage."""
+        start_size = self._recipe.start_size if plan.trains_everything else 0
+        return view_sizes(start_size, self._spec.image_size, plan.epochs)
 
     def _activations(self, split: SplitBackbone, plan: Stage) -> FrozenActivations:
         prefix = nn.Sequential(Normalise(self._spec), split.prefix).to(self._device)

@@ -44,6 +44,11 @@ class Stage:
         check_choice("schedule", self.schedule, get_args(StageSchedule))
         parse_augment(self.augment)
 
+    @property
+    def trains_everything(self) -> bool:
+        """Whether nothing is frozen."""
+        return self.freeze_depth == 0
+
 
 @dataclass(frozen=True)
 class TrainRecipe:
@@ -109,7 +114,7 @@ class TrainRecipe:
         check_range("cutmix", self.cutmix, 0, 100)
         check_range("ema", self.ema, 0, 0.999999)
         check_count("start_size", self.start_size, 0, 10_000)
-        if all(stage.freeze_depth > 0 for stage in self.stages()):
+        if not any(stage.trains_everything for stage in self.stages()):
             for name in ("mixup", "cutmix", "start_size"):
                 if getattr(self, name):
                     raise InputError(

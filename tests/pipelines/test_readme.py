@@ -7,7 +7,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tarfile
@@ -20,7 +19,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.conftest import own_store, write_colour_images
+from tests.conftest import free_port, own_store, write_colour_images
 from tests.test_documents import ROOT, commands, config_of, parse_run, runs_of
 
 pytestmark = [
@@ -121,12 +120,6 @@ def make(target: str, *variables: str) -> list[str]:
     return ["make", "-C", str(ROOT), f"BIN={BIN}", "-o", "setup", target, *variables]
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
 @contextmanager
 def serving(command: list[str], port: int, page: str, store: str = "") -> Iterator[str]:
     """A server as its user starts it, until Ctrl-C; yields its address when `page` answers."""
@@ -134,7 +127,8 @@ def serving(command: list[str], port: int, page: str, store: str = "") -> Iterat
     if store:  # said by the file .env alone, as in a checkout
         del environment["MLFLOW_TRACKING_URI"]
         Path(".env").write_text(f"MLFLOW_TRACKING_URI={store}\n")
-    process = subprocess.Popen(command, env=environment, start_new_session=True, stdout=-3, stderr=-3)
+    silent = subprocess.DEVNULL
+    process = subprocess.Popen(command, env=environment, start_new_session=True, stdout=silent, stderr=silent)
     address, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 120
     try:
         while not _answers(f"{address}/{page}"):

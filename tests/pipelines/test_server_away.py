@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,7 +17,7 @@ import pandas as pd
 import pytest
 
 from pipelines.tracking import ROOT
-from tests.conftest import write_colour_images
+from tests.conftest import free_port, write_colour_images
 
 pytestmark = [
     pytest.mark.slow,
@@ -81,9 +80,7 @@ def wait_until(done: Callable[[], bool], seconds: float) -> None:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        server = Server(tmp_path, free.getsockname()[1])
+    server = Server(tmp_path, free_port())
     server.start()
     yield server
     server.kill()

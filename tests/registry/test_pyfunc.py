@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -28,7 +27,7 @@ from serving.job import write_predictions
 from serving.model import OnnxClassifier
 from serving.sources import open_source
 from serving.tables import read_table
-from tests.conftest import write_colour_images
+from tests.conftest import free_port, write_colour_images
 from tests.registry.conftest import NAME
 from tests.serving.conftest import CLASS_NAMES, METADATA, write_model
 from tl_core.preprocess import decode_image
@@ -178,9 +177,7 @@ def test_it_predicts_from_mlflows_command_line(version: ModelVersion, pictures: 
 @pytest.fixture
 def server(version: ModelVersion, tmp_path: Path) -> Iterator[str]:
     """`mlflow models serve` of the version, from a folder where our code is not; yields its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     mlflow_command = Path(sys.executable).with_name("mlflow")
     command = [mlflow_command, "models", "serve", "-m", f"models:/{NAME}@challenger"]
     command += ["--env-manager", "local", "--port", str(port)]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 
 import pytest
 import torch
 from torch import multiprocessing
 
-from tests.conftest import write_colour_images
+from tests.conftest import free_port, write_colour_images
 from tl_core.backbones import BackboneSpec, build_backbone
 from tl_core.datasets import load_dataset
 from tl_core.distributed import ALONE, World, join_world
@@ -44,12 +43,6 @@ def worker(rank: int, data: Path, port: int) -> None:
     torch.set_num_threads(1)
     with join_world(CPU) as world:
         torch.save(losses_and_weights(data, world), data.parent / f"rank{rank}.pt")
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 @pytest.mark.timeout(300)
