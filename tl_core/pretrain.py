@@ -77,7 +77,7 @@ class Pretraining:
             raise InputError(
                 f"batch_size is {self._batch_size}; allowed is a multiple of the number of processes, {world.size}"
             )
-        self._sizes = view_sizes(recipe.start_size, spec.image_size, recipe.epochs)
+        self._sizes = view_sizes(recipe.start_size, recipe.view_size, spec.image_size, recipe.epochs)
         for size in set(self._sizes):
             check_size(backbone, replace(spec, image_size=size))
 

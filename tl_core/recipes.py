@@ -229,7 +229,9 @@ class PretrainRecipe:
     ema: float = 0.0
     """Decay of a moving average of the weights, which is then validated and kept; 0 is none."""
     start_size: int = 0
-    """Image size of the first epoch; it grows to the full size over the first two thirds. 0 is the full size."""
+    """Size of the first epoch's views; it grows to the full size over the first two thirds. 0 is the full size."""
+    view_size: int = 0
+    """Full size of the training views, at most image_size, which 0 stands for."""
     precision: Precision = "auto"
     """bfloat16 autocast, float32, or auto: bfloat16 where the device is fast at it."""
     compile: bool = False
@@ -245,5 +247,6 @@ class PretrainRecipe:
         check_range("cutmix", self.cutmix, 0, 100)
         check_range("rotation", self.rotation, 0, 100)
         check_range("ema", self.ema, 0, 0.999999)
-        check_range("start_size", self.start_size, 0, 10_000)
+        check_count("start_size", self.start_size, 0, 10_000)
+        check_count("view_size", self.view_size, 0, 10_000)
         parse_augment(self.augment)

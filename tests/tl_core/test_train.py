@@ -250,13 +250,16 @@ def batches_of(
     return given
 
 
+@pytest.mark.parametrize(("view_size", "end"), [(0, 32), (24, 24)])
 @pytest.mark.parametrize("augment", ["none", "flip", "crop"])
-def test_views_grow_where_everything_is_trained(tmp_path: Path, augment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_views_grow_where_everything_is_trained(
+    tmp_path: Path, augment: str, view_size: int, end: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     dataset = load_dataset(str(write_colour_images(tmp_path / "large", n_per_class=10, size=32)), 32)
-    recipe = replace(RECIPE, epochs="1,3", freeze_depth="1,0", augment=augment, start_size=16)
+    recipe = replace(RECIPE, epochs="1,3", freeze_depth="1,0", augment=augment, start_size=16, view_size=view_size)
     of_head, *of_all = batches_of(dataset, recipe, monkeypatch)
     assert of_head[0].ndim == 2
-    assert [tuple(views.shape[2:]) for views, _ in of_all] == [(16, 16), (16, 16), (32, 32)]
+    assert [tuple(views.shape[2:]) for views, _ in of_all] == [(16, 16), (16, 16), (end, end)]
 
 
 def test_mixtures_have_the_same_shares_of_pictures_and_of_labels(
