@@ -1,7 +1,7 @@
-"""The results table of the README, from a logged run: `PYTHONPATH=. python docs/results.py MAIN_RUN`.
+"""The README's tables of results: `PYTHONPATH=. python docs/results.py [MAIN_RUN]`.
 
-Writes what the run has logged to results.json, and from that the table. A test holds the two equal, and each row names
-the run that its number is from.
+Writes what a logged run of the demo says to results.json, and from that its table; the table of known systems is what
+recipes/ say. A test holds tables and sources equal, and each row of the first names the run that its number is from.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 FACTS = Path(__file__).with_name("results.json")
 README = Path(__file__).resolve().parents[1] / "README.md"
-BEGIN, END = "<!-- results: written by docs/results.py -->\n", "<!-- end of results -->\n"
+DEMO, RECIPES = "results", "recipes"
 
 
 def read_facts(main_run: str) -> dict[str, Any]:
@@ -59,13 +59,26 @@ def render_table(facts: dict[str, Any]) -> str:
     return "\n".join([*lines, ""])
 
 
-def insert_table(text: str, table: str) -> str:
-    """The text with this table between the marks."""
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
-    return f"{before}{BEGIN}\n{table}\n{END}{after}"
+def render_recipes() -> str:
+    """The table of known systems in Markdown: what was published, and what was measured."""
+    from pipelines.recipe_files import load_recipe, recipe_names
+
+    lines = ["| recipe | published | measured here |", "|---|---|---|"]
+    for recipe in map(load_recipe, recipe_names()):
+        lines.append(f"| `{recipe.name}` | {recipe.published} | {recipe.measured or 'not yet'} |")
+    return "\n".join([*lines, ""])
+
+
+def insert_table(text: str, name: str, table: str) -> str:
+    """The text with this table between the marks of that name."""
+    begin, end = f"<!-- {name}: written by docs/results.py -->\n", f"<!-- end of {name} -->\n"
+    before, rest = text.split(begin)
+    _, after = rest.split(end)
+    return f"{before}{begin}\n{table}\n{end}{after}"
 
 
 if __name__ == "__main__":
-    FACTS.write_text(json.dumps(read_facts(sys.argv[1]), indent=2) + "\n")
-    README.write_text(insert_table(README.read_text(), render_table(json.loads(FACTS.read_text()))))
+    if sys.argv[1:]:
+        FACTS.write_text(json.dumps(read_facts(sys.argv[1]), indent=2) + "\n")
+    with_demo = insert_table(README.read_text(), DEMO, render_table(json.loads(FACTS.read_text())))
+    README.write_text(insert_table(with_demo, RECIPES, render_recipes()))

@@ -88,9 +88,15 @@ def test_the_table_of_the_readme_is_what_the_logged_run_says() -> None:
     results = script("results")
     facts = json.loads(results.FACTS.read_text())
     text = results.README.read_text()
-    assert results.insert_table(text, results.render_table(facts)) == text
+    assert results.insert_table(text, results.DEMO, results.render_table(facts)) == text
     for row in facts["methods"]:
         assert f"{100 * row['mean']:.2f} +- {100 * row['ci95']:.2f} % | {row['n']} | `{row['run'][:8]}`" in text
+
+
+def test_the_readme_says_of_known_systems_what_their_recipes_say() -> None:
+    results = script("results")
+    text = results.README.read_text()
+    assert results.insert_table(text, results.RECIPES, results.render_recipes()) == text
 
 
 def test_the_reference_explains_every_parameter() -> None:
