@@ -64,8 +64,8 @@ def render_recipes() -> str:
     from pipelines.recipe_files import load_recipe, recipe_names
 
     lines = ["| recipe | published | measured here |", "|---|---|---|"]
-    for recipe in map(load_recipe, recipe_names()):
-        lines.append(f"| `{recipe.name}` | {recipe.published} | {recipe.measured or 'not yet'} |")
+    recipes = map(load_recipe, recipe_names())
+    lines += [f"| `{of.name}` | {of.published} | {of.measured or 'not yet'} |" for of in recipes]
     return "\n".join([*lines, ""])
 
 
