@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import mlflow
 import pandas as pd
@@ -76,10 +78,15 @@ def _step(point: mlflow.entities.Metric) -> int:
 
 def table_of(trainings: Sequence[TrainingResult], results: Mapping[str, Interval]) -> list[str]:
     """Lines of a table: one training per row, with what it started from."""
-    lines = [f"{'run':<24} {'weights':<20} {'accuracy, 95 % interval':<40} precision  recall     F1"]
+    rows: list[Sequence[str]] = [("run", "weights", "accuracy, 95 % interval", "precision", "recall", "F1")]
     for training in trainings:
-        metrics, params = training.run.data.metrics, training.run.data.params
-        scores = "  ".join(f"{100 * metrics[f'test/{name}']:7.2f}" for name in ("precision", "recall", "f1"))
-        accuracy = results[training.name].percent()
-        lines.append(f"{training.name:<24} {params['weights'][-20:]:<20} {accuracy:<40} {scores}")
-    return lines
+        metrics, weights = training.run.data.metrics, training.run.data.params["weights"]
+        scores = [f"{100 * metrics[f'test/{name}']:.2f}" for name in ("precision", "recall", "f1")]
+        rows.append((training.name, short_weights(weights), results[training.name].percent(), *scores))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+
+
+def short_weights(weights: str) -> str:
+    """What a training started from, as a table says it: a run's first digits, a file's name, or the words given."""
+    return f"run {weights[:8]}" if re.fullmatch("[0-9a-f]{32}", weights) else Path(weights).name

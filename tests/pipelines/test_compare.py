@@ -11,6 +11,7 @@ from pipelines import compare, train
 from pipelines.compare import CompareConfig
 from pipelines.tracking import fetch_artifact
 from pipelines.train import TrainConfig
+from pipelines.trainings import short_weights
 from tests.conftest import write_colour_images
 from tl_core.errors import InputError
 from tl_core.image_scores import wilson
@@ -58,6 +59,19 @@ def test_train_runs_with_other_test_images_are_refused(data: Path, store: str) -
         compare.run(CompareConfig(train_runs=",".join(runs)))
     with pytest.raises(InputError, match="two or more different train runs"):
         compare.run(CompareConfig(train_runs=f"{runs[0]},{runs[0]}"))
+
+
+@pytest.mark.parametrize(
+    ("weights", "short"),
+    [
+        ("0123456789abcdef" * 2, "run 01234567"),
+        ("folder/of/lite0.safetensors", "lite0.safetensors"),
+        ("timm:a1_in1k", "timm:a1_in1k"),
+        ("random", "random"),
+    ],
+)
+def test_the_table_says_shortly_what_a_training_started_from(weights: str, short: str) -> None:
+    assert short_weights(weights) == short
 
 
 def test_one_kind_of_runs_must_be_named() -> None:
