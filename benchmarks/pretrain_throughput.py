@@ -86,7 +86,7 @@ def _model(spec: BackboneSpec, n_classes: int) -> nn.Module:
 
 def _train(model: nn.Module, batches: Iterator[tuple[Tensor, Tensor]], n_steps: int) -> float:
     recipe, device = _recipe(), pick_device("auto")
-    dtype = pick_dtype(recipe.precision, device)
+    dtype = pick_dtype(recipe.precision, device, model)
     options = FitOptions(1, n_steps, recipe.max_lr, "sgd", recipe.weight_decay, recipe.label_smoothing, dtype=dtype)
     (metrics,) = fit(start_training(model.to(device), options), lambda _: batches, options)
     return metrics.images / metrics.seconds

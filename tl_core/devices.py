@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from tl_core.errors import InputError
 from tl_core.recipes import Device, Precision
@@ -23,16 +24,22 @@ def pick_device(device: Device) -> torch.device:
     return torch.device(device)
 
 
-def pick_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """The dtype for autocast: bfloat16 if asked for, or if `auto` and the device multiplies it in hardware."""
+def pick_dtype(precision: Precision, device: torch.device, network: nn.Module) -> torch.dtype:
+    """The dtype for autocast: bfloat16 if asked for, or if `auto` and the device trains this network fast in it."""
     if precision == "auto":
         fast = (
             torch.cuda.is_bf16_supported(including_emulation=False)
             if device.type == "cuda"
-            else _cpu_multiplies_bfloat16(device)
+            else _cpu_multiplies_bfloat16(device) and not has_depthwise(network)
         )
         return torch.bfloat16 if fast else torch.float32
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
+
+
+def has_depthwise(network: nn.Module) -> bool:
+    """Whether a convolution has a group for each channel; a CPU is slow at the bfloat16 gradients of many of those."""
+    convolutions = (module for module in network.modules() if isinstance(module, nn.Conv2d))
+    return any(1 < of.groups == of.in_channels for of in convolutions)
 
 
 def _cpu_multiplies_bfloat16(device: torch.device) -> bool:

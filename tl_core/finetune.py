@@ -296,7 +296,7 @@ class Finetuner:
             weight_decay=recipe.weight_decay,
             label_smoothing=recipe.label_smoothing,
             batch_statistics=_takes_batch_statistics(recipe),
-            dtype=pick_dtype(recipe.precision, self.device),
+            dtype=pick_dtype(recipe.precision, self.device, self.backbone),
         )
 
 

@@ -135,7 +135,8 @@ class Pretraining:
 
     def test_accuracy(self, device: torch.device) -> float:
         """Accuracy on the test part: to be asked once, at the end, of the weights chosen by validation."""
-        return self._accuracy(self._model, self._split.test, device, pick_dtype(self._recipe.precision, device))
+        dtype = pick_dtype(self._recipe.precision, device, self._model)
+        return self._accuracy(self._model, self._split.test, device, dtype)
 
     def _accuracy(self, model: nn.Module, rows: Indices, device: torch.device, dtype: torch.dtype) -> float:
         """Share of the given rows that the model classifies right, without augmentation."""
@@ -167,7 +168,7 @@ class Pretraining:
             ema=self._recipe.ema,
             seed=self._seed,
             compile=self._recipe.compile,
-            dtype=pick_dtype(self._recipe.precision, device),
+            dtype=pick_dtype(self._recipe.precision, device, self._model),
         )
 
     def _batches(self, epoch: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:

@@ -233,7 +233,7 @@ class PretrainRecipe:
     view_size: int = 0
     """Full size of the training views, at most image_size, which 0 stands for."""
     precision: Precision = "auto"
-    """bfloat16 autocast, float32, or auto: bfloat16 where the device is fast at it."""
+    """bfloat16 autocast, float32, or auto: bfloat16 where the device is fast at training the network in it."""
     compile: bool = False
     """Whether to compile the model (torch.compile; needs a C++ compiler)."""
 

@@ -214,7 +214,7 @@ class Training:
             weight_decay=self._recipe.weight_decay,
             schedule=plan.schedule,
             seed=int(np.random.default_rng([self._seed, stage]).integers(2**31)),
-            dtype=pick_dtype(self._recipe.precision, self._device),
+            dtype=pick_dtype(self._recipe.precision, self._device, self._backbone),
             clip_value=self._recipe.clip_value,
             ema=self._recipe.ema,
         )

@@ -100,7 +100,7 @@ class TrainRecipe:
     test_views: TestViews = "none"
     """Views of each new image over which probabilities are averaged: itself, flip, or dihedral (8)."""
     precision: Precision = "auto"
-    """bfloat16 autocast, float32, or auto: bfloat16 where the device is fast at it."""
+    """bfloat16 autocast, float32, or auto: bfloat16 where the device is fast at training the network in it."""
 
     def __post_init__(self) -> None:
         self.stages()
