@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipelines.cli import run_command_line
+from pipelines.columns import aligned
 from tl_core.errors import InputError
 
 if TYPE_CHECKING:
@@ -71,9 +72,9 @@ def _compare_episodes(ids: list[str]) -> list[str]:
     _log_pairs(pairs, lambda found: {"difference": found.mean, "ci95": found.ci95})
     mlflow.log_figure(draw_estimates(results), "accuracies.png")
     mlflow.log_metric("n_episodes", next(iter(results.values())).n)
-    lines = [f"{name:<44} {result.percent()}" for name, result in results.items()]
-    heading = f"{'difference on the same episodes':<44} in points, 95 % interval; p after Holm"
-    return [*lines, "", heading, *_pair_lines(pairs)]
+    lines = aligned([(name, result.percent()) for name, result in results.items()])
+    heading = ("difference on the same episodes", "in points, 95 % interval; p after Holm")
+    return [*lines, "", *_pair_lines(heading, pairs)]
 
 
 def _compare_trainings(ids: list[str]) -> list[str]:
@@ -90,12 +91,12 @@ def _compare_trainings(ids: list[str]) -> list[str]:
     mlflow.log_figure(draw_intervals(results), "accuracies.png")
     mlflow.log_figure(draw_curves([curve_of(training) for training in trainings]), "curves.png")
     mlflow.log_metric("n_images", len(trainings[0].hits))
-    heading = f"{'difference on the same images':<44} in points, 95 % interval; p of McNemar's test after Holm"
-    return [*table_of(trainings, results), "", heading, *_pair_lines(pairs)]
+    heading = ("difference on the same images", "in points, 95 % interval; p of McNemar's test after Holm")
+    return [*table_of(trainings, results), "", *_pair_lines(heading, pairs)]
 
 
-def _pair_lines(pairs: Sequence[Comparison] | Sequence[ImageComparison]) -> list[str]:
-    return [f"{f'{pair.first} - {pair.second}':<44} {pair.points()}" for pair in pairs]
+def _pair_lines(heading: tuple[str, str], pairs: Sequence[Comparison] | Sequence[ImageComparison]) -> list[str]:
+    return aligned([heading, *((f"{pair.first} - {pair.second}", pair.points()) for pair in pairs)])
 
 
 def _log_pairs(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -37,6 +38,20 @@ def network_name(network: str, spec: BackboneSpec, seed: int) -> str:
     """Name that tells networks apart: where the weights are from, what they are built into, its size and its output."""
     built = f"{network}:{spec.architecture}:{spec.image_size}:{spec.features}"
     return f"{built}:{seed}" if network == "random" else built
+
+
+def short_network(name: str) -> str:
+    """A `network_name` as a table says it: architecture and weights, without what rarely differs."""
+    parts = name.split(":")
+    if parts[0] == "random":
+        return f"{parts[1]}, random"
+    weights, architecture = ":".join(parts[:-3]), parts[-3]
+    return weights if weights == architecture else f"{architecture}, {short_weights(weights)}"
+
+
+def short_weights(weights: str) -> str:
+    """What a network started from, as a table says it: a run's first digits, a file's name, or the words given."""
+    return f"run {weights[:8]}" if re.fullmatch("[0-9a-f]{32}", weights) else Path(weights).name
 
 
 def check_same_origin(scored: Run, fitted: Run) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 from mlflow.entities import Run
 
+from pipelines.provenance import short_network
 from pipelines.tracking import fetch_artifact, find_comparable_runs
 from tl_core.scoring import Estimate, estimate
 
@@ -51,7 +52,7 @@ def paired_accuracies(finetune_runs: Sequence[str]) -> dict[str, list[float]]:
 
 def _readable(run: Run) -> str:
     apart = "" if run.data.tags.get("transductive", "none") == "none" else ", transductive"
-    return f"{run.data.tags['network'][:12]} ({run.info.run_id[:8]}{apart})"
+    return f"{short_network(run.data.tags['network'])} ({run.info.run_id[:8]}{apart})"
 
 
 def accuracy_of(finetune_run: str) -> Estimate:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import mlflow
 import pandas as pd
 from mlflow.entities import Run
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 
+from pipelines.columns import aligned
 from pipelines.figures import Curve
+from pipelines.provenance import short_weights
 from pipelines.tracking import fetch_artifact, find_comparable_runs
 from tl_core.image_scores import Hits, Interval
 
@@ -83,10 +83,4 @@ def table_of(trainings: Sequence[TrainingResult], results: Mapping[str, Interval
         metrics, weights = training.run.data.metrics, training.run.data.params["weights"]
         scores = [f"{100 * metrics[f'test/{name}']:.2f}" for name in ("precision", "recall", "f1")]
         rows.append((training.name, short_weights(weights), results[training.name].percent(), *scores))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-
-
-def short_weights(weights: str) -> str:
-    """What a training started from, as a table says it: a run's first digits, a file's name, or the words given."""
-    return f"run {weights[:8]}" if re.fullmatch("[0-9a-f]{32}", weights) else Path(weights).name
+    return aligned(rows)

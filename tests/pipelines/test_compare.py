@@ -8,11 +8,13 @@ import pandas as pd
 import pytest
 
 from pipelines import compare, train
+from pipelines.columns import aligned
 from pipelines.compare import CompareConfig
+from pipelines.provenance import network_name, short_network, short_weights
 from pipelines.tracking import fetch_artifact
 from pipelines.train import TrainConfig
-from pipelines.trainings import short_weights
 from tests.conftest import write_colour_images
+from tl_core.backbones import BackboneSpec
 from tl_core.errors import InputError
 from tl_core.image_scores import wilson
 from tl_core.train_recipe import TrainRecipe
@@ -70,8 +72,18 @@ def test_train_runs_with_other_test_images_are_refused(data: Path, store: str) -
         ("random", "random"),
     ],
 )
-def test_the_table_says_shortly_what_a_training_started_from(weights: str, short: str) -> None:
+def test_a_table_says_shortly_what_a_network_started_from(weights: str, short: str) -> None:
     assert short_weights(weights) == short
+    name = network_name(weights, BackboneSpec("resnet10", 64), seed=3)
+    assert short_network(name) == f"resnet10, {short}"
+
+
+def test_raw_pixels_have_no_weights() -> None:
+    assert short_network(network_name("pixels", BackboneSpec("pixels", 64), seed=3)) == "pixels"
+
+
+def test_columns_are_as_wide_as_their_widest_cell() -> None:
+    assert aligned([("run", "accuracy"), ("a long name", "1 %")]) == ["run          accuracy", "a long name  1 %"]
 
 
 def test_one_kind_of_runs_must_be_named() -> None:

@@ -263,7 +263,7 @@ def test_runs_on_the_same_episodes_are_compared(line: tuple[str, Path], capsys: 
     assert len(table) == 4
     assert "3 runs, 3 pairs" in capsys.readouterr().out
     report = mlflow.artifacts.load_text(f"runs:/{run_id}/report.html")
-    for name in ("pixels", "random"):
+    for name in ("pixels", "resnet10_small, random"):
         assert f">{name}" in report
     assert report.count("points") > 0
 
