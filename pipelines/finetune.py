@@ -8,7 +8,6 @@ episode is a nested run; the parent has the mean accuracy with its 95 % interval
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -151,8 +150,9 @@ def _is_sure(accuracy: Estimate, until_ci: float) -> bool:
 
 def _run_name(config: FinetuneConfig) -> str:
     """Tells the runs of one table apart: `finetune pixels`, `finetune 0a1b2c3d searched`, `finetune timm 5-shot`."""
-    is_id = re.fullmatch(r"[0-9a-f]{32}", config.backbone_run)
-    start = config.backbone_run[:_NAME_LENGTH] if is_id else Path(config.backbone_run).stem
+    from pipelines.networks import is_run
+
+    start = config.backbone_run[:_NAME_LENGTH] if is_run(config.backbone_run) else Path(config.backbone_run).stem
     shots = f" {config.shape.n_shot}-shot" if config.shape.n_shot else ""
     searched = " searched" if config.search_run else ""
     return f"finetune {start}{searched}{shots}"

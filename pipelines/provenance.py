@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from mlflow.entities import Run
 from numpy.typing import NDArray
 
+from pipelines.networks import is_run
 from pipelines.tracking import fetch_artifact, log_params
 from tl_core.backbones import BackboneSpec
 from tl_core.datasets import ImageDataset
@@ -51,7 +51,7 @@ def short_network(name: str) -> str:
 
 def short_weights(weights: str) -> str:
     """What a network started from, as a table says it: a run's first digits, a file's name, or the words given."""
-    return f"run {weights[:8]}" if re.fullmatch("[0-9a-f]{32}", weights) else Path(weights).name
+    return f"run {weights[:8]}" if is_run(weights) else Path(weights).name
 
 
 def check_same_origin(scored: Run, fitted: Run) -> None:
