@@ -85,7 +85,8 @@ class _MatrixConvolution(Function):
         of_images = of_weight = None
         if ctx.needs_input_grad[1]:
             k, c, i, j = weight.shape
-            of_weight = (rows.T @ patches).view(k, i, j, c).permute(0, 3, 1, 2)
+            # A left factor that lies turned in memory costs a product half its speed; turning it costs less.
+            of_weight = (rows.T.contiguous() @ patches).view(k, i, j, c).permute(0, 3, 1, 2)
         if ctx.needs_input_grad[0]:
             of_images = _image_gradient(gradient, rows, weight, shape, stride, padding)
         return of_images, of_weight, None, None
@@ -97,10 +98,11 @@ def _image_gradient(
     n, channels, height, width = shape
     i, j = weight.shape[2:]
     if stride == (1, 1) and padding[0] < i and padding[1] < j:
-        # Again a convolution, with the kernel turned round and its two channel axes swapped.
-        turned = weight.flip(2, 3).transpose(0, 1)
+        # Again a convolution, with the kernel turned round and its two channel axes swapped. Its matrix is made with the
+        # axis last that lies last in memory: a copy across memory took as long as the product.
+        turned = weight.permute(2, 3, 0, 1).contiguous().flip(0, 1).view(-1, channels)
         patches = _patches(gradient, (i, j), stride, (i - 1 - padding[0], j - 1 - padding[1]))
-        return _as_maps(patches @ _as_matrix(turned).T, n, height, width)
+        return _as_maps(patches @ turned, n, height, width)
     out_height, out_width = gradient.shape[2:]
     parts = (rows @ _as_matrix(weight)).view(n, out_height, out_width, i, j, channels)
     padded = parts.new_zeros(n, height + 2 * padding[0], width + 2 * padding[1], channels)
