@@ -34,7 +34,7 @@ class FitOptions:
     dtype: torch.dtype = torch.float32
     batch_statistics: bool = True
     """Whether batch norm uses (and learns) the statistics of the training batches, or keeps those it has; a frozen
-    one always keeps them."""
+    one always keeps them, and a head's own never does."""
     clip_value: float = 0.0
     """Largest magnitude of a gradient's component, beyond which it is clipped; 0 clips nothing."""
 

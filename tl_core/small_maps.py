@@ -98,8 +98,8 @@ def _image_gradient(
     n, channels, height, width = shape
     i, j = weight.shape[2:]
     if stride == (1, 1) and padding[0] < i and padding[1] < j:
-        # Again a convolution, with the kernel turned round and its two channel axes swapped. Its matrix is made with the
-        # axis last that lies last in memory: a copy across memory took as long as the product.
+        # Again a convolution, with the kernel turned round and its two channel axes swapped. The axis that lies last in
+        # memory is the matrix's last one: a copy across memory took as long as the product.
         turned = weight.permute(2, 3, 0, 1).contiguous().flip(0, 1).view(-1, channels)
         patches = _patches(gradient, (i, j), stride, (i - 1 - padding[0], j - 1 - padding[1]))
         return _as_maps(patches @ turned, n, height, width)

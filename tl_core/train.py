@@ -30,7 +30,7 @@ from tl_core.optimizers import FitOptions
 from tl_core.splits import ClassSplit, Indices
 from tl_core.train_heads import build_head, standardise
 from tl_core.train_recipe import Stage, TrainRecipe
-from tl_core.training import EpochMetrics, classification, fit, predict_logits, start_training
+from tl_core.training import EpochMetrics, classification, fit, has_statistics, predict_logits, start_training
 
 KEPT_BYTES = 2**30
 """The frozen part's output is kept for all images where it is not larger than this; a feature vector always is."""
@@ -100,6 +100,7 @@ class Training:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self._head = build_head(recipe.head, width, len(dataset.class_names), recipe.dropout).to(device)
+        self._learns_statistics = _learns_statistics(recipe, backbone)
         self._backbone = backbone.to(device).to(memory_format=torch.channels_last)
         self._objective = classification(recipe.label_smoothing, self._class_weights())
 
@@ -215,6 +216,7 @@ class Training:
             schedule=plan.schedule,
             seed=int(np.random.default_rng([self._seed, stage]).integers(2**31)),
             dtype=pick_dtype(self._recipe.precision, self._device, self._backbone),
+            batch_statistics=self._learns_statistics,
             clip_value=self._recipe.clip_value,
             ema=self._recipe.ema,
         )
@@ -228,6 +230,18 @@ class Training:
         weights = torch.ones(len(self._dataset.class_names))
         weights[present] = torch.from_numpy(compute_class_weight("balanced", classes=present, y=labels)).float()
         return weights.to(self._device)
+
+
+def _learns_statistics(recipe: TrainRecipe, backbone: nn.Module) -> bool:
+    """Whether the backbone's batch norms learn: with statistics that are not its own, all its features move at once.
+
+    Raises:
+        InputError: it is to keep those that it does not have.
+    """
+    has_them = has_statistics(backbone)
+    if recipe.norm_statistics == "keep" and not has_them:
+        raise InputError("norm_statistics is keep, but the network has none to keep; allowed are auto, or learn")
+    return recipe.norm_statistics == "learn" or not has_them
 
 
 def _from_record(stage: int, record: dict[str, float]) -> TrainEpoch:

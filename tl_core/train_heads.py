@@ -11,6 +11,10 @@ from tl_core.heads import FewShotHead
 HIDDEN = 1024
 
 
+class HeadNorm(nn.BatchNorm1d):
+    """Batch norm of a head, which starts from nothing and so has no statistics to keep: it always learns them."""
+
+
 class DenseHead(nn.Module):
     """Logits by one hidden layer of `HIDDEN` units, on features that are first centred and scaled."""
 
@@ -21,7 +25,7 @@ class DenseHead(nn.Module):
         self.register_buffer("centre", torch.zeros(n_inputs))
         self.register_buffer("scale", torch.ones(()))
         self.hidden = nn.Linear(n_inputs, HIDDEN)
-        self.norm = nn.BatchNorm1d(HIDDEN) if norm else nn.Identity()
+        self.norm = HeadNorm(HIDDEN) if norm else nn.Identity()
         self.dropout = nn.Dropout(dropout)
         self.output = nn.Linear(HIDDEN, n_classes)
 

@@ -23,6 +23,7 @@ from tl_core.recipes import (
 
 TrainHead = Literal["linear", "dense", "dense_norm"]
 ClassWeights = Literal["none", "balanced"]
+NormStatistics = Literal["auto", "keep", "learn"]
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,9 @@ class TrainRecipe:
     """Size of the first epoch's views where everything is trained; it grows over two thirds. 0 is the full size."""
     view_size: int = 0
     """Full size of the views where everything is trained; at most image_size, which 0 stands for."""
+    norm_statistics: NormStatistics = "auto"
+    """Of the backbone's batch norms: learn those of the batches, keep those that came with its weights, or auto, which
+    keeps them unless the weights are random."""
     test_views: TestViews = "none"
     """Views of each new image over which probabilities are averaged: itself, flip, or dihedral (8)."""
     precision: Precision = "auto"
@@ -110,6 +114,7 @@ class TrainRecipe:
         check_range("weight_decay", self.weight_decay, 0, 10)
         check_range("label_smoothing", self.label_smoothing, 0, 0.99)
         check_choice("class_weights", self.class_weights, get_args(ClassWeights))
+        check_choice("norm_statistics", self.norm_statistics, get_args(NormStatistics))
         check_range("clip_value", self.clip_value, 0, 1e9)
         check_count("patience", self.patience, 0, 100_000)
         check_range("mixup", self.mixup, 0, 100)

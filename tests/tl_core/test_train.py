@@ -287,6 +287,45 @@ def test_the_moving_average_is_what_is_validated_and_kept(dataset: ImageDataset)
     assert len({round(epoch.val_loss, 3) for epoch in right}) == 1
 
 
+@pytest.mark.parametrize(
+    ("weights", "statistics", "move"),
+    [
+        ("random", "auto", True),
+        ("trained", "auto", False),
+        ("trained", "learn", True),
+        ("trained", "keep", False),
+    ],
+)
+def test_statistics_are_kept_where_the_network_came_with_them_and_those_of_a_head_are_learnt(
+    dataset: ImageDataset, weights: str, statistics: str, move: bool
+) -> None:
+    backbone = deepcopy(_built())
+    if weights == "trained":
+        with torch.no_grad():
+            backbone.train()(torch.randn(16, 3, 16, 16))
+    recipe = replace(RECIPE, epochs="1,1", freeze_depth="0", head="dense_norm", norm_statistics=statistics)  # type: ignore[arg-type]
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    job = Training(backbone, SPEC, dataset, split_of(dataset), recipe, seed=0, device=CPU)
+    train(job, recipe)
+    after = job.classifier()
+    moved = {
+        name: not torch.equal(value, after.backbone.state_dict()[name])
+        for name, value in before.items()
+        if name.endswith(("running_mean", "running_var"))
+    }
+    assert len(moved) > 10
+    assert set(moved.values()) == {move}
+    assert not torch.equal(after.backbone.conv1.weight, before["conv1.weight"])
+    assert int(after.head.norm.num_batches_tracked) > 0
+
+
+def test_statistics_that_are_not_there_cannot_be_kept(dataset: ImageDataset) -> None:
+    with pytest.raises(
+        InputError, match="norm_statistics is keep, but the network has none to keep; allowed are auto, or"
+    ):
+        training(dataset, replace(RECIPE, norm_statistics="keep"))
+
+
 def test_a_start_above_the_full_size_is_refused(dataset: ImageDataset) -> None:
     with pytest.raises(InputError, match="start_size is 17; allowed is at most image_size, 16"):
         training(dataset, replace(RECIPE, freeze_depth="0", start_size=17))

@@ -34,6 +34,7 @@ def test_one_value_holds_for_every_stage() -> None:
         ({"clip_value": float("nan")}, "clip_value is nan"),
         ({"mixup": -1}, "mixup is -1"),
         ({"cutmix": 101}, "cutmix is 101"),
+        ({"norm_statistics": "freeze"}, "norm_statistics is 'freeze'; allowed is auto, keep, learn"),
         ({"ema": 1}, "ema is 1"),
         ({"start_size": 0.5}, "start_size is 0.5"),
         ({"start_size": 16, "freeze_depth": "1,0.5"}, "start_size is 16, but no stage trains everything"),
