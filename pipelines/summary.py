@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import mlflow
 
+from pipelines.columns import aligned
 from pipelines.networks import ONNX_ARTIFACT
 from pipelines.scores import COMPARED, METHODS_ARTIFACT, accuracies
 from pipelines.tracking import default_tracking_uri, fetch_artifact
@@ -29,10 +30,10 @@ def log_summary(finetune_runs: Mapping[str, str], export_run: str, name: str) ->
 
 
 def _table(results: Mapping[str, Estimate], differences: Mapping[str, Estimate]) -> list[str]:
-    lines = [f"{'method':<42} accuracy, 95 % interval"]
-    lines += [f"{method:<42} {result.percent()}" for method, result in results.items()]
-    lines += ["", f"{'difference on the same episodes':<42} in points, 95 % interval"]
-    return lines + [f"{label:<42} {_points(difference)}" for label, difference in differences.items()]
+    rows = [("method", "accuracy, 95 % interval")]
+    rows += [(method, result.percent()) for method, result in results.items()]
+    rows += [("", ""), ("difference on the same episodes", "in points, 95 % interval")]
+    return aligned(rows + [(label, _points(difference)) for label, difference in differences.items()])
 
 
 def _points(difference: Estimate) -> str:
