@@ -26,6 +26,7 @@ FEW = "n_way=3 n_shot=2 n_query=3 n_episodes=2 steps=2 image_size=32"
 # test_every_network_of_a_recipe_is_one_that_timm_has.
 CASES = {
     "cinic_vgg16": f"{SMALL} epochs=1 backbone=resnet10_small",
+    "eurosat_finetuned": f"{SMALL} epochs=1,1 backbone=resnet10_small",
     "eurosat_frozen": f"{SMALL} epochs=1",
     "fewshot_backbones": f"{FEW} backbone=resnet10_small",
     "fewshot_eurosat": f"{FEW} backbone=resnet10_small",
