@@ -44,9 +44,12 @@ def short_network(name: str) -> str:
     """A `network_name` as a table says it: architecture and weights, without what rarely differs."""
     parts = name.split(":")
     if parts[0] == "random":
-        return f"{parts[1]}, random"
-    weights, architecture = ":".join(parts[:-3]), parts[-3]
-    return weights if weights == architecture else f"{architecture}, {short_weights(weights)}"
+        parts.pop()  # the seed
+    *weights, architecture, _, features = parts
+    if weights == [architecture]:
+        return architecture
+    words = [architecture, short_weights(":".join(weights))]
+    return ", ".join(words if features == "last" else [*words, features])
 
 
 def short_weights(weights: str) -> str:

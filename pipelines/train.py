@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipelines.cli import run_command_line
-from tl_core.recipes import Device, SplitRule, Unreadable, check_range
+from tl_core.recipes import Device, Features, SplitRule, Unreadable, check_range
 from tl_core.train_recipe import TrainRecipe
 
 
@@ -32,6 +32,8 @@ class TrainConfig:
     """Architecture, where no pretrain run is named."""
     image_size: int = 0
     """Input side in pixels; 0 is that which the backbone was trained at, and 32 where it was not."""
+    features: Features = "last"
+    """What the head sees: the last stage, or the last four (stages), which often carries further from the source."""
     split: SplitRule = "auto"
     """Parts: those of the layout, a random split of each class, or auto, the layout's where it has them."""
     val_fraction: float = 0.1
@@ -65,6 +67,7 @@ def run(config: TrainConfig) -> str:
     from pipelines.report import log_report
     from pipelines.tracking import log_dataset, tracked_run
     from pipelines.train_log import TrainLog
+    from tl_core.backbones import with_features
     from tl_core.datasets import load_dataset
     from tl_core.devices import pick_device
     from tl_core.splits import split_for_training
@@ -73,6 +76,7 @@ def run(config: TrainConfig) -> str:
     name = config.name or f"train {config.backbone}"
     with tracked_run("train", config, name) as run_id, tempfile.TemporaryDirectory() as folder:
         network, spec = load_network(config.weights, config.backbone, config.image_size, config.seed)
+        network, spec = with_features(network, spec, config.features)
         dataset = load_dataset(config.data, spec.image_size, unreadable=config.unreadable)
         log_dataset(dataset, "target")
         split = split_for_training(dataset, config.split, config.val_fraction, config.test_fraction, config.seed)

@@ -76,6 +76,8 @@ def test_a_table_says_shortly_what_a_network_started_from(weights: str, short: s
     assert short_weights(weights) == short
     name = network_name(weights, BackboneSpec("resnet10", 64), seed=3)
     assert short_network(name) == f"resnet10, {short}"
+    name = network_name(weights, BackboneSpec("resnet10", 64, features="stages"), seed=3)
+    assert short_network(name) == f"resnet10, {short}, stages"
 
 
 def test_raw_pixels_have_no_weights() -> None:

@@ -34,8 +34,9 @@ def parts(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def trained(parts: Path, store: str) -> Run:
-    run_id = train.run(TrainConfig(data=str(parts), image_size=16, recipe=RECIPE))
+def trained(request: pytest.FixtureRequest, parts: Path, store: str) -> Run:
+    features = getattr(request, "param", "last")
+    run_id = train.run(TrainConfig(data=str(parts), image_size=16, features=features, recipe=RECIPE))
     return mlflow.MlflowClient().get_run(run_id)
 
 
@@ -75,6 +76,7 @@ def test_the_records_of_a_training_agree_with_each_other(trained: Run, parts: Pa
     assert report.count("data:image/jpeg") >= 12  # right ones at least
 
 
+@pytest.mark.parametrize("trained", ["last", "stages"], indirect=True)
 def test_the_exported_file_gives_the_predictions_that_were_scored(trained: Run, parts: Path) -> None:
     from pipelines.networks import ONNX_ARTIFACT
     from serving.model import OnnxClassifier
