@@ -9,9 +9,12 @@ compared on the same episodes or test images.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from pipelines.cli import run_command_line
+from tl_core.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +44,10 @@ def run(config: RecipeConfig) -> str:
     plan = plan_runs(recipe, config.data, config.weights, config.overrides)
     start = runner_of(recipe.entry_point)
     with tracked_run("recipe", config, f"recipe {recipe.name}") as run_id:
-        found = {data: {name: start(one) for name, one in variants.items()} for data, variants in plan.items()}
+        found = {
+            data: {name: _run_variant(start, one, name, data) for name, one in variants.items()}
+            for data, variants in plan.items()
+        }
         for run_ids in found.values():
             if len(run_ids) > 1:
                 compare.run(compare.CompareConfig(**{RUNS_FIELD[recipe.entry_point]: ",".join(run_ids.values())}))
@@ -53,6 +59,13 @@ def run(config: RecipeConfig) -> str:
         print("\n".join(["", *lines]))
         print(f"recipe {run_id}: {recipe.name}, {sum(map(len, found.values()))} runs")
     return run_id
+
+
+def _run_variant(start: Callable[[Any], str], config: Any, name: str, data: str) -> str:
+    try:
+        return start(config)
+    except InputError as error:
+        raise InputError(f"{name!r} on {data}: {error}") from error
 
 
 if __name__ == "__main__":

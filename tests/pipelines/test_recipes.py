@@ -99,6 +99,16 @@ def test_several_sets_are_the_columns_and_the_predictions_are_of_all(parts: Path
     assert counted.to_dict() == {("parts", "own"): 12, ("other", "own"): 6}
 
 
+def test_a_variant_that_fails_is_named(parts: Path, tmp_path: Path, store: str) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text(
+        'published = ""\nmeasured = ""\nentry_point = "train"\n[arguments]\nepochs = 1\n'
+        '[[variants]]\nname = "learns"\n[[variants]]\nname = "keeps"\nnorm_statistics = "keep"'
+    )
+    with pytest.raises(InputError, match=r"'keeps' on .*parts: norm_statistics is keep, but the network has none"):
+        recipe.run(RecipeConfig(name=str(own), data=str(parts), overrides=f"{SMALL} backbone=resnet10_small"))
+
+
 def test_two_sets_of_one_name_are_told_apart() -> None:
     assert _titles({"a/set.zip": {}, "b/other.zip": {}}) == {"a/set.zip": "set", "b/other.zip": "other"}
     assert _titles({"a/set.zip": {}, "b/set.zip": {}}) == {"a/set.zip": "a/set.zip", "b/set.zip": "b/set.zip"}
