@@ -261,19 +261,21 @@ def eval_mode(model: nn.Module, batch_statistics: bool = False) -> None:
 
 def has_statistics(network: nn.Module) -> bool:
     """Whether a batch norm has statistics that were learnt: those of a new one are zeros and ones."""
-    norms = (module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm))
     return any(
         bool(norm.running_mean.any()) or bool((norm.running_var != 1).any())
-        for norm in norms
+        for norm in _batch_norms(network)
         if norm.running_mean is not None and norm.running_var is not None
     )
 
 
 def _choose_statistics(model: nn.Module, batch_statistics: bool) -> None:
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            frozen = module.affine and not module.weight.requires_grad
-            module.train(batch_statistics and not frozen)
+    for norm in _batch_norms(model):
+        frozen = norm.affine and not norm.weight.requires_grad
+        norm.train(batch_statistics and not frozen)
+
+
+def _batch_norms(model: nn.Module) -> Iterator[nn.modules.batchnorm._BatchNorm]:
+    return (module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm))
 
 
 def _check_finite(losses: Tensor, epoch: int, options: FitOptions) -> None:
