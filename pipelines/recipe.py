@@ -4,12 +4,13 @@
 
 A recipe is a small file in recipes/ (or a path of one's own): an entry point, its arguments, its variants and the
 published result. Every variant is run on every data set; what they reach is one table, and on each set they are
-compared on the same episodes or test images.
+compared on the same episodes or test images. A variant that fails leaves the table to the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,30 +43,41 @@ def run(config: RecipeConfig) -> str:
 
     recipe = load_recipe(config.name)
     plan = plan_runs(recipe, config.data, config.weights, config.overrides)
-    start = runner_of(recipe.entry_point)
+    n_runs = sum(map(len, plan.values()))
     with tracked_run("recipe", config, f"recipe {recipe.name}") as run_id:
-        found = {
-            data: {name: _run_variant(start, one, name, data) for name, one in variants.items()}
-            for data, variants in plan.items()
-        }
+        found, failed = _run_all(plan, runner_of(recipe.entry_point))
+        if len(failed) == n_runs:
+            raise InputError(failed[0])
         for run_ids in found.values():
             if len(run_ids) > 1:
                 compare.run(compare.CompareConfig(**{RUNS_FIELD[recipe.entry_point]: ",".join(run_ids.values())}))
-        lines = [*describe_results(found), "", f"published: {recipe.published}"]
+        lines = [*describe_results(found, list(recipe.variants)), "", f"published: {recipe.published}"]
         lines += [f"measured:  {recipe.measured}"] if recipe.measured else []
+        lines += [f"failed:    {sentence}" for sentence in failed]
         mlflow.log_text("\n".join(lines), "results.txt")
         if recipe.entry_point == "train":
             mlflow.log_text(predictions_table(found).to_csv(index=False), "predictions.csv")
         print("\n".join(["", *lines]))
-        print(f"recipe {run_id}: {recipe.name}, {sum(map(len, found.values()))} runs")
+        print(f"recipe {run_id}: {recipe.name}, {n_runs - len(failed)} runs")
+        if failed:
+            raise InputError(f"{len(failed)} of {n_runs} runs failed, the table is of the others; {failed[0]}")
     return run_id
 
 
-def _run_variant(start: Callable[[Any], str], config: Any, name: str, data: str) -> str:
-    try:
-        return start(config)
-    except InputError as error:
-        raise InputError(f"{name!r} on {data}: {error}") from error
+def _run_all(
+    plan: Mapping[str, Mapping[str, Any]], start: Callable[[Any], str]
+) -> tuple[dict[str, dict[str, str]], list[str]]:
+    """Run ids by data spec and variant, and a sentence for each that failed: hours of the others are not given up."""
+    found: dict[str, dict[str, str]] = {data: {} for data in plan}
+    failed = []
+    for data, variants in plan.items():
+        for name, config in variants.items():
+            try:
+                found[data][name] = start(config)
+            except InputError as error:
+                failed.append(f"{name!r} on {data}: {error}")
+                print(f"failed: {failed[-1]}", file=sys.stderr)
+    return found, failed
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import mlflow
@@ -15,12 +15,15 @@ Runs = Mapping[str, Mapping[str, str]]
 """Run ids by data spec, then by variant."""
 
 
-def describe_results(runs: Runs) -> list[str]:
-    """Lines of the table; a cell has the accuracy after each stage, with its 95 % interval, in %."""
+def describe_results(runs: Runs, variants: Sequence[str]) -> list[str]:
+    """Lines of the table; a cell has the accuracy after each stage, with its 95 % interval, in %, or says `failed`."""
     titles = _titles(runs)
-    table = pd.DataFrame({titles[data]: _column(variants) for data, variants in runs.items()})
-    started = [f"{name}: {_weights(run_id)} (run {run_id[:8]})" for name, run_id in next(iter(runs.values())).items()]
-    means = [] if len(runs) == 1 else ["", "mean over the sets, stage by stage", *_means(runs)]
+    table = pd.DataFrame({titles[data]: _column(run_ids, variants) for data, run_ids in runs.items()})
+    ran = [name for name in variants if any(name in run_ids for run_ids in runs.values())]
+    firsts = {name: next(run_ids[name] for run_ids in runs.values() if name in run_ids) for name in ran}
+    started = [f"{name}: {_weights(run_id)} (run {run_id[:8]})" for name, run_id in firsts.items()]
+    everywhere = [name for name in ran if all(name in run_ids for run_ids in runs.values())]
+    means = [] if len(runs) == 1 else ["", "mean over the sets, stage by stage", *_means(runs, everywhere)]
     return [*table.to_string().split("\n"), *means, "", "started from", *started]
 
 
@@ -41,8 +44,12 @@ def _titles(runs: Runs) -> dict[str, str]:
     return stems if len(set(stems.values())) == len(stems) else {data: data for data in runs}
 
 
-def _column(variants: Mapping[str, str]) -> dict[str, str]:
-    return {name: " -> ".join(_cell(*scores) for scores in _stages(run_id)) for name, run_id in variants.items()}
+def _column(run_ids: Mapping[str, str], variants: Sequence[str]) -> dict[str, str]:
+    """What each variant reached on one set."""
+    return {
+        name: " -> ".join(_cell(*scores) for scores in _stages(run_ids[name])) if name in run_ids else "failed"
+        for name in variants
+    }
 
 
 def _cell(accuracy: float, low: float, high: float) -> str:
@@ -60,9 +67,9 @@ def _stages(run_id: str) -> list[tuple[float, float, float]]:
     return [(metrics[name], metrics[f"{name}_low"], metrics[f"{name}_high"]) for name in names]
 
 
-def _means(runs: Runs) -> list[str]:
+def _means(runs: Runs, variants: Sequence[str]) -> list[str]:
     lines = []
-    for variant in next(iter(runs.values())):
+    for variant in variants:
         of_sets = [[accuracy for accuracy, _, _ in _stages(variants[variant])] for variants in runs.values()]
         means = [sum(values) / len(values) for values in zip(*of_sets, strict=True)]
         lines.append(f"{variant}: {' -> '.join(f'{100 * mean:.2f}' for mean in means)}")

@@ -99,14 +99,43 @@ def test_several_sets_are_the_columns_and_the_predictions_are_of_all(parts: Path
     assert counted.to_dict() == {("parts", "own"): 12, ("other", "own"): 6}
 
 
-def test_a_variant_that_fails_is_named(parts: Path, tmp_path: Path, store: str) -> None:
+KEEPS = (
+    'published = ""\nmeasured = ""\nentry_point = "train"\n[arguments]\nepochs = 1\n'
+    '[[variants]]\nname = "keeps"\nnorm_statistics = "keep"\n'
+)
+"""A recipe that cannot run from random weights, which have no statistics to keep."""
+
+
+def test_a_variant_that_fails_is_named_and_leaves_the_table_to_the_others(
+    parts: Path, tmp_path: Path, store: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = write_colour_images(tmp_path / "other", n_per_class=10, size=32)
     own = tmp_path / "own.toml"
-    own.write_text(
-        'published = ""\nmeasured = ""\nentry_point = "train"\n[arguments]\nepochs = 1\n'
-        '[[variants]]\nname = "learns"\n[[variants]]\nname = "keeps"\nnorm_statistics = "keep"'
+    own.write_text(f'{KEEPS}[[variants]]\nname = "one"\n[[variants]]\nname = "two"\nhead = "dense"')
+    overrides = f"{SMALL} backbone=resnet10_small"
+    with pytest.raises(InputError, match=r"2 of 6 runs failed, the table is of the others; 'keeps' on .*parts: norm_"):
+        recipe.run(RecipeConfig(name=str(own), data=f"{parts},{other}", overrides=overrides))
+    (found,) = mlflow.search_runs(
+        search_all_experiments=True, filter_string="tags.kind = 'recipe'", output_format="list"
     )
-    with pytest.raises(InputError, match=r"'keeps' on .*parts: norm_statistics is keep, but the network has none"):
-        recipe.run(RecipeConfig(name=str(own), data=str(parts), overrides=f"{SMALL} backbone=resnet10_small"))
+    assert found.info.status == "FAILED"
+    lines = fetch_artifact(found.info.run_id, "results.txt").read_text().splitlines()
+    assert lines[1].split() == ["keeps", "failed", "failed"]
+    assert [line.split()[0] for line in lines[2:4]] == ["one", "two"]
+    assert not any(line.startswith("keeps:") for line in lines)  # no mean, and nothing that it started from
+    assert sum(line.startswith("one:") for line in lines) == 2
+    assert sum(line.startswith("failed:    'keeps' on ") for line in lines) == 2
+    table = pd.read_csv(fetch_artifact(found.info.run_id, "predictions.csv"))
+    assert sorted(table["variant"].unique()) == ["one", "two"]
+    assert capsys.readouterr().err.count("failed: 'keeps' on") == 2
+
+
+def test_a_recipe_of_which_nothing_runs_says_why(parts: Path, tmp_path: Path, store: str) -> None:
+    (tmp_path / "own.toml").write_text(KEEPS)
+    with pytest.raises(InputError, match=r"^'keeps' on .*parts: norm_statistics is keep, but the network has none"):
+        recipe.run(
+            RecipeConfig(name=str(tmp_path / "own.toml"), data=str(parts), overrides=f"{SMALL} backbone=resnet10_small")
+        )
 
 
 def test_two_sets_of_one_name_are_told_apart() -> None:
