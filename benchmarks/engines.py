@@ -22,8 +22,8 @@ import mlflow
 import torch
 import tyro
 
-from pipelines.child_runs import ChildRuns, FinishedRun
-from pipelines.journal import append_journal
+from pipelines.records.child_runs import ChildRuns, FinishedRun
+from pipelines.records.journal import append_journal
 from tl_core.backbones import BackboneSpec, build_backbone
 from tl_core.classifier import save_backbone
 from tl_core.datasets import load_dataset

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from pipelines.networks import N_SAMPLES
+from pipelines.records.networks import N_SAMPLES
 from serving.model import OnnxClassifier
 from serving.sources import open_source
 from tl_core.backbones import BackboneSpec, build_backbone

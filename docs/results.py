@@ -20,9 +20,9 @@ def read_facts(main_run: str) -> dict[str, Any]:
     """What a main run has logged of its methods and of their differences."""
     import mlflow
 
-    from pipelines.report_origin import command_of
-    from pipelines.scores import COMPARED, METHODS_ARTIFACT, accuracies, accuracy_of
-    from pipelines.tracking import fetch_artifact, find_run, prepare_store
+    from pipelines.records.scores import COMPARED, METHODS_ARTIFACT, accuracies, accuracy_of
+    from pipelines.records.tracking import fetch_artifact, find_run, prepare_store
+    from pipelines.reports.origin import command_of
     from tl_core.scoring import paired_difference
 
     prepare_store()

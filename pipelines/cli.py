@@ -8,12 +8,12 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass
+from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, NoReturn, TypeVar
 
-from pipelines.redaction import redact
+from pipelines.records.redaction import redact
 from tl_core.errors import InputError
 from tl_core.files import room_for
 
@@ -47,7 +47,7 @@ def run_command_line(config_type: type[Config], run: Callable[[Config], object])
             print(json.dumps({"error": sentence}))
         sys.exit(BAD_INPUT)
     if isinstance(run_id, str) and run_id:
-        from pipelines.conclusion import conclude
+        from pipelines.reports.conclusion import conclude
 
         print(conclude(run_id, as_json=as_json))
 
@@ -82,15 +82,6 @@ def parse_config(config_type: type[Config], arguments: Sequence[str]) -> Config:
     from tyro.conf import FlagConversionOff, OmitArgPrefixes
 
     return tyro.cli(config_type, args=arguments, config=(FlagConversionOff, OmitArgPrefixes), use_underscores=True)
-
-
-def flat_params(config: Any) -> dict[str, Any]:
-    """A config's fields with those of nested configs beside them, as on the command line."""
-    params: dict[str, Any] = {}
-    for one in fields(config):
-        value = getattr(config, one.name)
-        params |= flat_params(value) if is_dataclass(value) else {one.name: value}
-    return params
 
 
 def _stop(signum: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - the signal module's interface

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipelines.cli import run_command_line
-from pipelines.columns import aligned
+from pipelines.records.columns import aligned
 from tl_core.errors import InputError
 
 if TYPE_CHECKING:
@@ -41,8 +41,9 @@ def run(config: CompareConfig) -> str:
     """Compare and log; returns the run's id."""
     import mlflow
 
-    from pipelines.report import log_report
-    from pipelines.tracking import tracked_run
+    from pipelines.records.scores import run_ids
+    from pipelines.records.tracking import tracked_run
+    from pipelines.reports.kinds import log_report
 
     with tracked_run("compare", config) as run_id:
         ids = run_ids(config.train_runs or config.finetune_runs)
@@ -54,16 +55,11 @@ def run(config: CompareConfig) -> str:
     return run_id
 
 
-def run_ids(text: str) -> list[str]:
-    """The ids in a text that separates them by commas."""
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
 def _compare_episodes(ids: list[str]) -> list[str]:
     import mlflow
 
-    from pipelines.figures import draw_estimates
-    from pipelines.scores import paired_accuracies
+    from pipelines.records.figures import draw_estimates
+    from pipelines.records.scores import paired_accuracies
     from tl_core.scoring import compare_all, estimate
 
     scores = paired_accuracies(ids)
@@ -80,8 +76,8 @@ def _compare_episodes(ids: list[str]) -> list[str]:
 def _compare_trainings(ids: list[str]) -> list[str]:
     import mlflow
 
-    from pipelines.figures import draw_curves, draw_intervals
-    from pipelines.trainings import curve_of, load_trainings, table_of
+    from pipelines.records.figures import draw_curves, draw_intervals
+    from pipelines.records.trainings import curve_of, load_trainings, table_of
     from tl_core.image_scores import compare_on_images, wilson
 
     trainings = load_trainings(ids)

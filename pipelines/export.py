@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from serving.model import OnnxClassifier
     from tl_core.classifier import Classifier, ClassifierDescription
 
-LATENCY_METRIC, SIZE_METRIC = "latency_ms", "megabytes"
 INT8_LEAST_AGREEMENT = 0.99
 _TIMED_CALLS = 20
 
@@ -46,8 +45,9 @@ def run(config: ExportConfig) -> str:
     """Export, check and log; returns the run's id, whose artifact `onnx/classifier.onnx` is the product."""
     import mlflow
 
-    from pipelines.networks import CLASSIFIER_ARTIFACT, ONNX_ARTIFACT
-    from pipelines.tracking import fetch_artifact, find_run, tracked_run
+    from pipelines.records.evidence import SIZE_METRIC
+    from pipelines.records.networks import CLASSIFIER_ARTIFACT, ONNX_ARTIFACT
+    from pipelines.records.tracking import fetch_artifact, find_run, tracked_run
     from tl_core.classifier import load_classifier
     from tl_core.export import export_onnx
 
@@ -69,7 +69,7 @@ def run(config: ExportConfig) -> str:
 
 
 def _metadata(description: ClassifierDescription, fit_run: Run) -> dict[str, str]:
-    from pipelines.mlproject import project_version
+    from pipelines.configs import project_version
 
     params, tags = fit_run.data.params, fit_run.data.tags
     backbone_run = params.get("backbone_run") or params["weights"]  # of a fit run, of a train run
@@ -88,8 +88,8 @@ def _metadata(description: ClassifierDescription, fit_run: Run) -> dict[str, str
 
 
 def _source_fingerprint(backbone_run: str) -> str:
-    from pipelines.networks import is_run
-    from pipelines.tracking import find_run
+    from pipelines.records.networks import is_run
+    from pipelines.records.tracking import find_run
 
     if not is_run(backbone_run):
         return ""
@@ -98,9 +98,9 @@ def _source_fingerprint(backbone_run: str) -> str:
 
 def _score(finetune_run: str, fit_run: Run) -> dict[str, str]:
     """What the file says of its accuracy: that of its recipe, measured on episodes."""
-    from pipelines.provenance import check_same_origin
-    from pipelines.scores import accuracy_of
-    from pipelines.tracking import find_run
+    from pipelines.records.provenance import check_same_origin
+    from pipelines.records.scores import accuracy_of
+    from pipelines.records.tracking import find_run
 
     metrics = fit_run.data.metrics
     if not finetune_run and "test/accuracy" in metrics:  # a train run has a test part of its own
@@ -129,8 +129,9 @@ def _check(classifier: Classifier, path: Path, fit_run: str) -> NDArray[np.uint8
     import mlflow
     import numpy as np
 
-    from pipelines.networks import SAMPLE_FILES_ARTIFACT, SAMPLES_ARTIFACT
-    from pipelines.tracking import fetch_artifact
+    from pipelines.records.evidence import LATENCY_METRIC
+    from pipelines.records.networks import SAMPLE_FILES_ARTIFACT, SAMPLES_ARTIFACT
+    from pipelines.records.tracking import fetch_artifact
     from serving.model import OnnxClassifier
     from serving.sources import open_source
     from tl_core.errors import InputError
@@ -173,7 +174,7 @@ def _answer_seconds(model: OnnxClassifier, content: bytes) -> float:
 def _add_int8(path: Path, images: NDArray[np.uint8]) -> None:
     import mlflow
 
-    from pipelines.networks import INT8_ARTIFACT
+    from pipelines.records.networks import INT8_ARTIFACT
     from tl_core.quantise import equal_answers, quantise_onnx
 
     target = path.with_name(Path(INT8_ARTIFACT).name)

@@ -14,19 +14,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.cli import run_command_line
-from pipelines.target import Target, TargetConfig, open_target
+from pipelines.records.target import Target, TargetConfig, open_target
 from tl_core.recipes import LOCAL, OPEN_SHAPE, ChosenPart, Engine, EpisodeShape, FinetuneRecipe, Part, check_range
 
 if TYPE_CHECKING:
-    from pipelines.episode_log import EpisodeLog
+    from pipelines.records.episode_log import EpisodeLog
     from tl_core.datasets import ImageDataset
     from tl_core.episodes import Episode, EpisodePool
     from tl_core.finetune import Support
     from tl_core.scoring import Estimate
 
 _NAME_LENGTH = 8  # of a run id, as much as tells it apart
-MIN_HALF = 10
-"""Images of a class below which half of them is not enough to judge by."""
 N_RATE_TESTS = 3
 """Learning-rate range tests whose mean `max_lr=auto` takes."""
 MIN_EPISODES = 20
@@ -62,13 +60,13 @@ def run(config: FinetuneConfig) -> str:
     """Score the recipe on episodes; returns the run's id."""
     import numpy as np
 
-    from pipelines.checkpoints import kept_checkpoint
-    from pipelines.episode_log import EpisodeLog
-    from pipelines.feature_map import log_feature_map
-    from pipelines.networks import find_recipe, is_run
-    from pipelines.provenance import check_unseen, log_origin
-    from pipelines.report import log_report
-    from pipelines.tracking import tracked_run
+    from pipelines.records.checkpoints import kept_checkpoint
+    from pipelines.records.episode_log import EpisodeLog
+    from pipelines.records.feature_map import log_feature_map
+    from pipelines.records.networks import find_recipe, is_run
+    from pipelines.records.provenance import check_unseen, log_origin
+    from pipelines.records.tracking import tracked_run
+    from pipelines.reports.kinds import log_report
     from tl_core.episodes import build_pool, check_pool, fit_shape, sample_episode
 
     name = _run_name(config)
@@ -101,15 +99,10 @@ def run(config: FinetuneConfig) -> str:
     return run_id
 
 
-def can_be_halved(dataset: ImageDataset) -> bool:
-    """Whether half of the smallest class is enough to judge by, so that the other half is left to a search."""
-    from tl_core.episodes import build_pool
-
-    return min(len(rows) for rows in build_pool(dataset, "report").rows_by_class) >= MIN_HALF
-
-
 def _choose_part(dataset: ImageDataset, config: FinetuneConfig) -> Part:
     """`report`, so that a later search has a half of its own, unless that would leave too little to judge by."""
+    from tl_core.episodes import can_be_halved
+
     if config.part != "auto":
         return config.part
     return "report" if config.search_run or can_be_halved(dataset) else "all"
@@ -150,7 +143,7 @@ def _is_sure(accuracy: Estimate, until_ci: float) -> bool:
 
 def _run_name(config: FinetuneConfig) -> str:
     """Tells the runs of one table apart: `finetune pixels`, `finetune 0a1b2c3d searched`, `finetune timm 5-shot`."""
-    from pipelines.networks import is_run
+    from pipelines.records.networks import is_run
 
     start = config.backbone_run[:_NAME_LENGTH] if is_run(config.backbone_run) else Path(config.backbone_run).stem
     shots = f" {config.shape.n_shot}-shot" if config.shape.n_shot else ""

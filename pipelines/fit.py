@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.cli import run_command_line
-from pipelines.target import TargetConfig, open_target
+from pipelines.records.target import TargetConfig, open_target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,15 +29,15 @@ def run(config: FitConfig) -> str:
     import mlflow
     import numpy as np
 
-    from pipelines.networks import (
+    from pipelines.records.networks import (
         CLASSIFIER_ARTIFACT,
         N_SAMPLES,
         SAMPLE_FILES_ARTIFACT,
         SAMPLES_ARTIFACT,
         find_recipe,
     )
-    from pipelines.provenance import log_origin
-    from pipelines.tracking import tracked_run
+    from pipelines.records.provenance import log_origin
+    from pipelines.records.tracking import tracked_run
     from tl_core.classifier import ClassifierDescription, save_classifier
     from tl_core.datasets import copy_files
 

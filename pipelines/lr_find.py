@@ -51,9 +51,9 @@ def run(config: LrFindConfig) -> str:
     """Test and log; returns the run's id."""
     import mlflow
 
-    from pipelines.figures import draw_lr_curve
-    from pipelines.networks import load_network
-    from pipelines.tracking import log_dataset, log_series, tracked_run
+    from pipelines.records.figures import draw_lr_curve
+    from pipelines.records.networks import load_network
+    from pipelines.records.tracking import log_dataset, log_series, tracked_run
     from tl_core.datasets import load_dataset
     from tl_core.devices import pick_device
     from tl_core.pretrain import Pretraining

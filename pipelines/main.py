@@ -89,17 +89,18 @@ class MainConfig:
 
 def run(config: MainConfig) -> str:
     """Run every step as a nested run; returns the parent's id."""
-    from pipelines.report import log_report
-    from pipelines.shots import log_shots, plan_shots
-    from pipelines.summary import log_summary
-    from pipelines.tracking import log_dataset, tracked_run
+    from pipelines.records.shots import log_shots, plan_shots
+    from pipelines.records.tracking import log_dataset, tracked_run
+    from pipelines.reports.kinds import log_report
+    from pipelines.reports.summary import log_summary
+    from tl_core.episodes import MIN_HALF, can_be_halved
 
     with tracked_run("main", config, f"main {Path(config.target).name}") as run_id:
         target = _load_target(config)
         log_dataset(target, "target")
-        halves = finetune.can_be_halved(target)
+        halves = can_be_halved(target)
         if config.n_trials > 0 and not halves:
-            print(f"no search: that takes {2 * finetune.MIN_HALF} images of each class, half of them to choose by")
+            print(f"no search: that takes {2 * MIN_HALF} images of each class, half of them to choose by")
         searched = config.n_trials > 0 and halves
         _check_target(target, config, searched)
         shapes = plan_shots(target, config.shots, config.shape, "report" if searched else "auto")
@@ -145,7 +146,7 @@ def _check_source(target: ImageDataset, config: MainConfig) -> None:
     """Refuse a source that holds some of the target's images, and warn of one that has little to teach."""
     import mlflow
 
-    from pipelines.tracking import log_dataset
+    from pipelines.records.tracking import log_dataset
     from tl_core.datasets import load_dataset
     from tl_core.errors import InputError
 
@@ -174,7 +175,7 @@ def _pretrain_config(config: MainConfig) -> pretrain.PretrainConfig:
 
 
 def _finetune_config(config: MainConfig, backbone_run: str, part: ChosenPart) -> finetune.FinetuneConfig:
-    from pipelines.networks import load_network
+    from pipelines.records.networks import load_network
 
     _, spec = load_network(backbone_run, config.backbone, config.image_size, config.seed)
     return finetune.FinetuneConfig(

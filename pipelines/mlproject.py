@@ -6,35 +6,13 @@ MLproject comes from the config dataclasses, conda.yaml from pyproject.toml's de
 from __future__ import annotations
 
 import tomllib
-from dataclasses import MISSING, Field, fields, is_dataclass
-from importlib import import_module
-from pathlib import Path
+from dataclasses import MISSING
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+from pipelines.configs import ENTRY_POINTS, ROOT, config_type, parameters
 
 PYTHON = "3.11.7"
 """MLflow builds environments from an exact patch version only."""
-
-ENTRY_POINTS = (
-    "main",
-    "prepare",
-    "lr_find",
-    "pretrain",
-    "train",
-    "finetune",
-    "compare",
-    "report",
-    "search",
-    "pareto",
-    "fit",
-    "export",
-    "register",
-    "register_backbone",
-    "rollback",
-    "predict",
-    "recipe",
-)
 
 _HEADER = """# Generated from the config dataclasses of pipelines/ by `make mlproject`; a test keeps them equal.
 name: transfer-lab
@@ -48,14 +26,6 @@ _CONDA_HEADER = """# Generated from pyproject.toml and requirements.lock by `mak
 # For people who have only uv (or conda) and mlflow; inside our own .venv, --env-manager local is the fast way."""
 
 _KINDS = {"int": "float", "float": "float"}  # MLflow knows float, string, path and uri
-
-
-def config_type(entry_point: str) -> type:
-    """The config dataclass of an entry point: `finetune` has `FinetuneConfig`."""
-    module = import_module(f"pipelines.{entry_point}")
-    name = "".join(part.capitalize() for part in entry_point.split("_")) + "Config"
-    config: type = getattr(module, name)
-    return config
 
 
 def render_mlproject() -> str:
@@ -77,11 +47,6 @@ def render_conda() -> str:
         "  - pip:",
     ]
     return "\n".join([_CONDA_HEADER, *lines, *pins, ""])
-
-
-def project_version() -> str:
-    """Our own version."""
-    return str(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"])
 
 
 def locked_versions() -> dict[str, str]:
@@ -106,22 +71,6 @@ def _render_entry_point(name: str) -> str:
         lines.append(f"      {parameter}: {{type: {_KINDS.get(kind, 'string')}{value}}}")
     options = " ".join(f"--{parameter} {{{parameter}}}" for parameter, _, _ in rows)
     return "\n".join([*lines, f'    command: "python -m pipelines.{name} {options}"', ""])
-
-
-def parameters(config: type, defaults: Any = None) -> list[tuple[str, str, Any]]:
-    """Name, type and default of every flat field; `defaults` is the instance that a nested config starts from."""
-    found: list[tuple[str, str, Any]] = []
-    for field in fields(config):
-        default = _default(field) if defaults is None else getattr(defaults, field.name)
-        if is_dataclass(default):
-            found += parameters(type(default), default)
-        else:
-            found.append((field.name, str(field.type), default))
-    return found
-
-
-def _default(field: Field[Any]) -> Any:
-    return field.default if field.default_factory is MISSING else field.default_factory()
 
 
 def _yaml(value: Any) -> str:

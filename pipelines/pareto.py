@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from pipelines.cli import run_command_line
-from pipelines.target import TargetConfig
+from pipelines.records.target import TargetConfig
 from tl_core.errors import InputError
 from tl_core.recipes import OPEN_SHAPE, Device, EpisodeShape, FinetuneRecipe, Unreadable, check_range
 
@@ -72,9 +72,9 @@ def run(config: ParetoConfig) -> str:
     from optuna.visualization import plot_pareto_front
     from tqdm import tqdm
 
-    from pipelines.child_runs import ChildRuns, FinishedRun
-    from pipelines.tracking import tracked_run
-    from pipelines.trial_log import study_storage
+    from pipelines.records.child_runs import ChildRuns, FinishedRun
+    from pipelines.records.tracking import tracked_run
+    from pipelines.records.trial_log import study_storage
     from tl_core.pareto import all_scored, build_front_study, find_front, run_designs
     from tl_core.scoring import estimate
     from tl_core.studies import hold_to_setting
@@ -127,7 +127,7 @@ def _metrics(one: Scored) -> dict[str, float]:
 
 
 def _own_size(network: str, seed: int) -> int:
-    from pipelines.networks import load_network
+    from pipelines.records.networks import load_network
 
     weights, architecture = _split(network)
     return load_network(weights, architecture, 0, seed)[1].image_size
@@ -155,7 +155,7 @@ def _target(config: ParetoConfig, design: Design) -> TargetConfig:
 
 def _judge(config: ParetoConfig) -> Callable[[Design], tuple[Sequence[float], float]]:
     """From a design to its accuracies and seconds; networks, and what was timed, are kept."""
-    from pipelines.target import open_target
+    from pipelines.records.target import open_target
     from tl_core.episodes import build_pool, check_pool, fit_shape, sample_episode
     from tl_core.finetune import Finetuner
     from tl_core.parallel_search import EpisodeScores

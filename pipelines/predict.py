@@ -52,7 +52,7 @@ def run(config: PredictConfig) -> str:
     import mlflow
     from tqdm import tqdm
 
-    from pipelines.tracking import tracked_run
+    from pipelines.records.tracking import tracked_run
     from registry.versions import resolve_onnx
     from serving.batch import Options
     from serving.job import check_output, write_predictions

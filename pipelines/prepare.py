@@ -35,7 +35,7 @@ def run(config: PrepareConfig) -> str:
     import mlflow
     import pandas as pd
 
-    from pipelines.tracking import log_dataset, tracked_run
+    from pipelines.records.tracking import log_dataset, tracked_run
     from tl_core.data_specs import BUILT_IN
     from tl_core.datasets import load_dataset, refuse_unreadable
     from tl_core.image_files import other_files

@@ -78,12 +78,12 @@ def _lead(config: PretrainConfig, device: torch.device, world: World) -> str:
     import mlflow
     import numpy as np
 
-    from pipelines.checkpoints import kept_checkpoint
-    from pipelines.figures import Curve, draw_curves
-    from pipelines.networks import BACKBONE_ARTIFACT
-    from pipelines.provenance import log_seen_images
-    from pipelines.report import log_report
-    from pipelines.tracking import log_dataset, tracked_run
+    from pipelines.records.checkpoints import kept_checkpoint
+    from pipelines.records.figures import Curve, draw_curves
+    from pipelines.records.networks import BACKBONE_ARTIFACT
+    from pipelines.records.provenance import log_seen_images
+    from pipelines.records.tracking import log_dataset, tracked_run
+    from pipelines.reports.kinds import log_report
     from tl_core.classifier import save_backbone
     from tl_core.datasets import load_dataset
     from tl_core.episodes import build_pool, check_pool, fit_shape
@@ -123,8 +123,8 @@ def _lead(config: PretrainConfig, device: torch.device, world: World) -> str:
 
 
 def _follow(config: PretrainConfig, device: torch.device, world: World) -> str:
-    from pipelines.checkpoints import checkpoint_path
-    from pipelines.tracking import prepare_store
+    from pipelines.records.checkpoints import checkpoint_path
+    from pipelines.records.tracking import prepare_store
 
     prepare_store()  # the weights to start from may be those of a run
     work = _build(config, world)
@@ -142,7 +142,7 @@ class _Work:
 
 
 def _build(config: PretrainConfig, world: World) -> _Work:
-    from pipelines.networks import load_network
+    from pipelines.records.networks import load_network
     from tl_core.datasets import load_dataset
     from tl_core.pretrain import Pretraining
     from tl_core.splits import split_within_classes
@@ -157,7 +157,7 @@ def _build(config: PretrainConfig, world: World) -> _Work:
 def _check_features(work: _Work, novel: ImageDataset, config: PretrainConfig, device: torch.device) -> None:
     import mlflow
 
-    from pipelines.tracking import log_dataset
+    from pipelines.records.tracking import log_dataset
     from tl_core.self_check import check_features
 
     log_dataset(novel, "novel")

@@ -38,8 +38,8 @@ def run(config: RecipeConfig) -> str:
 
     from pipelines import compare
     from pipelines.recipe_files import RUNS_FIELD, load_recipe, plan_runs, runner_of
-    from pipelines.recipe_table import describe_results, predictions_table
-    from pipelines.tracking import tracked_run
+    from pipelines.records.tracking import tracked_run
+    from pipelines.reports.recipe_table import describe_results, predictions_table
 
     recipe = load_recipe(config.name)
     plan = plan_runs(recipe, config.data, config.weights, config.overrides)

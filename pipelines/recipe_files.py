@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.cli import parse_config
-from pipelines.mlproject import ROOT, config_type, parameters
+from pipelines.configs import ROOT, config_type, parameters
 from tl_core.errors import InputError
 
 RECIPES = ROOT / "recipes"

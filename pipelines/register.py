@@ -51,10 +51,10 @@ def run(config: RegisterConfig) -> str:
     """Register, decide and log; returns the run's id."""
     import mlflow
 
-    from pipelines.evidence import find_scored_run
-    from pipelines.networks import ONNX_ARTIFACT
-    from pipelines.tracking import fetch_artifact, find_run, promotion_lock, tracked_run
-    from pipelines.version_notes import describe_version
+    from pipelines.records.evidence import find_scored_run
+    from pipelines.records.networks import ONNX_ARTIFACT
+    from pipelines.records.tracking import fetch_artifact, find_run, promotion_lock, tracked_run
+    from pipelines.records.version_notes import describe_version
     from registry.versions import champion_of, reachable_registry, register_challenger
 
     with tracked_run("register", config) as run_id:
@@ -78,8 +78,8 @@ def run(config: RegisterConfig) -> str:
 
 def _decide(config: RegisterConfig, export_run: Run, scored_run: Run, version: str) -> Decision:
     """Compare a version with the champion as it is now, and promote it where the gate says so."""
-    from pipelines.evidence import load_evidence, measured_of
-    from pipelines.version_notes import scored_run_of
+    from pipelines.records.evidence import load_evidence, measured_of
+    from pipelines.records.version_notes import scored_run_of
     from registry.gate import Budgets, Decision, check_file, decide, decide_first
     from registry.versions import champion_of, predecessor_of, promote
 

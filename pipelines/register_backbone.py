@@ -31,8 +31,8 @@ def run(config: RegisterBackboneConfig) -> str:
     """Register; returns the run's id."""
     import mlflow
 
-    from pipelines.networks import BACKBONE_ARTIFACT
-    from pipelines.tracking import fetch_artifact, find_run, tracked_run
+    from pipelines.records.networks import BACKBONE_ARTIFACT
+    from pipelines.records.tracking import fetch_artifact, find_run, tracked_run
     from registry.versions import create_version, reachable_registry
 
     with tracked_run("register_backbone", config) as run_id:

@@ -26,7 +26,7 @@ def run(config: RollbackConfig) -> str:
     """Roll back and log; returns the run's id."""
     import mlflow
 
-    from pipelines.tracking import promotion_lock, tracked_run
+    from pipelines.records.tracking import promotion_lock, tracked_run
     from registry.versions import reachable_registry, roll_back
 
     with tracked_run("rollback", config) as run_id:

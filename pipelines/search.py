@@ -17,12 +17,12 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pipelines.cli import run_command_line
-from pipelines.target import TargetConfig, open_target
+from pipelines.records.target import TargetConfig, open_target
 from tl_core.errors import InputError
 from tl_core.recipes import LOCAL, OPEN_SHAPE, Engine, EpisodeShape, check_range
 
 if TYPE_CHECKING:
-    from pipelines.target import Target
+    from pipelines.records.target import Target
     from tl_core.parallel_search import EpisodeScores
     from tl_core.verdict import ScoreRecipe, Verdict
 
@@ -80,10 +80,10 @@ def run(config: SearchConfig) -> str:
     import numpy as np
     from tqdm import tqdm
 
-    from pipelines.provenance import log_seen_images, network_name
-    from pipelines.report import log_report
-    from pipelines.tracking import tracked_run
-    from pipelines.trial_log import TrialLog, study_storage
+    from pipelines.records.provenance import log_seen_images, network_name
+    from pipelines.records.tracking import tracked_run
+    from pipelines.records.trial_log import TrialLog, study_storage
+    from pipelines.reports.kinds import log_report
     from tl_core.episodes import build_pool, check_pool, fit_shape
     from tl_core.parallel_search import EpisodeScores, Search
     from tl_core.scoring import estimate
@@ -128,7 +128,7 @@ def run(config: SearchConfig) -> str:
 
 def _open_searched(config: SearchConfig) -> Target:
     """The network on the images that the search may see."""
-    from pipelines.target import Target
+    from pipelines.records.target import Target
     from tl_core.finetune import Finetuner
     from tl_core.shifts import parse_shifts, shift_images
 

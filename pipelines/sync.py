@@ -26,8 +26,8 @@ def run(config: SyncConfig) -> int:  # noqa: ARG001 - every entry point takes it
     Raises:
         InputError: some of them failed again; they are kept.
     """
-    from pipelines.mlproject import config_type
-    from pipelines.spool import open_spool
+    from pipelines.configs import config_type
+    from pipelines.records.spool import open_spool
 
     failures = []
     with open_spool() as waiting:

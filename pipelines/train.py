@@ -61,12 +61,12 @@ def run(config: TrainConfig) -> str:
     import numpy as np
     from tqdm import tqdm
 
-    from pipelines.checkpoints import kept_checkpoint
-    from pipelines.networks import is_run, load_network
-    from pipelines.provenance import check_unseen, log_seen_images, network_name
-    from pipelines.report import log_report
-    from pipelines.tracking import log_dataset, tracked_run
-    from pipelines.train_log import TrainLog
+    from pipelines.records.checkpoints import kept_checkpoint
+    from pipelines.records.networks import is_run, load_network
+    from pipelines.records.provenance import check_unseen, log_seen_images, network_name
+    from pipelines.records.tracking import log_dataset, tracked_run
+    from pipelines.records.train_log import TrainLog
+    from pipelines.reports.kinds import log_report
     from tl_core.backbones import with_features
     from tl_core.datasets import load_dataset
     from tl_core.devices import pick_device

@@ -27,7 +27,7 @@ def run(config: UiConfig) -> None:
     """Become an MLflow server for the store; never returns."""
     import mlflow
 
-    from pipelines.tracking import prepare_store
+    from pipelines.records.tracking import prepare_store
 
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from pipelines.cli import parse_config
-from pipelines.mlproject import ENTRY_POINTS, config_type, parameters
+from pipelines.configs import ENTRY_POINTS, config_type, parameters
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -20,6 +20,9 @@ from tl_core.splits import Indices, part_rows
 STANDARD = EpisodeShape()
 """The literature's 5-way 5-shot with 15 queries."""
 
+MIN_HALF = 10
+"""Images of a class below which half of them is not enough to judge by."""
+
 
 @dataclass(frozen=True)
 class EpisodePool:
@@ -63,6 +66,11 @@ def build_pool(dataset: ImageDataset, part: Part) -> EpisodePool:
     by_class = tuple(rows[labels == label] for label in range(len(dataset.class_names)))
     fingerprint = hashlib.sha256(f"{dataset.fingerprint}:{part}".encode()).hexdigest()
     return EpisodePool(dataset.class_names, by_class, fingerprint)
+
+
+def can_be_halved(dataset: ImageDataset) -> bool:
+    """Whether half of the smallest class is enough to judge by, so that the other half is left to a search."""
+    return min(len(rows) for rows in build_pool(dataset, "report").rows_by_class) >= MIN_HALF
 
 
 def fit_shape(pool: EpisodePool, shape: EpisodeShape) -> EpisodeShape:

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from pipelines.cli import run_command_line
-from pipelines.mlproject import config_type
+from pipelines.configs import config_type
 from tests.conftest import write_colour_images
 from tl_core.errors import InputError
 

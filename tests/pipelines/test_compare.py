@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 
 from pipelines import compare, train
-from pipelines.columns import aligned
 from pipelines.compare import CompareConfig
-from pipelines.provenance import network_name, short_network, short_weights
-from pipelines.tracking import fetch_artifact
+from pipelines.records.columns import aligned
+from pipelines.records.provenance import network_name, short_network, short_weights
+from pipelines.records.tracking import fetch_artifact
 from pipelines.train import TrainConfig
 from tests.conftest import write_colour_images
 from tl_core.backbones import BackboneSpec

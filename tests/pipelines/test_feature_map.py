@@ -10,7 +10,7 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 
-from pipelines.feature_map import log_feature_map, principal_components, read_feature_map
+from pipelines.records.feature_map import log_feature_map, principal_components, read_feature_map
 from tl_core.backbones import BackboneSpec, build_backbone
 from tl_core.datasets import load_dataset
 from tl_core.episodes import build_pool, sample_episode

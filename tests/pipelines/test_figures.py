@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipelines.figures import Curve, draw_curves
+from pipelines.records.figures import Curve, draw_curves
 
 
 def test_curves_of_several_trainings_are_in_one_figure_each_in_a_colour_of_its_own() -> None:

@@ -94,7 +94,7 @@ def test_a_finetune_run_holds_one_nested_run_per_episode(line: tuple[str, Path])
 
 
 def test_the_searched_run_uses_the_recipe_that_the_search_found(line: tuple[str, Path]) -> None:
-    from pipelines.networks import find_recipe
+    from pipelines.records.networks import find_recipe
 
     search = child_of_kind(line[0], "search")
     found = find_recipe(search.info.run_id, FinetuneConfig(backbone_run="random").recipe)
@@ -168,8 +168,8 @@ def test_a_file_that_does_not_answer_as_torch_does_is_not_kept_and_the_worst_ima
     import mlflow
 
     from pipelines import export
-    from pipelines.networks import SAMPLES_ARTIFACT
-    from pipelines.tracking import fetch_artifact
+    from pipelines.records.networks import SAMPLES_ARTIFACT
+    from pipelines.records.tracking import fetch_artifact
 
     fit_run = child_of_kind(line[0], "fit").info.run_id
     path = fetch_artifact(fit_run, SAMPLES_ARTIFACT)
@@ -193,8 +193,8 @@ def test_an_int8_variant_lies_beside_the_file(line: tuple[str, Path]) -> None:
     import mlflow
 
     from pipelines import export
-    from pipelines.networks import INT8_ARTIFACT, ONNX_ARTIFACT
-    from pipelines.tracking import fetch_artifact
+    from pipelines.records.networks import INT8_ARTIFACT, ONNX_ARTIFACT
+    from pipelines.records.tracking import fetch_artifact
 
     run_id = export.run(export.ExportConfig(fit_run=child_of_kind(line[0], "fit").info.run_id, int8=True))
     whole, small = fetch_artifact(run_id, ONNX_ARTIFACT), fetch_artifact(run_id, INT8_ARTIFACT)
@@ -377,7 +377,7 @@ def test_every_step_with_an_answer_has_a_report_that_says_it(line: tuple[str, Pa
 
 
 def report_kinds() -> tuple[str, ...]:
-    from pipelines.report_kinds import KINDS
+    from pipelines.reports.kinds import KINDS
 
     return KINDS
 

@@ -11,7 +11,8 @@ import tomllib
 import pytest
 import yaml
 
-from pipelines.mlproject import ENTRY_POINTS, ROOT, config_type, locked_versions, render_conda, render_mlproject
+from pipelines.configs import ENTRY_POINTS, ROOT, config_type
+from pipelines.mlproject import locked_versions, render_conda, render_mlproject
 from tl_core.recipes import Engine, EpisodeShape, FinetuneRecipe, PretrainRecipe
 from tl_core.train_recipe import TrainRecipe
 

@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 
 from pipelines import recipe
-from pipelines.mlproject import ROOT
+from pipelines.configs import ROOT
 from pipelines.recipe import RecipeConfig
 from pipelines.recipe_files import load_recipe, plan_runs, recipe_names
-from pipelines.recipe_table import _titles
-from pipelines.tracking import fetch_artifact
+from pipelines.records.tracking import fetch_artifact
+from pipelines.reports.recipe_table import _titles
 from tests.conftest import write_colour_images
 from tl_core.errors import InputError
 

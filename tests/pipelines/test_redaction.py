@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import pytest
 
 from pipelines.cli import run_command_line
-from pipelines.redaction import redact
-from pipelines.tracking import tracked_run
+from pipelines.records.redaction import redact
+from pipelines.records.tracking import tracked_run
 from tl_core.errors import InputError
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")

@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from pipelines.answers import N_EXAMPLES, log_answers, read_answers
 from pipelines.cli import parse_config
-from pipelines.figures import _COLOURS
 from pipelines.finetune import FinetuneConfig
-from pipelines.report import ReportConfig, log_report
+from pipelines.records.answers import N_EXAMPLES, log_answers, read_answers
+from pipelines.records.figures import _COLOURS
+from pipelines.records.tracking import tracked_run
+from pipelines.report import ReportConfig
 from pipelines.report import run as write_report
-from pipelines.report_origin import command_of
-from pipelines.report_page import (
+from pipelines.reports.kinds import log_report
+from pipelines.reports.origin import command_of
+from pipelines.reports.page import (
     _VARIABLES,
     Gallery,
     Matrix,
@@ -30,8 +32,7 @@ from pipelines.report_page import (
     make_chart,
     render_page,
 )
-from pipelines.report_words import say_comparison, say_estimate, say_interval, say_points, say_seconds
-from pipelines.tracking import tracked_run
+from pipelines.reports.words import say_comparison, say_estimate, say_interval, say_points, say_seconds
 from tl_core.datasets import ImageDataset
 from tl_core.errors import InputError
 from tl_core.image_scores import Interval

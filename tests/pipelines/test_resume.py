@@ -14,9 +14,9 @@ import pandas as pd
 import pytest
 import torch
 
-from pipelines.journal import append_journal, read_journal
-from pipelines.scores import EPISODES_ARTIFACT
-from pipelines.tracking import ROOT
+from pipelines.records.journal import append_journal, read_journal
+from pipelines.records.scores import EPISODES_ARTIFACT
+from pipelines.records.tracking import ROOT
 from tests.conftest import write_colour_images
 from tests.pipelines.test_tracking import _environment
 from tests.tl_core.test_finetune import LINEAR_PROBE, NOISE, PIXELS, answers, draw, tuner

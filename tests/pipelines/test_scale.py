@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pipelines.mlproject import ROOT
+from pipelines.configs import ROOT
 from serving.batch import Options, predict_batches
 from serving.model import OnnxClassifier
 from serving.sources import open_source

@@ -16,7 +16,7 @@ import mlflow
 import pandas as pd
 import pytest
 
-from pipelines.tracking import ROOT
+from pipelines.records.tracking import ROOT
 from tests.conftest import free_port, write_colour_images
 
 pytestmark = [
@@ -124,7 +124,7 @@ def losses_of(store: str) -> list[float]:
 
 @pytest.fixture
 def undisturbed(data: Path, tmp_path: Path) -> list[float]:
-    from pipelines.tracking import EXPERIMENT
+    from pipelines.records.tracking import EXPERIMENT
 
     store = f"sqlite:///{tmp_path / 'mlflow.db'}"
     mlflow.MlflowClient(store).create_experiment(EXPERIMENT, (tmp_path / "artifacts").as_uri())

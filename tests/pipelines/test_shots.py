@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.shots import plan_shots, say_trend
+from pipelines.records.shots import plan_shots, say_trend
 from tl_core.datasets import load_dataset
 from tl_core.errors import InputError
 from tl_core.recipes import OPEN_SHAPE

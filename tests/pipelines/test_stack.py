@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipelines.mlproject import ROOT, locked_versions
+from pipelines.configs import ROOT
+from pipelines.mlproject import locked_versions
 from pipelines.stack import StackConfig
 from tl_core.errors import InputError
 

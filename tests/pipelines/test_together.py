@@ -8,7 +8,7 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from pipelines.tracking import ROOT
+from pipelines.records.tracking import ROOT
 from tests.conftest import write_colour_images
 from tests.pipelines.test_resume import N_EPISODES, config, losses, undisturbed_losses
 from tests.pipelines.test_tracking import _environment

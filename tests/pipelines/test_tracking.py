@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.cli import flat_params
+from pipelines.configs import ROOT, flat_params
 from pipelines.finetune import FinetuneConfig
-from pipelines.mlproject import ROOT
-from pipelines.tracking import find_run, log_params, prepare_store, tracked_run
+from pipelines.records.tracking import find_run, log_params, prepare_store, tracked_run
 from tests.conftest import write_colour_images
 from tl_core.errors import InputError
 

@@ -13,7 +13,7 @@ import torch
 
 from pipelines import prepare
 from pipelines.cli import run_command_line
-from pipelines.journal import append_journal, read_journal
+from pipelines.records.journal import append_journal, read_journal
 from serving.batch import Options
 from serving.job import write_predictions
 from serving.model import OnnxClassifier

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from pipelines.tracking import fetch_artifact, find_run
+from pipelines.records.tracking import fetch_artifact, find_run
 from tl_core.backbones import BackboneSpec, build_backbone, check_size
 from tl_core.classifier import load_backbone
 from tl_core.recipes import FinetuneRecipe, parse_recipe

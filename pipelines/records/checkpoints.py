@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pipelines.cli import flat_params
+from pipelines.configs import flat_params
 
 
 def checkpoint_path(kind: str, config: Any, *fingerprints: str, suffix: str = ".pt") -> Path:

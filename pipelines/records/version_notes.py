@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 from mlflow.entities import Run
 
-from pipelines.answers import CONFUSIONS_ARTIFACT
-from pipelines.evidence import load_evidence
-from pipelines.export import LATENCY_METRIC, SIZE_METRIC
-from pipelines.tracking import KIND, fetch_artifact
-from pipelines.trainings import predictions_of
+from pipelines.records.answers import CONFUSIONS_ARTIFACT
+from pipelines.records.evidence import LATENCY_METRIC, SIZE_METRIC, load_evidence
+from pipelines.records.tracking import KIND, fetch_artifact
+from pipelines.records.trainings import predictions_of
 from registry.card import CardFacts, Confusions, write_card
 from registry.gate import Evidence, ScoredOn
 from registry.versions import NewVersion

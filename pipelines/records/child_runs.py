@@ -11,7 +11,7 @@ from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from pipelines.tracking import PROCESS, child_tags, is_away
+from pipelines.records.tracking import PROCESS, child_tags, is_away
 
 _MAX_WAITING = 1000  # runs in memory at most, where the store is slower than the work
 

@@ -10,10 +10,10 @@ import pandas as pd
 from mlflow.entities import Run
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 
-from pipelines.columns import aligned
-from pipelines.figures import Curve
-from pipelines.provenance import short_weights
-from pipelines.tracking import fetch_artifact, find_comparable_runs
+from pipelines.records.columns import aligned
+from pipelines.records.figures import Curve
+from pipelines.records.provenance import short_weights
+from pipelines.records.tracking import fetch_artifact, find_comparable_runs
 from tl_core.image_scores import Hits, Interval
 
 PREDICTIONS_ARTIFACT = "predictions.parquet"

@@ -6,16 +6,18 @@ import json
 
 from mlflow.entities import Run
 
-from pipelines.answers import CONFUSIONS_ARTIFACT
-from pipelines.export import LATENCY_METRIC, SIZE_METRIC
-from pipelines.provenance import METHOD, check_same_origin
-from pipelines.scores import accuracies
-from pipelines.tracking import KIND, fetch_artifact, find_run
-from pipelines.train_log import fingerprint_of
-from pipelines.trainings import hits_in, predictions_of
+from pipelines.records.answers import CONFUSIONS_ARTIFACT
+from pipelines.records.provenance import METHOD, check_same_origin
+from pipelines.records.scores import accuracies
+from pipelines.records.tracking import KIND, fetch_artifact, find_run
+from pipelines.records.train_log import fingerprint_of
+from pipelines.records.trainings import hits_in, predictions_of
 from registry.gate import Evidence, Measured
 from tl_core.errors import InputError
 from tl_core.export import Parity
+
+LATENCY_METRIC, SIZE_METRIC = "latency_ms", "megabytes"
+"""Of an export run: how long one image takes, and how large the file is."""
 
 
 def find_scored_run(export_run: Run, finetune_run: str) -> Run:

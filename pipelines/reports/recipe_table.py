@@ -9,7 +9,7 @@ from pathlib import Path
 import mlflow
 import pandas as pd
 
-from pipelines.trainings import predictions_of
+from pipelines.records.trainings import predictions_of
 
 Runs = Mapping[str, Mapping[str, str]]
 """Run ids by data spec, then by variant."""

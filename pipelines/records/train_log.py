@@ -11,11 +11,11 @@ import mlflow
 import numpy as np
 import pandas as pd
 
-from pipelines.answers import log_answers, readable_name
-from pipelines.figures import Curve, draw_curves
-from pipelines.networks import CLASSIFIER_ARTIFACT, N_SAMPLES, SAMPLE_FILES_ARTIFACT, SAMPLES_ARTIFACT
-from pipelines.tracking import log_series
-from pipelines.trainings import CURVES, PREDICTIONS_ARTIFACT
+from pipelines.records.answers import log_answers, readable_name
+from pipelines.records.figures import Curve, draw_curves
+from pipelines.records.networks import CLASSIFIER_ARTIFACT, N_SAMPLES, SAMPLE_FILES_ARTIFACT, SAMPLES_ARTIFACT
+from pipelines.records.tracking import log_series
+from pipelines.records.trainings import CURVES, PREDICTIONS_ARTIFACT
 from tl_core.classifier import save_classifier
 from tl_core.datasets import ImageDataset, copy_files
 from tl_core.image_scores import Interval, wilson

@@ -17,7 +17,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from pipelines.cli import flat_params
+from pipelines.configs import flat_params
 from tl_core.datasets import default_cache_dir
 from tl_core.errors import InputError
 from tl_core.files import complete_file

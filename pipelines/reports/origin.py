@@ -11,10 +11,10 @@ from typing import Any
 from mlflow.entities import Run
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 
-from pipelines.mlproject import config_type, parameters
-from pipelines.report_page import Command, Section, Table
-from pipelines.report_words import say_seconds
-from pipelines.tracking import KIND
+from pipelines.configs import config_type, parameters
+from pipelines.records.tracking import KIND
+from pipelines.reports.page import Command, Section, Table
+from pipelines.reports.words import say_seconds
 
 _COUNTS = {
     "n_episodes": "episodes scored",

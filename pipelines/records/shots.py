@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import mlflow
 
-from pipelines.scores import SHOTS_ARTIFACT, accuracy_of
-from pipelines.tracking import fetch_artifact
+from pipelines.records.scores import SHOTS_ARTIFACT, accuracy_of
+from pipelines.records.tracking import fetch_artifact
 from tl_core.errors import InputError
 from tl_core.recipes import ChosenPart, EpisodeShape
 from tl_core.scoring import Estimate
@@ -33,8 +33,7 @@ def plan_shots(dataset: ImageDataset, shots: str, shape: EpisodeShape, part: Cho
     Raises:
         InputError: what was given is no list of numbers, or the target has too few images for one of them.
     """
-    from pipelines.finetune import can_be_halved
-    from tl_core.episodes import build_pool, check_pool, fit_shape
+    from tl_core.episodes import build_pool, can_be_halved, check_pool, fit_shape
 
     if not shots:
         return []

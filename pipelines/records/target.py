@@ -66,8 +66,8 @@ def open_target(config: TargetConfig, context: str = "target") -> Target:
     Raises:
         InputError: no such run, weights or data.
     """
-    from pipelines.networks import load_network
-    from pipelines.tracking import log_dataset
+    from pipelines.records.networks import load_network
+    from pipelines.records.tracking import log_dataset
     from tl_core.backbones import with_features
     from tl_core.datasets import load_dataset
     from tl_core.devices import pick_device

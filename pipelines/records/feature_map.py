@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pipelines.answers import thumbnail
-from pipelines.tracking import fetch_artifact
+from pipelines.records.answers import thumbnail
+from pipelines.records.tracking import fetch_artifact
 
 if TYPE_CHECKING:
     from tl_core.episodes import Episode

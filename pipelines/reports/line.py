@@ -8,13 +8,16 @@ from collections.abc import Mapping, Sequence
 import mlflow
 from mlflow.entities import Run
 
-from pipelines.export import LATENCY_METRIC, SIZE_METRIC
-from pipelines.networks import ONNX_ARTIFACT
-from pipelines.report_answers import answers_sections, features_section
-from pipelines.report_comparisons import difference_table, methods_section
-from pipelines.report_origin import cost_section, origin_section, seconds_of, title_of
-from pipelines.report_page import Command, Page, Section, Table
-from pipelines.report_sections import (
+from pipelines.records.evidence import LATENCY_METRIC, SIZE_METRIC
+from pipelines.records.networks import ONNX_ARTIFACT
+from pipelines.records.scores import COMPARED, METHODS_ARTIFACT, accuracies
+from pipelines.records.shots import read_shots
+from pipelines.records.tracking import KIND, fetch_artifact
+from pipelines.reports.answers import answers_sections, features_section
+from pipelines.reports.comparisons import difference_table, methods_section
+from pipelines.reports.origin import cost_section, origin_section, seconds_of, title_of
+from pipelines.reports.page import Command, Page, Section, Table
+from pipelines.reports.sections import (
     distribution_section,
     other_images,
     pretraining_section,
@@ -22,10 +25,7 @@ from pipelines.report_sections import (
     shots_section,
     task_of,
 )
-from pipelines.report_words import say_comparison, say_estimate, say_points, say_seconds, sentence
-from pipelines.scores import COMPARED, METHODS_ARTIFACT, accuracies
-from pipelines.shots import read_shots
-from pipelines.tracking import KIND, fetch_artifact
+from pipelines.reports.words import say_comparison, say_estimate, say_points, say_seconds, sentence
 from registry.versions import CHALLENGER, CHAMPION
 from tl_core.scoring import estimate, paired_difference
 

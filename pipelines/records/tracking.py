@@ -23,13 +23,12 @@ from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE, ErrorCode
 from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE, MLFLOW_USER
 
-from pipelines.cli import flat_params
-from pipelines.redaction import redact
-from pipelines.spool import forget, keep_for_sync
+from pipelines.configs import ROOT, flat_params
+from pipelines.records.redaction import redact
+from pipelines.records.spool import forget, keep_for_sync
 from tl_core.datasets import ImageDataset, default_cache_dir
 from tl_core.errors import InputError
 
-ROOT = Path(__file__).resolve().parents[1]
 STORE = ROOT / "mlruns"
 EXPERIMENT = "transfer-lab"
 

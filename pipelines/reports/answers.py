@@ -12,11 +12,11 @@ from mlflow.entities import Run
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipelines.answers import KeptAnswers, read_answers
-from pipelines.feature_map import read_feature_map
-from pipelines.figures import Map, draw_intervals, draw_maps, draw_reliability
-from pipelines.report_page import Gallery, Matrix, Picture, Section, Table, chart_style, make_chart
-from pipelines.report_words import say_interval
+from pipelines.records.answers import KeptAnswers, read_answers
+from pipelines.records.feature_map import read_feature_map
+from pipelines.records.figures import Map, draw_intervals, draw_maps, draw_reliability
+from pipelines.reports.page import Gallery, Matrix, Picture, Section, Table, chart_style, make_chart
+from pipelines.reports.words import say_interval
 
 _MOST_DRAWN, _MOST_SHADED, _MOST_CONFUSIONS = 25, 30, 10
 _MAP_PIXELS = 48

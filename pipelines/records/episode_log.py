@@ -13,13 +13,13 @@ import mlflow
 import numpy as np
 import pandas as pd
 
-from pipelines.answers import log_answers
-from pipelines.child_runs import ChildRuns, FinishedRun
-from pipelines.figures import draw_distribution
-from pipelines.journal import append_journal, read_journal
-from pipelines.networks import RECIPE_ARTIFACT
-from pipelines.scores import EPISODES_ARTIFACT
-from pipelines.tracking import log_series
+from pipelines.records.answers import log_answers
+from pipelines.records.child_runs import ChildRuns, FinishedRun
+from pipelines.records.figures import draw_distribution
+from pipelines.records.journal import append_journal, read_journal
+from pipelines.records.networks import RECIPE_ARTIFACT
+from pipelines.records.scores import EPISODES_ARTIFACT
+from pipelines.records.tracking import log_series
 from tl_core.datasets import ImageDataset
 from tl_core.episode_results import EpisodeResult
 from tl_core.episodes import Episode, EpisodePool

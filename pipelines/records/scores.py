@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import pandas as pd
 from mlflow.entities import Run
 
-from pipelines.provenance import short_network
-from pipelines.tracking import fetch_artifact, find_comparable_runs
+from pipelines.records.provenance import short_network
+from pipelines.records.tracking import fetch_artifact, find_comparable_runs
 from tl_core.scoring import Estimate, estimate
 
 EPISODES_ARTIFACT = "episodes.parquet"
@@ -58,3 +58,8 @@ def _readable(run: Run) -> str:
 def accuracy_of(finetune_run: str) -> Estimate:
     """Mean accuracy of a finetune run with its interval."""
     return estimate(list(accuracies(finetune_run).values()))
+
+
+def run_ids(text: str) -> list[str]:
+    """The ids in a text that separates them by commas."""
+    return [part.strip() for part in text.split(",") if part.strip()]

@@ -7,16 +7,15 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 from mlflow.entities import Run
 
-from pipelines.compare import run_ids
-from pipelines.figures import draw_estimates, draw_intervals
-from pipelines.report_origin import cost_section, origin_section, title_of
-from pipelines.report_page import Chart, Page, Section, Table, chart_style, make_chart
-from pipelines.report_sections import (
+from pipelines.records.figures import draw_estimates, draw_intervals
+from pipelines.records.scores import paired_accuracies, run_ids
+from pipelines.records.trainings import curve_of, load_trainings
+from pipelines.reports.origin import cost_section, origin_section, title_of
+from pipelines.reports.page import Chart, Page, Section, Table, chart_style, make_chart
+from pipelines.reports.sections import (
     curves_section,
 )
-from pipelines.report_words import say_estimate, say_interval
-from pipelines.scores import paired_accuracies
-from pipelines.trainings import curve_of, load_trainings
+from pipelines.reports.words import say_estimate, say_interval
 from tl_core.image_scores import Interval, compare_on_images, wilson
 from tl_core.scoring import Estimate, compare_all, estimate
 
@@ -41,8 +40,8 @@ def report_comparison(run: Run) -> Page:
     )
 
 
-def _compare_trainings(run: Run, run_ids: Sequence[str]) -> Page:
-    trainings = load_trainings(run_ids)
+def _compare_trainings(run: Run, ids: Sequence[str]) -> Page:
+    trainings = load_trainings(ids)
     results = {training.name: wilson(training.hits) for training in trainings}
     pairs = compare_on_images({training.name: training.hits for training in trainings})
     best = max(results, key=lambda name: results[name].value)

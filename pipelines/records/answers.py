@@ -15,8 +15,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipelines.figures import draw_confusion
-from pipelines.tracking import fetch_artifact
+from pipelines.records.figures import draw_confusion
+from pipelines.records.tracking import fetch_artifact
 from tl_core.datasets import ImageDataset
 from tl_core.image_scores import Interval, wilson_of_share
 from tl_core.scoring import Reliability, count_confusions, reliability

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import mlflow
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
-from pipelines.report_answers import answers_sections, features_section
-from pipelines.report_comparisons import report_comparison
-from pipelines.report_main import report_main
-from pipelines.report_origin import cost_section, origin_section, title_of
-from pipelines.report_page import Page, Section, Table
-from pipelines.report_sections import (
+from pipelines.records.scores import accuracy_of, episodes_of
+from pipelines.records.tracking import KIND
+from pipelines.records.trainings import curve_of, load_training
+from pipelines.reports.answers import answers_sections, features_section
+from pipelines.reports.comparisons import report_comparison
+from pipelines.reports.line import report_main
+from pipelines.reports.origin import cost_section, origin_section, title_of
+from pipelines.reports.page import REPORT_ARTIFACT, Page, Section, Table, render_page
+from pipelines.reports.sections import (
     curves_section,
     distribution_section,
     other_images,
@@ -21,10 +27,8 @@ from pipelines.report_sections import (
     search_section,
     task_of,
 )
-from pipelines.report_words import say_estimate, say_interval, say_seconds, sentence
-from pipelines.scores import accuracy_of, episodes_of
-from pipelines.tracking import KIND
-from pipelines.trainings import curve_of, load_training
+from pipelines.reports.words import say_estimate, say_interval, say_seconds, sentence
+from tl_core.errors import InputError
 from tl_core.image_scores import wilson, wilson_of_share
 
 
@@ -124,3 +128,19 @@ _REPORTS: dict[str, Callable[[Run], Page]] = {
 }
 KINDS = tuple(_REPORTS)
 """Kinds of runs that have a report."""
+
+
+def log_report(run_id: str) -> None:
+    """Write the report of the active run beside its numbers, and its first words as the run's description.
+
+    Where it cannot be written, the numbers stand.
+    """
+    try:
+        page = build_report(mlflow.MlflowClient().get_run(run_id))
+        mlflow.log_text(render_page(page), REPORT_ARTIFACT)
+        mlflow.set_tag(MLFLOW_RUN_NOTE, "\n\n".join([f"**{page.headline}**", *page.sentences]))
+    except (InputError, MlflowException, OSError) as error:
+        print(
+            f"warning: run {run_id} has no report ({error}); try: python -m pipelines.report --run {run_id}",
+            file=sys.stderr,
+        )

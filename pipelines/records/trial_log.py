@@ -11,10 +11,10 @@ import optuna
 import pandas as pd
 from optuna.trial import TrialState
 
-from pipelines.child_runs import ChildRuns, FinishedRun
-from pipelines.figures import draw_episodes_spent
-from pipelines.networks import RECIPE_ARTIFACT
-from pipelines.tracking import STORE
+from pipelines.records.child_runs import ChildRuns, FinishedRun
+from pipelines.records.figures import draw_episodes_spent
+from pipelines.records.networks import RECIPE_ARTIFACT
+from pipelines.records.tracking import STORE
 from tl_core.scoring import estimate, independent_difference
 from tl_core.search import TrialResult, count_episodes
 from tl_core.verdict import Finalist, Verdict

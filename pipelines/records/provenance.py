@@ -12,8 +12,8 @@ import numpy as np
 from mlflow.entities import Run
 from numpy.typing import NDArray
 
-from pipelines.networks import is_run
-from pipelines.tracking import fetch_artifact, log_params
+from pipelines.records.networks import is_run
+from pipelines.records.tracking import fetch_artifact, log_params
 from tl_core.backbones import BackboneSpec
 from tl_core.datasets import ImageDataset
 from tl_core.errors import InputError

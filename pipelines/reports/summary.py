@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import mlflow
 
-from pipelines.columns import aligned
-from pipelines.networks import ONNX_ARTIFACT
-from pipelines.scores import COMPARED, METHODS_ARTIFACT, accuracies
-from pipelines.tracking import default_tracking_uri, fetch_artifact
+from pipelines.records.columns import aligned
+from pipelines.records.networks import ONNX_ARTIFACT
+from pipelines.records.scores import COMPARED, METHODS_ARTIFACT, accuracies
+from pipelines.records.tracking import default_tracking_uri, fetch_artifact
 from registry.versions import CHAMPION, champion_of
 from tl_core.scoring import Estimate, estimate, paired_difference
 
