@@ -88,7 +88,7 @@ def _metadata(description: ClassifierDescription, fit_run: Run) -> dict[str, str
 
 
 def _source_fingerprint(backbone_run: str) -> str:
-    from pipelines.records.networks import is_run
+    from pipelines.records.names import is_run
     from pipelines.records.tracking import find_run
 
     if not is_run(backbone_run):

@@ -63,7 +63,8 @@ def run(config: FinetuneConfig) -> str:
     from pipelines.records.checkpoints import kept_checkpoint
     from pipelines.records.episode_log import EpisodeLog
     from pipelines.records.feature_map import log_feature_map
-    from pipelines.records.networks import find_recipe, is_run
+    from pipelines.records.names import is_run
+    from pipelines.records.networks import find_recipe
     from pipelines.records.provenance import check_unseen, log_origin
     from pipelines.records.tracking import tracked_run
     from pipelines.reports.kinds import log_report
@@ -143,7 +144,7 @@ def _is_sure(accuracy: Estimate, until_ci: float) -> bool:
 
 def _run_name(config: FinetuneConfig) -> str:
     """Tells the runs of one table apart: `finetune pixels`, `finetune 0a1b2c3d searched`, `finetune timm 5-shot`."""
-    from pipelines.records.networks import is_run
+    from pipelines.records.names import is_run
 
     start = config.backbone_run[:_NAME_LENGTH] if is_run(config.backbone_run) else Path(config.backbone_run).stem
     shots = f" {config.shape.n_shot}-shot" if config.shape.n_shot else ""

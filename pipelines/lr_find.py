@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from pipelines.cli import run_command_line
 from tl_core.recipes import Device, PretrainRecipe, Unreadable, check_range
+from tl_core.train_recipe import NormStatistics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,8 @@ class LrFindConfig:
     """Where to compute."""
     unreadable: Unreadable = "refuse"
     """What to do about unreadable files: refuse the source, or skip them."""
+    norm_statistics: NormStatistics = "learn"
+    """Of the batch norms: learn, as `pretrain` does, or keep or auto, as `train` does from weights."""
     recipe: PretrainRecipe = field(default_factory=PretrainRecipe)
 
     def __post_init__(self) -> None:
@@ -54,6 +57,7 @@ def run(config: LrFindConfig) -> str:
     from pipelines.records.figures import draw_lr_curve
     from pipelines.records.networks import load_network
     from pipelines.records.tracking import log_dataset, log_series, tracked_run
+    from tl_core.batch_norms import learns_statistics
     from tl_core.datasets import load_dataset
     from tl_core.devices import pick_device
     from tl_core.pretrain import Pretraining
@@ -66,7 +70,9 @@ def run(config: LrFindConfig) -> str:
         log_dataset(dataset, "source")
         split = split_within_classes(dataset, 0.1, 0.1, config.seed)
         training = Pretraining(backbone, spec, dataset, split, config.recipe, seed=config.seed)
-        curve = training.lr_range_test(device, (config.min_lr, config.end_lr), config.n_steps)
+        learns = learns_statistics(config.norm_statistics, backbone)
+        rates = (config.min_lr, config.end_lr)
+        curve = training.lr_range_test(device, rates, config.n_steps, batch_statistics=learns)
         log_series({"lr": curve.rates, "loss": curve.losses})
         mlflow.log_metric("suggestion", curve.suggestion)
         mlflow.log_figure(draw_lr_curve(curve), "lr_curve.png")

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.cli import run_command_line
+from pipelines.records.redaction import redact
 from tl_core.errors import InputError
 
 
@@ -36,7 +37,6 @@ def run(config: RecipeConfig) -> str:
     """Run every variant on every data set, compare and log; returns the run's id."""
     import mlflow
 
-    from pipelines import compare
     from pipelines.recipe_files import RUNS_FIELD, load_recipe, plan_runs, runner_of
     from pipelines.records.tracking import tracked_run
     from pipelines.reports.recipe_table import describe_results, predictions_table
@@ -46,11 +46,9 @@ def run(config: RecipeConfig) -> str:
     n_runs = sum(map(len, plan.values()))
     with tracked_run("recipe", config, f"recipe {recipe.name}") as run_id:
         found, failed = _run_all(plan, runner_of(recipe.entry_point))
-        if len(failed) == n_runs:
+        n_done = n_runs - len(failed)
+        if n_done == 0:
             raise InputError(failed[0])
-        for run_ids in found.values():
-            if len(run_ids) > 1:
-                compare.run(compare.CompareConfig(**{RUNS_FIELD[recipe.entry_point]: ",".join(run_ids.values())}))
         lines = [*describe_results(found, list(recipe.variants)), "", f"published: {recipe.published}"]
         lines += [f"measured:  {recipe.measured}"] if recipe.measured else []
         lines += [f"failed:    {sentence}" for sentence in failed]
@@ -58,9 +56,10 @@ def run(config: RecipeConfig) -> str:
         if recipe.entry_point == "train":
             mlflow.log_text(predictions_table(found).to_csv(index=False), "predictions.csv")
         print("\n".join(["", *lines]))
-        print(f"recipe {run_id}: {recipe.name}, {n_runs - len(failed)} runs")
+        print(f"recipe {run_id}: {recipe.name}, {n_done} runs")
+        failed += _compare_all(found, RUNS_FIELD[recipe.entry_point])
         if failed:
-            raise InputError(f"{len(failed)} of {n_runs} runs failed, the table is of the others; {failed[0]}")
+            raise InputError(f"{len(failed)} failed, recipe run {run_id} has the table of the others; {failed[0]}")
     return run_id
 
 
@@ -75,9 +74,23 @@ def _run_all(
             try:
                 found[data][name] = start(config)
             except InputError as error:
-                failed.append(f"{name!r} on {data}: {error}")
+                failed.append(redact(f"{name!r} on {data}: {error}"))
                 print(f"failed: {failed[-1]}", file=sys.stderr)
     return found, failed
+
+
+def _compare_all(found: Mapping[str, Mapping[str, str]], field: str) -> list[str]:
+    """Compare the variants on each set; returns a sentence for each set on which they cannot be."""
+    from pipelines import compare
+
+    failed = []
+    for data, run_ids in found.items():
+        if len(run_ids) > 1:
+            try:
+                compare.run(compare.CompareConfig(**{field: ",".join(run_ids.values())}))
+            except InputError as error:
+                failed.append(f"the comparison on {data}: {error}")
+    return failed
 
 
 if __name__ == "__main__":

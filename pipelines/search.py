@@ -80,7 +80,8 @@ def run(config: SearchConfig) -> str:
     import numpy as np
     from tqdm import tqdm
 
-    from pipelines.records.provenance import log_seen_images, network_name
+    from pipelines.records.names import network_name
+    from pipelines.records.provenance import log_seen_images
     from pipelines.records.tracking import tracked_run
     from pipelines.records.trial_log import TrialLog, study_storage
     from pipelines.reports.kinds import log_report

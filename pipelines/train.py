@@ -62,8 +62,9 @@ def run(config: TrainConfig) -> str:
     from tqdm import tqdm
 
     from pipelines.records.checkpoints import kept_checkpoint
-    from pipelines.records.networks import is_run, load_network
-    from pipelines.records.provenance import check_unseen, log_seen_images, network_name
+    from pipelines.records.names import is_run, network_name
+    from pipelines.records.networks import load_network
+    from pipelines.records.provenance import check_unseen, log_seen_images
     from pipelines.records.tracking import log_dataset, tracked_run
     from pipelines.records.train_log import TrainLog
     from pipelines.reports.kinds import log_report

@@ -25,7 +25,11 @@ def pick_device(device: Device) -> torch.device:
 
 
 def pick_dtype(precision: Precision, device: torch.device, network: nn.Module) -> torch.dtype:
-    """The dtype for autocast: bfloat16 if asked for, or if `auto` and the device trains this network fast in it."""
+    """The dtype for autocast: bfloat16 if asked for, or if `auto` and the device trains this network fast in it.
+
+    Args:
+        network: all of it, trained or not: a single depthwise convolution makes `auto` float32 on a CPU.
+    """
     if precision == "auto":
         fast = (
             torch.cuda.is_bf16_supported(including_emulation=False)
@@ -43,4 +47,5 @@ def has_depthwise(network: nn.Module) -> bool:
 
 
 def _cpu_multiplies_bfloat16(device: torch.device) -> bool:
-    return device.type == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+    capabilities = torch.cpu.get_capabilities()
+    return device.type == "cpu" and any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16"))

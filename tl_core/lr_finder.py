@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from tl_core.batch_norms import train_mode
 from tl_core.errors import InputError
-from tl_core.training import Objective, classification, train_mode
+from tl_core.training import Objective, classification
 
 RATES = (1e-5, 10.0)
 """First and last learning rate where nobody says otherwise: wide enough for SGD and Adam alike."""

@@ -126,12 +126,16 @@ class Pretraining:
             self._recipe = replace(self._recipe, max_lr=math.exp(float(shared)))
         return float(self._recipe.max_lr)
 
-    def lr_range_test(self, device: torch.device, rates: tuple[float, float], n_steps: int) -> LrCurve:
+    def lr_range_test(
+        self, device: torch.device, rates: tuple[float, float], n_steps: int, *, batch_statistics: bool = True
+    ) -> LrCurve:
         """The range test on this model, its batches and its optimiser; leaves the model as it was."""
         options = self._options(device, max_lr=rates[0])
         batches = (batch for epoch in itertools.count() for batch in self._batches(epoch, device))
         model = self._model.to(device)
-        return lr_range_test(model, batches, build_optimizer(model, options), rates, n_steps, self._objective)
+        optimizer = build_optimizer(model, options)
+        objective = self._objective
+        return lr_range_test(model, batches, optimizer, rates, n_steps, objective, batch_statistics=batch_statistics)
 
     def test_accuracy(self, device: torch.device) -> float:
         """Accuracy on the test part: to be asked once, at the end, of the weights chosen by validation."""

@@ -15,8 +15,9 @@ from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from tl_core.batch_norms import train_mode
 from tl_core.optimizers import FitOptions, build_scheduler, optimizer_over
-from tl_core.training import TrainingDivergedError, train_mode
+from tl_core.training import TrainingDivergedError
 
 
 class StackedNetworks:

@@ -10,10 +10,11 @@ from torch.nn import functional as F
 
 from tl_core.activations import FrozenActivations
 from tl_core.augment import fixed_views, has_random_views
+from tl_core.batch_norms import eval_mode
 from tl_core.heads import SHARPNESS, class_means
 from tl_core.recipes import FinetuneRecipe
 from tl_core.splits import Indices
-from tl_core.training import Objective, eval_mode
+from tl_core.training import Objective
 
 MAX_BATCH = 128
 

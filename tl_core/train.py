@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from tl_core.activations import FrozenActivations
 from tl_core.augment import fixed_views, has_random_views, view_sizes
 from tl_core.backbones import BackboneSpec, check_size, n_features
+from tl_core.batch_norms import learns_statistics
 from tl_core.classifier import Classifier, ClassifierDescription, Normalise
 from tl_core.datasets import ImageDataset
 from tl_core.devices import pick_dtype
@@ -30,7 +31,7 @@ from tl_core.optimizers import FitOptions
 from tl_core.splits import ClassSplit, Indices
 from tl_core.train_heads import build_head, standardise
 from tl_core.train_recipe import Stage, TrainRecipe
-from tl_core.training import EpochMetrics, classification, fit, has_statistics, predict_logits, start_training
+from tl_core.training import EpochMetrics, classification, fit, predict_logits, start_training
 
 KEPT_BYTES = 2**30
 """The frozen part's output is kept for all images where it is not larger than this; a feature vector always is."""
@@ -100,7 +101,7 @@ class Training:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self._head = build_head(recipe.head, width, len(dataset.class_names), recipe.dropout).to(device)
-        self._learns_statistics = _learns_statistics(recipe, backbone)
+        self._learns_statistics = learns_statistics(recipe.norm_statistics, backbone)
         self._backbone = backbone.to(device).to(memory_format=torch.channels_last)
         self._objective = classification(recipe.label_smoothing, self._class_weights())
 
@@ -230,18 +231,6 @@ class Training:
         weights = torch.ones(len(self._dataset.class_names))
         weights[present] = torch.from_numpy(compute_class_weight("balanced", classes=present, y=labels)).float()
         return weights.to(self._device)
-
-
-def _learns_statistics(recipe: TrainRecipe, backbone: nn.Module) -> bool:
-    """Whether the backbone's batch norms learn: with statistics that are not its own, all its features move at once.
-
-    Raises:
-        InputError: it is to keep those that it does not have.
-    """
-    has_them = has_statistics(backbone)
-    if recipe.norm_statistics == "keep" and not has_them:
-        raise InputError("norm_statistics is keep, but the network has none to keep; allowed are auto, or learn")
-    return recipe.norm_statistics == "learn" or not has_them
 
 
 def _from_record(stage: int, record: dict[str, float]) -> TrainEpoch:

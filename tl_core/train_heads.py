@@ -5,14 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from tl_core.batch_norms import HeadNorm
 from tl_core.errors import InputError
 from tl_core.heads import FewShotHead
 
 HIDDEN = 1024
-
-
-class HeadNorm(nn.BatchNorm1d):
-    """Batch norm of a head, which starts from nothing and so has no statistics to keep: it always learns them."""
 
 
 class DenseHead(nn.Module):

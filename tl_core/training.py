@@ -17,12 +17,12 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from tl_core.batch_norms import eval_mode, train_mode
 from tl_core.distributed import process_count, share_gradients, total
 from tl_core.errors import InputError
 from tl_core.files import complete_file
 from tl_core.optimizers import FitOptions, build_optimizer, build_scheduler
 from tl_core.small_maps import matrix_convolutions
-from tl_core.train_heads import HeadNorm
 
 Batches = Callable[[int], Iterable[tuple[Tensor, Tensor]]]
 """From the epoch's number to its batches of (inputs, targets): a function of the number alone, so that an
@@ -242,40 +242,6 @@ def _step(
         state.average.update_parameters(state.model)
     # Kept as tensors: reading a number here would make an accelerator wait at every step.
     return loss.detach(), hits
-
-
-def train_mode(model: nn.Module, batch_statistics: bool) -> None:
-    """Training mode, in which batch norm uses (and learns) the statistics of the batches, or keeps those it has."""
-    model.train()
-    _choose_statistics(model, batch_statistics)
-    for module in model.modules():
-        if isinstance(module, HeadNorm):
-            module.train()
-
-
-def eval_mode(model: nn.Module, batch_statistics: bool = False) -> None:
-    """Evaluation mode, but for those batch norms that are told to take the statistics of the batch they judge."""
-    model.eval()
-    _choose_statistics(model, batch_statistics)
-
-
-def has_statistics(network: nn.Module) -> bool:
-    """Whether a batch norm has statistics that were learnt: those of a new one are zeros and ones."""
-    return any(
-        bool(norm.running_mean.any()) or bool((norm.running_var != 1).any())
-        for norm in _batch_norms(network)
-        if norm.running_mean is not None and norm.running_var is not None
-    )
-
-
-def _choose_statistics(model: nn.Module, batch_statistics: bool) -> None:
-    for norm in _batch_norms(model):
-        frozen = norm.affine and not norm.weight.requires_grad
-        norm.train(batch_statistics and not frozen)
-
-
-def _batch_norms(model: nn.Module) -> Iterator[nn.modules.batchnorm._BatchNorm]:
-    return (module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm))
 
 
 def _check_finite(losses: Tensor, epoch: int, options: FitOptions) -> None:

@@ -25,15 +25,9 @@ from torch import Tensor, nn
 from tl_core.backbones import BackboneSpec, build_backbone, size_option
 from tl_core.errors import InputError
 
-SUFFIXES = (".safetensors", ".pth", ".pt")
 _HUB_TIMEOUT = 5  # seconds
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
 _PREFIXES = ("module.", "_orig_mod.", "backbone.")
-
-
-def is_weights_spec(text: str) -> bool:
-    """Whether a text names weights from elsewhere."""
-    return text.partition(":")[0] in ("timm", "torchvision") or text.endswith(SUFFIXES)
 
 
 def load_weights(spec: str, architecture: str, image_size: int) -> tuple[nn.Module, BackboneSpec]:

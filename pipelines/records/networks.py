@@ -7,11 +7,13 @@ from pathlib import Path
 
 from torch import nn
 
+from pipelines.records.names import CONTROLS
 from pipelines.records.tracking import fetch_artifact, find_run
 from tl_core.backbones import BackboneSpec, build_backbone, check_size
 from tl_core.classifier import load_backbone
 from tl_core.recipes import FinetuneRecipe, parse_recipe
-from tl_core.weights import is_weights_spec, load_weights
+from tl_core.weights import load_weights
+from tl_core.weights_spec import is_weights_spec
 
 BACKBONE_ARTIFACT = "backbone"
 RECIPE_ARTIFACT = "recipe.json"
@@ -21,7 +23,6 @@ N_SAMPLES = 66
 """Images kept beside a classifier, as files too, so that the export can be checked on them: two batches of 33."""
 ONNX_ARTIFACT, INT8_ARTIFACT = "onnx/classifier.onnx", "onnx/classifier.int8.onnx"
 
-CONTROLS = ("random", "pixels")
 CONTROL_SIZE = 32
 
 
@@ -41,11 +42,6 @@ def load_network(backbone_run: str, backbone: str, image_size: int, seed: int) -
     resized = replace(spec, image_size=image_size or spec.image_size)
     check_size(network, resized)
     return network, resized
-
-
-def is_run(backbone_run: str) -> bool:
-    """Whether `backbone_run` names one of our runs."""
-    return backbone_run not in CONTROLS and not is_weights_spec(backbone_run)
 
 
 def find_recipe(search_run: str, default: FinetuneRecipe) -> FinetuneRecipe:

@@ -12,7 +12,7 @@ import numpy as np
 from mlflow.entities import Run
 from numpy.typing import NDArray
 
-from pipelines.records.networks import is_run
+from pipelines.records.names import network_name
 from pipelines.records.tracking import fetch_artifact, log_params
 from tl_core.backbones import BackboneSpec
 from tl_core.datasets import ImageDataset
@@ -32,29 +32,6 @@ def log_origin(network: str, spec: BackboneSpec, seed: int, recipe: FinetuneReci
     """Tag the active run with the network and the recipe that it really uses; `log_dataset` adds the data."""
     mlflow.set_tags({"network": network_name(network, spec, seed), "recipe": json.dumps(asdict(recipe))})
     log_params({f"recipe.{name}": value for name, value in asdict(recipe).items()})
-
-
-def network_name(network: str, spec: BackboneSpec, seed: int) -> str:
-    """Name that tells networks apart: where the weights are from, what they are built into, its size and its output."""
-    built = f"{network}:{spec.architecture}:{spec.image_size}:{spec.features}"
-    return f"{built}:{seed}" if network == "random" else built
-
-
-def short_network(name: str) -> str:
-    """A `network_name` as a table says it: architecture and weights, without what rarely differs."""
-    parts = name.split(":")
-    if parts[0] == "random":
-        parts.pop()  # the seed
-    *weights, architecture, _, features = parts
-    if weights == [architecture]:
-        return architecture
-    words = [architecture, short_weights(":".join(weights))]
-    return ", ".join(words if features == "last" else [*words, features])
-
-
-def short_weights(weights: str) -> str:
-    """What a network started from, as a table says it: a run's first digits, a file's name, or the words given."""
-    return f"run {weights[:8]}" if is_run(weights) else Path(weights).name
 
 
 def check_same_origin(scored: Run, fitted: Run) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 from mlflow.entities import Run
 
-from pipelines.records.provenance import short_network
+from pipelines.records.names import short_network
 from pipelines.records.tracking import fetch_artifact, find_comparable_runs
 from tl_core.scoring import Estimate, estimate
 

@@ -27,7 +27,7 @@ from pipelines.configs import ROOT, flat_params
 from pipelines.records.redaction import redact
 from pipelines.records.spool import forget, keep_for_sync
 from tl_core.datasets import ImageDataset, default_cache_dir
-from tl_core.errors import InputError
+from tl_core.errors import InputError, enough_memory
 
 STORE = ROOT / "mlruns"
 EXPERIMENT = "transfer-lab"
@@ -126,7 +126,7 @@ def tracked_run(kind: str, config: Any, name: str = "") -> Iterator[str]:
     run = _start_run(kind, name, nested)
     run_id: str = run.info.run_id
     try:
-        with _closed_in_any_case():
+        with _closed_in_any_case(), enough_memory():
             mlflow.set_tag(MLFLOW_RUN_NAME, name or kind)  # `mlflow run` has given it another one
             log_params(flat_params(config))
             yield run_id
@@ -184,6 +184,9 @@ def _start_run(kind: str, name: str, nested: bool) -> Run:
         # With its tags at once: a process that dies between two calls must not leave a run that nobody closes.
         return mlflow.start_run(run_name=name or kind, nested=nested, tags={KIND: kind, PROCESS: _this_process()})
     except MlflowException as error:
+        if is_away(error):
+            # Whoever has opened the outer run keeps its command for later; there is nothing of this one yet.
+            raise error if nested else _sentence_of(error, "start it and repeat the command") from error
         raise InputError(
             f"the run that `mlflow run` opened is not in {redact(mlflow.get_tracking_uri())} ({error.message}); "
             "start it from the project's folder, or give an absolute MLFLOW_TRACKING_URI"

@@ -12,7 +12,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 
 from pipelines.records.columns import aligned
 from pipelines.records.figures import Curve
-from pipelines.records.provenance import short_weights
+from pipelines.records.names import short_weights
 from pipelines.records.tracking import fetch_artifact, find_comparable_runs
 from tl_core.image_scores import Hits, Interval
 

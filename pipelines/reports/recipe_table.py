@@ -23,7 +23,9 @@ def describe_results(runs: Runs, variants: Sequence[str]) -> list[str]:
     firsts = {name: next(run_ids[name] for run_ids in runs.values() if name in run_ids) for name in ran}
     started = [f"{name}: {_weights(run_id)} (run {run_id[:8]})" for name, run_id in firsts.items()]
     everywhere = [name for name in ran if all(name in run_ids for run_ids in runs.values())]
-    means = [] if len(runs) == 1 else ["", "mean over the sets, stage by stage", *_means(runs, everywhere)]
+    means = []
+    if len(runs) > 1 and everywhere:
+        means = ["", "mean over the sets, stage by stage", *_means(runs, everywhere)]
     return [*table.to_string().split("\n"), *means, "", "started from", *started]
 
 
@@ -70,7 +72,7 @@ def _stages(run_id: str) -> list[tuple[float, float, float]]:
 def _means(runs: Runs, variants: Sequence[str]) -> list[str]:
     lines = []
     for variant in variants:
-        of_sets = [[accuracy for accuracy, _, _ in _stages(variants[variant])] for variants in runs.values()]
+        of_sets = [[accuracy for accuracy, _, _ in _stages(run_ids[variant])] for run_ids in runs.values()]
         means = [sum(values) / len(values) for values in zip(*of_sets, strict=True)]
         lines.append(f"{variant}: {' -> '.join(f'{100 * mean:.2f}' for mean in means)}")
     return lines

@@ -10,7 +10,7 @@ import pytest
 from pipelines import compare, train
 from pipelines.compare import CompareConfig
 from pipelines.records.columns import aligned
-from pipelines.records.provenance import network_name, short_network, short_weights
+from pipelines.records.names import network_name, short_network, short_weights
 from pipelines.records.tracking import fetch_artifact
 from pipelines.train import TrainConfig
 from tests.conftest import write_colour_images

@@ -106,6 +106,13 @@ KEEPS = (
 """A recipe that cannot run from random weights, which have no statistics to keep."""
 
 
+def _recipe_runs() -> list[mlflow.entities.Run]:
+    found: list[mlflow.entities.Run] = mlflow.search_runs(
+        search_all_experiments=True, filter_string="tags.kind = 'recipe'", output_format="list"
+    )
+    return found
+
+
 def test_a_variant_that_fails_is_named_and_leaves_the_table_to_the_others(
     parts: Path, tmp_path: Path, store: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -113,11 +120,11 @@ def test_a_variant_that_fails_is_named_and_leaves_the_table_to_the_others(
     own = tmp_path / "own.toml"
     own.write_text(f'{KEEPS}[[variants]]\nname = "one"\n[[variants]]\nname = "two"\nhead = "dense"')
     overrides = f"{SMALL} backbone=resnet10_small"
-    with pytest.raises(InputError, match=r"2 of 6 runs failed, the table is of the others; 'keeps' on .*parts: norm_"):
+    with pytest.raises(
+        InputError, match=r"2 failed, recipe run \w+ has the table of the others; 'keeps' on .*parts: norm_"
+    ):
         recipe.run(RecipeConfig(name=str(own), data=f"{parts},{other}", overrides=overrides))
-    (found,) = mlflow.search_runs(
-        search_all_experiments=True, filter_string="tags.kind = 'recipe'", output_format="list"
-    )
+    (found,) = _recipe_runs()
     assert found.info.status == "FAILED"
     lines = fetch_artifact(found.info.run_id, "results.txt").read_text().splitlines()
     assert lines[1].split() == ["keeps", "failed", "failed"]
@@ -130,9 +137,25 @@ def test_a_variant_that_fails_is_named_and_leaves_the_table_to_the_others(
     assert capsys.readouterr().err.count("failed: 'keeps' on") == 2
 
 
+def test_variants_that_cannot_be_compared_have_their_table_all_the_same(
+    parts: Path, tmp_path: Path, store: str
+) -> None:
+    own, data = tmp_path / "own.toml", write_colour_images(tmp_path / "other", n_per_class=10, size=32)
+    own.write_text(
+        'published = ""\nmeasured = ""\nentry_point = "train"\n[arguments]\nepochs = 1\n'
+        '[[variants]]\nname = "one"\n[[variants]]\nname = "other"\nseed = 1'
+    )
+    with pytest.raises(InputError, match=r"^1 failed, .*; the comparison on .*other: .* different test images"):
+        recipe.run(RecipeConfig(name=str(own), data=str(data), overrides=f"{SMALL} backbone=resnet10_small"))
+    (found,) = _recipe_runs()
+    lines = fetch_artifact(found.info.run_id, "results.txt").read_text().splitlines()
+    assert [line.split()[0] for line in lines[1:3]] == ["one", "other"]
+    assert fetch_artifact(found.info.run_id, "predictions.csv").is_file()
+
+
 def test_a_recipe_of_which_nothing_runs_says_why(parts: Path, tmp_path: Path, store: str) -> None:
     (tmp_path / "own.toml").write_text(KEEPS)
-    with pytest.raises(InputError, match=r"^'keeps' on .*parts: norm_statistics is keep, but the network has none"):
+    with pytest.raises(InputError, match=r"^'keeps' on .*parts: norm_statistics is keep, but"):
         recipe.run(
             RecipeConfig(name=str(tmp_path / "own.toml"), data=str(parts), overrides=f"{SMALL} backbone=resnet10_small")
         )

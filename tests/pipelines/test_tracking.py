@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from mlflow.exceptions import MlflowException
 
 from pipelines.configs import ROOT, flat_params
 from pipelines.finetune import FinetuneConfig
-from pipelines.records.tracking import find_run, log_params, prepare_store, tracked_run
-from tests.conftest import write_colour_images
+from pipelines.records.tracking import find_run, is_away, log_params, prepare_store, tracked_run
+from tests.conftest import free_port, write_colour_images
 from tl_core.errors import InputError
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
@@ -46,6 +47,28 @@ def test_an_experiment_is_described_once_and_in_peoples_own_words_if_they_have_a
     mlflow.set_experiment_tag("mlflow.note.content", "ours")
     prepare_store()
     assert described() == "ours"
+
+
+def test_a_store_that_went_away_is_not_taken_for_bad_input_of_a_nested_run(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    def lose_the_store() -> None:
+        with tracked_run("outer", Knobs()):
+            there = mlflow.get_tracking_uri()
+            monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+            mlflow.set_tracking_uri(f"http://127.0.0.1:{free_port()}")
+            try:
+                with tracked_run("inner", Knobs()):
+                    pass
+            finally:
+                mlflow.set_tracking_uri(there)
+
+    with pytest.raises(InputError, match=r"does not answer; what was computed is kept") as failure:
+        lose_the_store()
+    assert isinstance(failure.value.__cause__, MlflowException)
+    assert is_away(failure.value.__cause__)
 
 
 def test_a_run_ends_as_its_work_does(store: str) -> None:

@@ -27,9 +27,10 @@ def test_groups_of_several_channels_and_one_channel_are_not_depthwise() -> None:
 
 
 def test_auto_trains_depthwise_networks_in_float32_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    for there in (False, True):
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda there=there: {"amx_bf16": there})
-        assert pick_dtype("auto", CPU, PLAIN) == (torch.bfloat16 if there else torch.float32)
+    for capability, there in (("amx_bf16", True), ("avx512_bf16", True), ("amx_bf16", False), ("avx512_f", True)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda name=capability, value=there: {name: value})
+        multiplies = there and "bf16" in capability
+        assert pick_dtype("auto", CPU, PLAIN) == (torch.bfloat16 if multiplies else torch.float32)
         assert pick_dtype("auto", CPU, DEPTHWISE) == torch.float32
 
 

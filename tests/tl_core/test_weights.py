@@ -18,7 +18,8 @@ from tl_core.backbones import BackboneSpec, build_backbone
 from tl_core.classifier import Normalise
 from tl_core.errors import InputError
 from tl_core.preprocess import decode_image
-from tl_core.weights import is_weights_spec, load_weights
+from tl_core.weights import load_weights
+from tl_core.weights_spec import is_weights_spec
 
 NAME, SIZE = "resnet10_small", 32
 SHARED = Path(__file__).resolve().parents[3] / "shared"
