@@ -10,7 +10,7 @@ images, and gives every paired difference with its interval and a p-value that a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,8 @@ from pipelines.records.columns import aligned
 from tl_core.errors import InputError
 
 if TYPE_CHECKING:
+    from mlflow.entities import Run
+
     from tl_core.image_scores import ImageComparison
     from tl_core.scoring import Comparison
 
@@ -59,7 +61,7 @@ def _compare_episodes(ids: list[str]) -> list[str]:
     import mlflow
 
     from pipelines.records.figures import draw_estimates
-    from pipelines.records.scores import paired_accuracies
+    from pipelines.records.scores import named_runs, paired_accuracies
     from tl_core.scoring import compare_all, estimate
 
     scores = paired_accuracies(ids)
@@ -70,7 +72,7 @@ def _compare_episodes(ids: list[str]) -> list[str]:
     mlflow.log_metric("n_episodes", next(iter(results.values())).n)
     lines = aligned([(name, result.percent()) for name, result in results.items()])
     heading = ("difference on the same episodes", "in points, 95 % interval; p after Holm")
-    return [*lines, "", *_pair_lines(heading, pairs)]
+    return [*lines, "", *_pair_lines(heading, pairs), *_setting_lines(named_runs(ids))]
 
 
 def _compare_trainings(ids: list[str]) -> list[str]:
@@ -88,11 +90,20 @@ def _compare_trainings(ids: list[str]) -> list[str]:
     mlflow.log_figure(draw_curves([curve_of(training) for training in trainings]), "curves.png")
     mlflow.log_metric("n_images", len(trainings[0].hits))
     heading = ("difference on the same images", "in points, 95 % interval; p of McNemar's test after Holm")
-    return [*table_of(trainings, results), "", *_pair_lines(heading, pairs)]
+    settings = _setting_lines({training.name: training.run for training in trainings})
+    return [*table_of(trainings, results), "", *_pair_lines(heading, pairs), *settings]
 
 
 def _pair_lines(heading: tuple[str, str], pairs: Sequence[Comparison] | Sequence[ImageComparison]) -> list[str]:
     return aligned([heading, *((f"{pair.first} - {pair.second}", pair.points()) for pair in pairs)])
+
+
+def _setting_lines(runs: Mapping[str, Run]) -> list[str]:
+    """What differs between the runs, as lines of a table; nothing where nothing does."""
+    from pipelines.records.settings import settings_that_differ
+
+    heading, *rows = settings_that_differ(runs)
+    return ["", *aligned([heading, *rows])] if rows else []
 
 
 def _log_pairs(

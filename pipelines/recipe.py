@@ -40,16 +40,20 @@ def run(config: RecipeConfig) -> str:
     from pipelines.recipe_files import RUNS_FIELD, load_recipe, plan_runs, runner_of
     from pipelines.records.tracking import tracked_run
     from pipelines.reports.recipe_table import describe_results, predictions_table
+    from tl_core.data_specs import list_images
+    from tl_core.datasets import default_cache_dir
 
     recipe = load_recipe(config.name)
     plan = plan_runs(recipe, config.data, config.weights, config.overrides)
+    for data in plan:
+        list_images(data, default_cache_dir() / "data")  # a wrong path is no fault of each variant
     n_runs = sum(map(len, plan.values()))
     with tracked_run("recipe", config, f"recipe {recipe.name}") as run_id:
         found, failed = _run_all(plan, runner_of(recipe.entry_point))
         n_done = n_runs - len(failed)
         if n_done == 0:
             raise InputError(failed[0])
-        lines = [*describe_results(found, list(recipe.variants)), "", f"published: {recipe.published}"]
+        lines = [*describe_results(found, list(next(iter(plan.values())))), "", f"published: {recipe.published}"]
         lines += [f"measured:  {recipe.measured}"] if recipe.measured else []
         lines += [f"failed:    {sentence}" for sentence in failed]
         mlflow.log_text("\n".join(lines), "results.txt")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import shlex
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -85,13 +85,14 @@ def plan_runs(recipe: Recipe, data: str, weights: str, overrides: str) -> dict[s
         raise InputError(f"weights has {len(starts)} values; allowed is one, or one per variant: {', '.join(names)}")
     starts = starts * len(names) if len(starts) == 1 else starts
     replaced = _parse_overrides(overrides)
+    variants = _labelled(recipe.variants, replaced, starts)
     plan: dict[str, dict[str, Any]] = {}
     for spec in specs:
         plan[spec] = {}
-        for name, start in zip(names, starts, strict=True):
+        for name, (arguments, start) in variants.items():
             given = {DATA_FIELD[recipe.entry_point]: spec, WEIGHTS_FIELD[recipe.entry_point]: start}
             title = {"name": name} if recipe.entry_point == "train" else {}
-            plan[spec][name] = _build(recipe, {**title, **recipe.variants[name], **given, **replaced})
+            plan[spec][name] = _build(recipe, {**title, **arguments, **given})
     return plan
 
 
@@ -99,6 +100,27 @@ def runner_of(entry_point: str) -> Callable[[Any], str]:
     """The function that runs a config of an entry point and returns the run's id."""
     run: Callable[[Any], str] = import_module(f"pipelines.{entry_point}").run
     return run
+
+
+def _labelled(
+    variants: Mapping[str, Mapping[str, str]], replaced: Mapping[str, str], starts: Sequence[str]
+) -> dict[str, tuple[dict[str, str], str]]:
+    """Arguments and weights of each variant by a name that is true: it says what was replaced of what sets it apart.
+
+    Variants that replacing has made the same are run once.
+    """
+    apart = {key for row in variants.values() for key in row if len({of.get(key) for of in variants.values()}) > 1}
+    words = ", ".join(f"{key}={value}" for key, value in replaced.items() if key in apart)
+    rows = {name: ({**row, **replaced}, start) for (name, row), start in zip(variants.items(), starts, strict=True)}
+    if not words:
+        return rows
+    different: dict[str, tuple[dict[str, str], str]] = {}
+    for name, row in rows.items():
+        if row not in different.values():
+            different[f"{name}, {words}"] = row
+    if len(different) > 1:
+        return different
+    return dict(zip([words], different.values(), strict=True))
 
 
 def _list(name: str, text: str) -> list[str]:

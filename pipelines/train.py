@@ -92,6 +92,8 @@ def run(config: TrainConfig) -> str:
         with progress, kept_checkpoint("train", config, dataset.fingerprint) as checkpoint:
             for number, plan in enumerate(config.recipe.stages(), start=1):
                 of_stage = checkpoint.with_name(f"{checkpoint.stem}-{number}.pt")
+                if of_stage.is_file():
+                    print(f"{name}: an interrupted training goes on in stage {number}")
                 with tracked_run("stage", plan, f"stage-{number}"):
                     for epoch in training.epochs(number - 1, of_stage, on_batch=progress.update):
                         log.add(epoch)
@@ -99,7 +101,7 @@ def run(config: TrainConfig) -> str:
                     log.close_stage(training)
             accuracy = log.close()
         log_report(run_id)
-        print(f"train {run_id}: test accuracy {accuracy.percent()} on {config.data}")
+        print(f"train {run_id}: test accuracy {accuracy.percent()} on {config.data}, {log.say_chosen()}")
     return run_id
 
 

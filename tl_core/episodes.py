@@ -91,9 +91,9 @@ def check_pool(pool: EpisodePool, shape: EpisodeShape) -> None:
     for name, rows in zip(pool.class_names, pool.rows_by_class, strict=True):
         if len(rows) < needed:
             raise InputError(
-                f"class {name} has {len(rows)} images in this part of the target, but n_shot + n_query is {needed} "
-                f"({needed - len(rows)} missing); lower them, add images, or give part=all (if nothing was searched "
-                "on this target)"
+                f"class {name} has {len(rows)} image(s) in this part of the target, but n_shot + n_query is {needed} "
+                f"({needed - len(rows)} missing); add images, lower the two, or give part=all (if nothing was "
+                "searched on this target)"
             )
 
 

@@ -53,13 +53,23 @@ def draw_distribution(accuracies: Sequence[float] | NDArray[np.float64], result:
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
     percent = 100 * np.asarray(accuracies)
-    axes.hist(percent, bins=min(30, max(5, len(percent) // 4)), color=_BLUE, alpha=0.7)
+    axes.hist(percent, bins=_edges(percent), color=_BLUE, alpha=0.7)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.axvline(100 * result.mean, color=_ORANGE, label=f"mean {result.percent()}")
     if np.isfinite(result.ci95):
         axes.axvspan(100 * result.low, 100 * result.high, color=_ORANGE, alpha=0.2, label="95 % interval of the mean")
     axes.set(xlabel="accuracy of an episode in %", ylabel="episodes")
     figure.legend(loc="outside upper center", ncols=2)
     return figure
+
+
+def _edges(percent: NDArray[np.float64]) -> list[float]:
+    """Edges of a histogram's bins, each as many of the accuracy's own steps wide: a step is one query image."""
+    values = np.unique(np.round(percent, 6))
+    step = float(np.diff(values).min()) if len(values) > 1 else 1.0
+    n_steps = round(float(values[-1] - values[0]) / step) + 1
+    width = -(-n_steps // min(30, max(5, len(percent) // 4)))
+    return [float(values[0]) + step * (width * i - 0.5) for i in range(-(-n_steps // width) + 1)]
 
 
 def draw_episodes_spent(spent: Mapping[int, int], n_episodes: int) -> Figure:
@@ -76,17 +86,20 @@ def draw_episodes_spent(spent: Mapping[int, int], n_episodes: int) -> Figure:
 
 @dataclass(frozen=True)
 class Curve:
-    """One training, a value per epoch, or none where it was not asked; accuracies as shares."""
+    """One training, a value per epoch, or none where it was not asked; accuracies as shares, stages from 1 on."""
 
     name: str
     train_loss: Sequence[float]
     train_accuracy: Sequence[float]
     val_loss: Sequence[float]
     val_accuracy: Sequence[float]
+    stage: Sequence[float] = ()
 
 
 def draw_curves(curves: Sequence[Curve], panels: tuple[int, int] = (1, 2)) -> Figure:
     """Loss and accuracy by epoch of one or several trainings: training dashed, validation solid, a colour for each.
+
+    Of a single one a dotted line is where its next stage begins.
 
     Args:
         panels: rows and columns of the two.
@@ -101,8 +114,14 @@ def draw_curves(curves: Sequence[Curve], panels: tuple[int, int] = (1, 2)) -> Fi
         ):
             axes.plot(_epochs(train), scale * np.asarray(train), color=colour, linestyle="--", alpha=0.6)
             axes.plot(_epochs(val), scale * np.asarray(val), color=colour, marker=".", label=curve.name)
-    left.set(xlabel="epoch", ylabel="loss", title="Loss: training dashed, validation solid")
+    validated = ", validation solid" if any(len(curve.val_loss) for curve in curves) else ""
+    left.set(xlabel="epoch", ylabel="loss", title=f"Loss: training dashed{validated}")
     right.set(xlabel="epoch", ylabel="accuracy in %", title="Accuracy: training dashed, validation solid")
+    for axes in (left, right):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        if len(curves) == 1:
+            for first in np.flatnonzero(np.diff(curves[0].stage)):
+                axes.axvline(first + 1.5, color="grey", linestyle=":", label="_next stage")
     if len(curves) > 1:
         right.legend()
     return figure

@@ -21,6 +21,7 @@ COMPARED = (
     ("pretrained", "untrained"),
     ("pretrained", "raw pixels"),
     ("pretrained + searched", "pretrained"),
+    ("pretrained + searched", "raw pixels"),
 )
 """Methods whose difference `main` reports, first - second."""
 
@@ -42,12 +43,21 @@ def paired_accuracies(finetune_runs: Sequence[str]) -> dict[str, list[float]]:
     Raises:
         InputError: fewer than two runs, the same run twice, or runs whose episodes are not the same.
     """
+    tables = {name: accuracies(run.info.run_id) for name, run in named_runs(finetune_runs).items()}
+    shared = sorted(set.intersection(*(set(table) for table in tables.values())))
+    return {name: [table[e] for e in shared] for name, table in tables.items()}
+
+
+def named_runs(finetune_runs: Sequence[str]) -> dict[str, Run]:
+    """Several finetune runs of the same episodes, by readable name.
+
+    Raises:
+        InputError: fewer than two runs, the same run twice, or runs whose episodes are not the same.
+    """
     advice = "give the same target, part, seed and episode shape to both"
-    runs = find_comparable_runs(finetune_runs, "finetune", "episodes", "episodes", advice)
-    tables = [accuracies(run.info.run_id) for run in runs]
-    shared = sorted(set.intersection(*(set(table) for table in tables)))
-    names = [_readable(run) for run in runs]
-    return {name: [table[e] for e in shared] for name, table in zip(names, tables, strict=True)}
+    return {
+        _readable(run): run for run in find_comparable_runs(finetune_runs, "finetune", "episodes", "episodes", advice)
+    }
 
 
 def _readable(run: Run) -> str:

@@ -254,7 +254,7 @@ def find_run(run_id: str, *kinds: str) -> Run:
         raise InputError(f"no {wanted} run {run_id!r} in {redact(mlflow.get_tracking_uri())}") from error
     found = run.data.tags.get(KIND, "unknown")
     if found not in kinds:
-        raise InputError(f"run {run_id} is a {found} run; a {wanted} run is needed here")
+        raise InputError(f"run {run_id} is of kind {found}; what is needed here is {wanted}")
     if run.info.status != "FINISHED":
         raise InputError(f"{found} run {run_id} is {run.info.status}; only a FINISHED one can be used")
     return run

@@ -80,7 +80,7 @@ class TrainLog:
         points = [_points(epoch) for epoch in self._epochs]
         series = {name: [point[name] for point in points] for name in CURVES}
         log_series(series)
-        mlflow.log_figure(draw_curves([Curve("", **_by_field(series))]), "curves.png")
+        mlflow.log_figure(draw_curves([Curve("", *series.values())]), "curves.png")
         mlflow.log_metric("test/ece", log_answers(self._dataset, chosen.predictions, "test images"))
         self._table(chosen.predictions).to_parquet(self._folder / PREDICTIONS_ARTIFACT)
         samples = np.sort(np.random.default_rng(0).permutation(self._split.train)[:N_SAMPLES])
@@ -89,6 +89,12 @@ class TrainLog:
         copy_files(self._dataset.name, names, self._folder / SAMPLE_FILES_ARTIFACT)
         mlflow.log_artifacts(str(self._folder))
         return chosen.accuracy
+
+    def say_chosen(self) -> str:
+        """Which stage is kept, and why."""
+        chosen = self._chosen()
+        best = f"best on validation ({100 * chosen.best_val:.2f} % of {len(self._split.val):,})"
+        return f"by stage {chosen.number} of {len(self._stages)}, {best}"
 
     def _chosen(self) -> _Finished:
         """The stage with the best validation accuracy; of equal ones the last, which has seen more."""
@@ -113,12 +119,8 @@ def _stage_metrics(number: int, accuracy: Interval) -> dict[str, float]:
 
 
 def _points(epoch: TrainEpoch) -> dict[str, float]:
-    values = (epoch.training.loss, epoch.training.accuracy, epoch.val_loss, epoch.val_accuracy)
+    values = (epoch.training.loss, epoch.training.accuracy, epoch.val_loss, epoch.val_accuracy, epoch.stage)
     return dict(zip(CURVES, values, strict=True))
-
-
-def _by_field(series: dict[str, list[float]]) -> dict[str, list[float]]:
-    return {name.replace("/", "_"): values for name, values in series.items()}
 
 
 def _scores(predictions: ImagePredictions, accuracy: Interval) -> dict[str, float]:

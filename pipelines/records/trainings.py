@@ -17,7 +17,8 @@ from pipelines.records.tracking import fetch_artifact, find_comparable_runs
 from tl_core.image_scores import Hits, Interval
 
 PREDICTIONS_ARTIFACT = "predictions.parquet"
-CURVES = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
+CURVES = ("train/loss", "train/accuracy", "val/loss", "val/accuracy", "train/stage")
+"""Metrics by epoch, in the order of a `Curve`'s fields."""
 
 
 @dataclass(frozen=True)

@@ -8,35 +8,40 @@ from matplotlib.figure import Figure
 from mlflow.entities import Run
 
 from pipelines.records.figures import draw_estimates, draw_intervals
-from pipelines.records.scores import paired_accuracies, run_ids
+from pipelines.records.scores import named_runs, paired_accuracies, run_ids
+from pipelines.records.settings import settings_that_differ
 from pipelines.records.trainings import curve_of, load_trainings
 from pipelines.reports.origin import cost_section, origin_section, title_of
 from pipelines.reports.page import Chart, Page, Section, Table, chart_style, make_chart
-from pipelines.reports.sections import (
-    curves_section,
-)
-from pipelines.reports.words import say_estimate, say_interval
-from tl_core.image_scores import Interval, compare_on_images, wilson
-from tl_core.scoring import Estimate, compare_all, estimate
+from pipelines.reports.sections import curves_section
+from pipelines.reports.words import say_estimate, say_interval, sentence
+from tl_core.image_scores import ImageComparison, Interval, compare_on_images, wilson
+from tl_core.scoring import SIGNIFICANT, Comparison, Estimate, compare_all, estimate
 
 
 def report_comparison(run: Run) -> Page:
     """Of a compare run: which is best, and which differences are more than luck."""
     if trained := run.data.params.get("train_runs"):
         return _compare_trainings(run, run_ids(trained))
-    scores = paired_accuracies(run_ids(run.data.params["finetune_runs"]))
+    ids = run_ids(run.data.params["finetune_runs"])
+    scores = paired_accuracies(ids)
     results = {name: estimate(values) for name, values in scores.items()}
     pairs = compare_all(scores)
     best = max(results, key=lambda name: results[name].mean)
     rows = [[f"{pair.first} - {pair.second}", pair.points().replace("+-", "±")] for pair in pairs]
     return Page(
         title_of(run),
-        f"Best: {best}, {say_estimate(results[best])}",
+        sentence(f"{best}: {say_estimate(results[best])}", _say_standing(best, pairs)),
         [
             "All were scored on the same episodes. A pair is called different where chance is a poor explanation, "
             "with the number of pairs allowed for."
         ],
-        [methods_section(results, difference_table(rows)), cost_section(run), origin_section(run)],
+        [
+            methods_section(results, difference_table(rows)),
+            _settings_section(named_runs(ids)),
+            cost_section(run),
+            origin_section(run),
+        ],
     )
 
 
@@ -46,17 +51,36 @@ def _compare_trainings(run: Run, ids: Sequence[str]) -> Page:
     pairs = compare_on_images({training.name: training.hits for training in trainings})
     best = max(results, key=lambda name: results[name].value)
     rows = [[f"{pair.first} - {pair.second}", pair.points()] for pair in pairs]
+    headline = f"{best}: {say_interval(results[best])} of {len(trainings[0].hits):,} test images"
     return Page(
         title_of(run),
-        f"Best: {best}, {say_interval(results[best])} of {results[best].n:,} test images",
+        sentence(headline, _say_standing(best, pairs)),
         ["All were scored on the same images. p is McNemar's, with the number of pairs allowed for."],
         [
             _images_section(results, difference_table(rows)),
+            _settings_section({training.name: training.run for training in trainings}),
             curves_section("Learning", [curve_of(training) for training in trainings], []),
             cost_section(run),
             origin_section(run),
         ],
     )
+
+
+def _say_standing(best: str, pairs: Sequence[Comparison] | Sequence[ImageComparison]) -> str:
+    """Whether the highest is the best: of which others it is not told apart."""
+    rivals = [
+        pair.second if pair.first == best else pair.first
+        for pair in pairs
+        if best in (pair.first, pair.second) and pair.p_holm >= SIGNIFICANT
+    ]
+    return f"the highest, not told apart from {', '.join(rivals)}" if rivals else "better than all others"
+
+
+def _settings_section(runs: Mapping[str, Run]) -> Section:
+    """What was given to one of the runs and not to another."""
+    columns, *rows = settings_that_differ(runs)
+    words = [] if rows else ["They were given the same settings."]
+    return Section("Settings", words, [Table("Settings in which they differ", columns, rows)] if rows else [])
 
 
 def _images_section(results: Mapping[str, Interval], differences: Table) -> Section:

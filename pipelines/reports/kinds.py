@@ -98,14 +98,22 @@ def _train(run: Run) -> Page:
         f"{say_interval(accuracy)} of {accuracy.n:,} test images",
         ["No test image has been trained on or has chosen anything. The interval is over the test images."],
         [
-            curves_section(
-                "Learning", [curve_of(training)], ["Validation chose the weights, and the stage that is kept."]
-            ),
+            curves_section("Learning", [curve_of(training)], [_say_chosen(run)]),
             *answers_sections(run),
             cost_section(run),
             origin_section(run),
         ],
     )
+
+
+def _say_chosen(run: Run) -> str:
+    """Which stage a train run has kept."""
+    metrics = run.data.metrics
+    n_stages = sum(name.startswith("stage_") and name.endswith("/test_accuracy") for name in metrics)
+    best = f"{100 * metrics['val/best_accuracy']:.1f} % of {metrics['n_val']:,.0f} validation images"
+    if n_stages == 1:
+        return f"Validation chose the weights: {best}."
+    return f"Validation chose the weights, those of stage {metrics['stage']:.0f} of {n_stages}: {best}."
 
 
 def _pretrain(run: Run) -> Page:

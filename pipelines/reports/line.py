@@ -42,7 +42,7 @@ def report_main(run: Run) -> Page:
     return Page(
         title_of(run),
         sentence(say_estimate(estimate(scores[name])), _say_gain(scores)),
-        [*_warnings(run), task_of(found), other_images(found)],
+        [*_warnings(run), *_floor(name, scores), task_of(found), other_images(found)],
         [
             _classifier_section(steps),
             methods_section({name: estimate(values) for name, values in scores.items()}, _differences(scores)),
@@ -63,6 +63,14 @@ def _say_gain(scores: Mapping[str, Sequence[float]]) -> str:
     if _FOUND in scores:
         return say_comparison(paired_difference(scores[_FOUND], scores[_BASE]), "the default recipe")
     return say_comparison(paired_difference(scores[_BASE], scores[_FLOOR]), "the raw pixels")
+
+
+def _floor(name: str, scores: Mapping[str, Sequence[float]]) -> list[str]:
+    """What has to be said where the classifier does no better than no network at all."""
+    found = paired_difference(scores[name], scores[_FLOOR])
+    if found.low > 0:
+        return []
+    return [f"Mind that it is {say_comparison(found, 'the raw pixels')}: another backbone may serve you better."]
 
 
 def _warnings(run: Run) -> list[str]:

@@ -12,6 +12,7 @@ from mlflow.entities import Run
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 
 from pipelines.configs import config_type, parameters
+from pipelines.records.settings import plain_param
 from pipelines.records.tracking import KIND
 from pipelines.reports.page import Command, Section, Table
 from pipelines.reports.words import say_seconds
@@ -52,7 +53,8 @@ def seconds_of(run: Run) -> float:
 def origin_section(run: Run, *others: tuple[str, str]) -> Section:
     """The runs and the data that a run came from, and the command that repeats it; `others` are further rows."""
     rows = [[f"this {run.data.tags[KIND]} run", run.info.run_id]]
-    rows += [[name.replace("_", " "), run.data.params[name]] for name in _RUNS if run.data.params.get(name)]
+    given = {name: plain_param(run.data.params.get(name, "")) for name in _RUNS}
+    rows += [[name.replace("_", " "), value] for name, value in given.items() if value]
     rows += map(list, others)
     for used in run.inputs.dataset_inputs if run.inputs else []:
         context = next((tag.value for tag in used.tags if tag.key == "mlflow.data.context"), "data")
@@ -71,17 +73,11 @@ def command_of(run: Run) -> str:
     """The command that repeats a run: what differs from the defaults, quoted for a shell."""
     kind = run.data.tags[KIND]
     words = [
-        f"-P {name}={shlex.quote(_plain(run.data.params[name]))}"
+        f"-P {name}={shlex.quote(plain_param(run.data.params[name]))}"
         for name, _, default in parameters(config_type(kind))
-        if name in run.data.params and not _same(_plain(run.data.params[name]), default)
+        if name in run.data.params and not _same(plain_param(run.data.params[name]), default)
     ]
     return " \\\n    ".join([f"{_LAUNCH} {kind}", *words])
-
-
-def _plain(value: str) -> str:
-    """A param as it was meant: `mlflow run` records it in the quotes that it gives it for the shell."""
-    parts = shlex.split(value) if value[:1] in ("'", '"') else [value]
-    return parts[0] if len(parts) == 1 else value
 
 
 def _same(value: str, default: Any) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -12,11 +14,13 @@ from pipelines.compare import CompareConfig
 from pipelines.records.columns import aligned
 from pipelines.records.names import network_name, short_network, short_weights
 from pipelines.records.tracking import fetch_artifact
+from pipelines.reports.comparisons import _say_standing
+from pipelines.reports.words import say_interval
 from pipelines.train import TrainConfig
 from tests.conftest import write_colour_images
 from tl_core.backbones import BackboneSpec
 from tl_core.errors import InputError
-from tl_core.image_scores import wilson
+from tl_core.image_scores import compare_on_images, wilson
 from tl_core.train_recipe import TrainRecipe
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
@@ -47,12 +51,32 @@ def test_train_runs_are_compared_on_the_same_images(data: Path, store: str, caps
     text = fetch_artifact(run_id, "comparison.txt").read_text()
     assert text in capsys.readouterr().out
     report = fetch_artifact(run_id, "report.html").read_text()
-    assert "Best: learned" in report
+    headline = f"learned: {say_interval(wilson(hits[0]))} of 12 test images; the highest, not told apart from hardly"
+    assert headline in html.unescape(report)
+    assert "Settings in which they differ" in report
     assert "learned - hardly" in report
     assert wilson(hits[0]).percent() in text  # the very interval that the run itself gave
+    settings = text.split("\n\n")[-1].splitlines()
+    assert [line.split() for line in settings] == [["setting", "learned", "hardly"], ["max_lr", "1e-2", "1e-9"]]
     assert "random" in text.splitlines()[1]  # the table says what the network started from
     for artifact in ("accuracies.png", "curves.png"):
         assert fetch_artifact(run_id, artifact).stat().st_size > 1000
+
+
+def test_what_is_not_told_apart_is_not_called_best(data: Path, store: str) -> None:
+    runs = [trained(data, "one"), trained(data, "same")]
+    run_id = compare.run(CompareConfig(train_runs=",".join(runs)))
+    report = fetch_artifact(run_id, "report.html").read_text()
+    assert "the highest, not told apart from same" in report
+    assert "They were given the same settings." in report
+    assert "setting" not in fetch_artifact(run_id, "comparison.txt").read_text()
+
+
+def test_only_what_is_told_apart_from_all_others_is_better_than_they() -> None:
+    many, few, none = np.ones(40, bool), np.arange(40) % 8 > 0, np.arange(40) % 2 > 0
+    of_three = compare_on_images({"many": many, "few": few, "none": none})
+    assert _say_standing("many", of_three) == "the highest, not told apart from few"
+    assert _say_standing("many", compare_on_images({"many": many, "none": none})) == "better than all others"
 
 
 def test_train_runs_with_other_test_images_are_refused(data: Path, store: str) -> None:

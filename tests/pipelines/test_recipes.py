@@ -59,7 +59,7 @@ def test_the_readme_has_every_recipes_command() -> None:
 def test_every_recipe_runs_and_its_table_is_complete(name: str, parts: Path, store: str) -> None:
     run_id = recipe.run(RecipeConfig(name=name, data=str(parts), overrides=CASES[name]))
     text = fetch_artifact(run_id, "results.txt").read_text()
-    variants = load_recipe(name).variants
+    (variants,) = plan_runs(load_recipe(name), str(parts), "random", CASES[name]).values()
     for variant in variants:
         assert any(line.startswith(variant) and "(" in line for line in text.splitlines())
     assert f"published: {load_recipe(name).published}" in text
@@ -159,6 +159,30 @@ def test_a_recipe_of_which_nothing_runs_says_why(parts: Path, tmp_path: Path, st
         recipe.run(
             RecipeConfig(name=str(tmp_path / "own.toml"), data=str(parts), overrides=f"{SMALL} backbone=resnet10_small")
         )
+
+
+def test_a_row_does_not_carry_the_name_of_a_network_that_was_not_run() -> None:
+    small, cinic = load_recipe("small_sets"), load_recipe("cinic_vgg16")
+    assert list(plan_runs(small, "a", "random", "epochs=1,1")["a"]) == ["VGG16", "VGG19", "Inception v3", "Xception"]
+    assert list(plan_runs(small, "a", "random", "backbone=resnet10")["a"]) == ["backbone=resnet10"]
+    (config,) = plan_runs(small, "a", "random", "backbone=resnet10")["a"].values()
+    assert (config.name, config.backbone) == ("backbone=resnet10", "resnet10")
+    # Where each has weights of its own they stay apart, and where the network is the recipe's they keep their names.
+    own = plan_runs(small, "a", "w.pth,x.pth,y.pth,z.pth", "backbone=resnet10")["a"]
+    assert [(name, of.weights) for name, of in own.items()][:2] == [
+        ("VGG16, backbone=resnet10", "w.pth"),
+        ("VGG19, backbone=resnet10", "x.pth"),
+    ]
+    assert list(plan_runs(cinic, "a", "random", "backbone=resnet10")["a"]) == list(cinic.variants)
+    frozen = plan_runs(cinic, "a", "random", "freeze_depth=1")["a"]
+    assert list(frozen)[:2] == ["1 frozen, freeze_depth=1", "2 augmented, freeze_depth=1"]
+    assert len(frozen) == 3  # the fourth is then the third
+
+
+def test_a_wrong_path_is_said_once_and_before_anything_runs(parts: Path, tmp_path: Path, store: str) -> None:
+    with pytest.raises(InputError, match=r"^no data at '.*nowhere'"):
+        recipe.run(RecipeConfig(name="cinic_vgg16", data=f"{parts},{tmp_path / 'nowhere'}", weights="missing.pth"))
+    assert not _recipe_runs()
 
 
 def test_two_sets_of_one_name_are_told_apart() -> None:
