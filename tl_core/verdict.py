@@ -72,9 +72,9 @@ class Verdict:
     def sentence(self) -> str:
         """In words."""
         if self.best is self.base:
-            return "nothing was better than the base recipe"
-        gained = f"{100 * self.gain.mean:+.2f} +- {100 * self.gain.ci95:.2f} points over the base recipe"
-        return gained if self.winner is self.best else f"{gained}: not told apart, so the base recipe stays"
+            return "nothing was better than the default recipe"
+        gained = f"{100 * self.gain.mean:+.2f} +- {100 * self.gain.ci95:.2f} points over the default recipe"
+        return gained if self.winner is self.best else f"{gained}: not told apart, so the default recipe stays"
 
 
 def crown(finalists: Sequence[Finalist], base: FinetuneRecipe) -> Verdict:

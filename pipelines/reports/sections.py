@@ -103,11 +103,13 @@ def search_section(run: Run) -> Section:
         f"Result: {say_verdict(run)}.",
     ]
     if "optimism" in metrics:
-        sentences.append(
-            f"The best one looked {100 * abs(metrics['optimism']):.1f} points "
-            f"{'better' if metrics['optimism'] > 0 else 'worse'} in the search than on fresh episodes."
-        )
-    if "report_gain" in metrics:
+        optimism = round(100 * metrics["optimism"], 1)
+        if optimism:
+            looked = f"{abs(optimism):.1f} points {'better' if optimism > 0 else 'worse'} in the search than"
+        else:
+            looked = "as good in the search as"
+        sentences.append(f"The best one looked {looked} on fresh episodes.")
+    if "report_gain" in metrics and not _is_default(run):
         gain = Estimate(metrics["report_gain"], metrics["report_gain_ci95"], math.nan, 0)
         sentences.append(f"On the half that nothing was chosen on, it is {say_comparison(gain, 'the default recipe')}.")
     return Section("Search", sentences, [chart, _finalists_table(finalists)])
@@ -116,13 +118,20 @@ def search_section(run: Run) -> Section:
 def say_verdict(run: Run) -> str:
     """What the recipe that a search found is worth, as the search measured it."""
     metrics = run.data.metrics
-    if "gain" not in metrics:
+    if _is_default(run):
         return "nothing was better than the default recipe"
     return say_comparison(Estimate(metrics["gain"], metrics["gain_ci95"], math.nan, 0), "the default recipe")
 
 
+def _is_default(run: Run) -> bool:
+    """Whether the best finalist of a search is the recipe that it started from: it gains nothing on itself."""
+    return not run.data.metrics.get("gain") and not run.data.metrics.get("gain_ci95")
+
+
 def _finalists_table(finalists: pd.DataFrame) -> Table:
-    varied = [name for name in finalists if finalists[name].nunique() > 1 and not str(name).endswith("accuracy")]
+    settings = [name for name in finalists if not str(name).endswith("accuracy")]
+    alone = len(finalists) == 1
+    varied = [name for name in settings if alone or finalists[name].nunique() > 1]
     rows = [
         [
             f"{100 * row['accuracy']:.1f} %",
@@ -132,7 +141,8 @@ def _finalists_table(finalists: pd.DataFrame) -> Table:
         for row in finalists.to_dict("records")
     ]
     columns = ["on fresh episodes", "in the search", *map(str, varied)]
-    return Table("The finalists, with the settings in which they differ", columns, rows)
+    title = "The only finalist, with its settings" if alone else "The finalists, with the settings in which they differ"
+    return Table(title, columns, rows)
 
 
 def task_of(run: Run) -> str:

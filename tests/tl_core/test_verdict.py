@@ -44,14 +44,14 @@ def test_a_gain_beyond_chance_wins() -> None:
     verdict = crown([base, better], BASE)
     assert verdict.winner is better
     assert verdict.gain == paired_difference(better.scores, base.scores)
-    assert verdict.sentence() == "+10.00 +- 1.30 points over the base recipe"
+    assert verdict.sentence() == "+10.00 +- 1.30 points over the default recipe"
 
 
 def test_a_gain_that_may_be_chance_leaves_the_base_recipe() -> None:
     base, luckier = finalist(BASE, 0.60, 0.50, 0.70, 0.61), finalist(OTHER, 0.80, 0.40, 0.80, 0.60)
     verdict = crown([base, luckier], BASE)
     assert (verdict.best, verdict.winner) == (luckier, base)
-    assert "not told apart, so the base recipe stays" in verdict.sentence()
+    assert "not told apart, so the default recipe stays" in verdict.sentence()
 
 
 def test_the_base_recipe_itself_gains_nothing() -> None:
@@ -59,4 +59,4 @@ def test_the_base_recipe_itself_gains_nothing() -> None:
     verdict = crown([base, worse], BASE)
     assert verdict.winner is base
     assert verdict.gain.mean == 0
-    assert verdict.sentence() == "nothing was better than the base recipe"
+    assert verdict.sentence() == "nothing was better than the default recipe"
