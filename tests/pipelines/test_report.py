@@ -220,5 +220,5 @@ def test_a_report_that_cannot_be_written_costs_a_warning_and_no_run(
 def test_only_runs_that_have_something_to_report_are_reported(store: str) -> None:
     with mlflow.start_run() as run:
         mlflow.set_tag("kind", "fit")
-    with pytest.raises(InputError, match="is a fit run; a main or finetune or search or compare"):
+    with pytest.raises(InputError, match="is of kind fit; what is needed here is main or finetune"):
         write_report(ReportConfig(run=run.info.run_id))
