@@ -79,7 +79,8 @@ def _run_all(
                 found[data][name] = start(config)
             except InputError as error:
                 failed.append(redact(f"{name!r} on {data}: {error}"))
-                print(f"failed: {failed[-1]}", file=sys.stderr)
+                if any(found.values()):  # else it may be the fault of all, which is said once, at the end
+                    print(f"failed: {failed[-1]}", file=sys.stderr)
     return found, failed
 
 

@@ -90,8 +90,9 @@ def check_pool(pool: EpisodePool, shape: EpisodeShape) -> None:
     needed = shape.n_shot + shape.n_query
     for name, rows in zip(pool.class_names, pool.rows_by_class, strict=True):
         if len(rows) < needed:
+            images = "image" if len(rows) == 1 else "images"
             raise InputError(
-                f"class {name} has {len(rows)} image(s) in this part of the target, but n_shot + n_query is {needed} "
+                f"class {name} has {len(rows)} {images} in this part of the target, but n_shot + n_query is {needed} "
                 f"({needed - len(rows)} missing); add images, lower the two, or give part=all (if nothing was "
                 "searched on this target)"
             )

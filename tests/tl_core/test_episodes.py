@@ -151,7 +151,7 @@ def test_more_ways_than_classes_are_refused_with_both_numbers(pool: EpisodePool)
 
 def test_too_few_images_are_refused_with_both_numbers() -> None:
     small = build_pool(dataset_of_counts([20, 9, 20]), "all")
-    with pytest.raises(InputError, match=r"class1 has 9 image.* n_shot \+ n_query is 10"):
+    with pytest.raises(InputError, match=r"class1 has 9 images .* n_shot \+ n_query is 10"):
         check_pool(small, EpisodeShape(n_way=2, n_shot=4, n_query=6))
 
 
@@ -192,5 +192,5 @@ def test_open_numbers_take_what_the_smallest_class_can_give(
 
 def test_a_class_with_a_single_image_still_makes_no_episode() -> None:
     pool = build_pool(dataset_of_counts([4, 1]), "all")
-    with pytest.raises(InputError, match=r"has 1 image\(s\) in this part of the target, but n_shot \+ n_query is 2"):
+    with pytest.raises(InputError, match=r"has 1 image in this part of the target, but n_shot \+ n_query is 2"):
         check_pool(pool, fit_shape(pool, EpisodeShape(0, 0, 0)))
