@@ -17,7 +17,7 @@ import tempfile
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import onnxruntime
@@ -80,6 +80,8 @@ def write_predictions(
         InputError: the output cannot be written, or another process is writing it.
     """
     folder = output.with_name(f".{output.name}.parts")
+    # A column for a class that there is not would be empty in every row.
+    options = replace(options, top_k=min(options.top_k, len(model.class_names)))
     with _said_in_a_sentence(output), _owned(folder):
         job = _Job(model, options, folder, output.suffix.lower())
         parts = job.run(source, progress)

@@ -53,6 +53,8 @@ def curves_section(title: str, curves: Sequence[Curve], sentences: Sequence[str]
     """Loss and accuracy by epoch of one or several trainings."""
     with chart_style():
         text = "Loss and accuracy by epoch: training dashed, validation solid."
+        if len(curves) == 1 and len(set(curves[0].stage)) > 1:
+            text += " A dotted line is where the next stage begins."
         chart = make_chart(draw_curves(curves, panels=(2, 1)), "curves", text, height=5)
     rows = [
         [

@@ -68,6 +68,14 @@ def test_a_table_has_every_file_once_and_counts_the_unreadable(
         assert [row["file"] for row in read_csv(output)] == below(two_broken)
 
 
+def test_there_is_no_column_for_a_class_that_there_is_not(
+    model: OnnxClassifier, pictures: Path, tmp_path: Path
+) -> None:
+    write(model, pictures, tmp_path / "out.csv", replace(OPTIONS, top_k=9))
+    heading = (tmp_path / "out.csv").read_text().splitlines()[0].split(",")
+    assert [name for name in heading if name.startswith("label_")] == ["label_1", "label_2", "label_3"]
+
+
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
 @pytest.mark.parametrize(("after", "resumed"), [(0, 0), (4, 0), (6, 5), (9, 5), (13, 10)])
 def test_an_interrupted_table_is_continued_to_the_same_bytes(
