@@ -253,7 +253,8 @@ def test_memory_does_not_grow_with_the_number_of_files(model_file: Path, picture
             os.symlink(pictures / "red" / f"{index % 4:03d}.png", links / f"{index:06d}.png")  # noqa: PTH211
         process = subprocess.Popen(serve(model_file, links, tmp_path / f"{n_files}.csv"), cwd=ROOT)
         _, status, usage = os.wait4(process.pid, 0)
-        assert status == 0
+        process.returncode = os.waitstatus_to_exitcode(status)  # waited for behind its back
+        assert process.returncode == 0
         return usage.ru_maxrss
 
     few, many = peak_after(2_000), peak_after(100_000)
