@@ -92,7 +92,7 @@ def plan_runs(recipe: Recipe, data: str, weights: str, overrides: str) -> dict[s
         for name, (arguments, start) in variants.items():
             given = {DATA_FIELD[recipe.entry_point]: spec, WEIGHTS_FIELD[recipe.entry_point]: start}
             title = {"name": name} if recipe.entry_point == "train" else {}
-            plan[spec][name] = _build(recipe, {**title, **arguments, **given})
+            plan[spec][name] = _build(recipe, {**title, **arguments, **given, **replaced})
     return plan
 
 
