@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -82,3 +83,10 @@ def test_without_pyarrow_parquet_is_one_sentence(
     done = alone(only_three_packages, tmp_path, "-m", "serving", str(model_file), str(pictures), "out.parquet")
     assert done.returncode == 2
     assert done.stderr == "error: out.parquet needs the package pyarrow, which is not installed; csv needs nothing\n"
+
+
+def test_the_contract_names_every_module_of_the_library_that_serving_must_not_see() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (forbidden,) = (of["forbidden_modules"] for of in contracts if of["name"].startswith("Of the library, serving"))
+    there = {f"tl_core.{path.stem}" for path in (ROOT / "tl_core").glob("*.py")} - {"tl_core.__init__"}
+    assert there - set(forbidden) == {"tl_core.errors", "tl_core.image_files", "tl_core.preprocess"}
