@@ -45,7 +45,7 @@ def run(config: CompareConfig) -> str:
 
     from pipelines.records.scores import run_ids
     from pipelines.records.tracking import tracked_run
-    from pipelines.reports.kinds import log_report
+    from pipelines.reports.log import log_report
 
     with tracked_run("compare", config) as run_id:
         ids = run_ids(config.train_runs or config.finetune_runs)
@@ -64,7 +64,8 @@ def _compare_episodes(ids: list[str]) -> list[str]:
     from pipelines.records.scores import named_runs, paired_accuracies
     from tl_core.scoring import compare_all, estimate
 
-    scores = paired_accuracies(ids)
+    runs = named_runs(ids)
+    scores = paired_accuracies(runs)
     results = {name: estimate(values) for name, values in scores.items()}
     pairs = compare_all(scores)
     _log_pairs(pairs, lambda found: {"difference": found.mean, "ci95": found.ci95})
@@ -72,7 +73,7 @@ def _compare_episodes(ids: list[str]) -> list[str]:
     mlflow.log_metric("n_episodes", next(iter(results.values())).n)
     lines = aligned([(name, result.percent()) for name, result in results.items()])
     heading = ("difference on the same episodes", "in points, 95 % interval; p after Holm")
-    return [*lines, "", *_pair_lines(heading, pairs), *_setting_lines(named_runs(ids))]
+    return [*lines, "", *_pair_lines(heading, pairs), *_setting_lines(runs)]
 
 
 def _compare_trainings(ids: list[str]) -> list[str]:
@@ -100,7 +101,7 @@ def _pair_lines(heading: tuple[str, str], pairs: Sequence[Comparison] | Sequence
 
 def _setting_lines(runs: Mapping[str, Run]) -> list[str]:
     """What differs between the runs, as lines of a table; nothing where nothing does."""
-    from pipelines.records.settings import settings_that_differ
+    from pipelines.records.comparable import settings_that_differ
 
     heading, *rows = settings_that_differ(runs)
     return ["", *aligned([heading, *rows])] if rows else []

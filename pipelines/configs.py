@@ -10,6 +10,9 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 
+REPORT_ARTIFACT = "report.html"
+"""Where a run keeps its report, and what `report` calls the file by default."""
+
 ENTRY_POINTS = (
     "main",
     "prepare",

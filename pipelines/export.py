@@ -45,8 +45,7 @@ def run(config: ExportConfig) -> str:
     """Export, check and log; returns the run's id, whose artifact `onnx/classifier.onnx` is the product."""
     import mlflow
 
-    from pipelines.records.evidence import SIZE_METRIC
-    from pipelines.records.networks import CLASSIFIER_ARTIFACT, ONNX_ARTIFACT
+    from pipelines.records.networks import CLASSIFIER_ARTIFACT, ONNX_ARTIFACT, SIZE_METRIC
     from pipelines.records.tracking import fetch_artifact, find_run, tracked_run
     from tl_core.classifier import load_classifier
     from tl_core.export import export_onnx
@@ -129,8 +128,7 @@ def _check(classifier: Classifier, path: Path, fit_run: str) -> NDArray[np.uint8
     import mlflow
     import numpy as np
 
-    from pipelines.records.evidence import LATENCY_METRIC
-    from pipelines.records.networks import SAMPLE_FILES_ARTIFACT, SAMPLES_ARTIFACT
+    from pipelines.records.networks import LATENCY_METRIC, SAMPLE_FILES_ARTIFACT, SAMPLES_ARTIFACT
     from pipelines.records.tracking import fetch_artifact
     from serving.model import OnnxClassifier
     from serving.sources import open_source

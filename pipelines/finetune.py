@@ -67,7 +67,7 @@ def run(config: FinetuneConfig) -> str:
     from pipelines.records.networks import find_recipe
     from pipelines.records.provenance import check_unseen, log_origin
     from pipelines.records.tracking import tracked_run
-    from pipelines.reports.kinds import log_report
+    from pipelines.reports.log import log_report
     from tl_core.episodes import build_pool, check_pool, fit_shape, sample_episode
 
     name = _run_name(config)

@@ -91,7 +91,7 @@ def run(config: MainConfig) -> str:
     """Run every step as a nested run; returns the parent's id."""
     from pipelines.records.shots import log_shots, plan_shots
     from pipelines.records.tracking import log_dataset, tracked_run
-    from pipelines.reports.kinds import log_report
+    from pipelines.reports.log import log_report
     from pipelines.reports.summary import log_summary
     from tl_core.episodes import MIN_HALF, can_be_halved
 

@@ -83,7 +83,7 @@ def _lead(config: PretrainConfig, device: torch.device, world: World) -> str:
     from pipelines.records.networks import BACKBONE_ARTIFACT
     from pipelines.records.provenance import log_seen_images
     from pipelines.records.tracking import log_dataset, tracked_run
-    from pipelines.reports.kinds import log_report
+    from pipelines.reports.log import log_report
     from tl_core.classifier import save_backbone
     from tl_core.datasets import load_dataset
     from tl_core.episodes import build_pool, check_pool, fit_shape

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.cli import run_command_line
+from pipelines.configs import REPORT_ARTIFACT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +21,7 @@ class ReportConfig:
 
     run: str
     """Id of a main, finetune, search, compare, train or pretrain run."""
-    output: str = "report.html"
+    output: str = REPORT_ARTIFACT
     """The .html file to write."""
 
 
@@ -30,7 +31,7 @@ def run(config: ReportConfig) -> str:
 
     from pipelines.records.tracking import find_run, tracked_run
     from pipelines.reports.kinds import KINDS, build_report
-    from pipelines.reports.page import REPORT_ARTIFACT, render_page
+    from pipelines.reports.page import render_page
     from tl_core.errors import InputError
 
     with tracked_run("report", config) as run_id:

@@ -84,7 +84,7 @@ def run(config: SearchConfig) -> str:
     from pipelines.records.provenance import log_seen_images
     from pipelines.records.tracking import tracked_run
     from pipelines.records.trial_log import TrialLog, study_storage
-    from pipelines.reports.kinds import log_report
+    from pipelines.reports.log import log_report
     from tl_core.episodes import build_pool, check_pool, fit_shape
     from tl_core.parallel_search import EpisodeScores, Search
     from tl_core.scoring import estimate

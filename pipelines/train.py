@@ -67,7 +67,7 @@ def run(config: TrainConfig) -> str:
     from pipelines.records.provenance import check_unseen, log_seen_images
     from pipelines.records.tracking import log_dataset, tracked_run
     from pipelines.records.train_log import TrainLog
-    from pipelines.reports.kinds import log_report
+    from pipelines.reports.log import log_report
     from tl_core.backbones import with_features
     from tl_core.datasets import load_dataset
     from tl_core.devices import pick_device

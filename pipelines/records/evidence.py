@@ -7,6 +7,7 @@ import json
 from mlflow.entities import Run
 
 from pipelines.records.answers import CONFUSIONS_ARTIFACT
+from pipelines.records.networks import LATENCY_METRIC, SIZE_METRIC
 from pipelines.records.provenance import METHOD, check_same_origin
 from pipelines.records.scores import accuracies
 from pipelines.records.tracking import KIND, fetch_artifact, find_run
@@ -15,9 +16,6 @@ from pipelines.records.trainings import hits_in, predictions_of
 from registry.gate import Evidence, Measured
 from tl_core.errors import InputError
 from tl_core.export import Parity
-
-LATENCY_METRIC, SIZE_METRIC = "latency_ms", "megabytes"
-"""Of an export run: how long one image takes, and how large the file is."""
 
 
 def find_scored_run(export_run: Run, finetune_run: str) -> Run:

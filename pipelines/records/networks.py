@@ -22,6 +22,8 @@ SAMPLES_ARTIFACT, SAMPLE_FILES_ARTIFACT = "samples.npz", "samples.zip"
 N_SAMPLES = 66
 """Images kept beside a classifier, as files too, so that the export can be checked on them: two batches of 33."""
 ONNX_ARTIFACT, INT8_ARTIFACT = "onnx/classifier.onnx", "onnx/classifier.int8.onnx"
+LATENCY_METRIC, SIZE_METRIC = "latency_ms", "megabytes"
+"""Of an export run: how long one image takes, and how large the file is."""
 
 CONTROL_SIZE = 32
 

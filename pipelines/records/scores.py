@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 from mlflow.entities import Run
 
+from pipelines.records.comparable import find_comparable_runs
 from pipelines.records.names import short_network
-from pipelines.records.tracking import fetch_artifact, find_comparable_runs
+from pipelines.records.tracking import fetch_artifact
 from tl_core.scoring import Estimate, estimate
 
 EPISODES_ARTIFACT = "episodes.parquet"
@@ -37,13 +38,9 @@ def accuracies(finetune_run: str) -> dict[int, float]:
     return {int(e): float(a) for e, a in zip(table["episode"], table["accuracy"], strict=True)}
 
 
-def paired_accuracies(finetune_runs: Sequence[str]) -> dict[str, list[float]]:
-    """Accuracies of several finetune runs on the episodes that all of them scored, in one order, by readable name.
-
-    Raises:
-        InputError: fewer than two runs, the same run twice, or runs whose episodes are not the same.
-    """
-    tables = {name: accuracies(run.info.run_id) for name, run in named_runs(finetune_runs).items()}
+def paired_accuracies(runs: Mapping[str, Run]) -> dict[str, list[float]]:
+    """Accuracies of `named_runs` on the episodes that all of them scored, in one order, by the same names."""
+    tables = {name: accuracies(run.info.run_id) for name, run in runs.items()}
     shared = sorted(set.intersection(*(set(table) for table in tables.values())))
     return {name: [table[e] for e in shared] for name, table in tables.items()}
 

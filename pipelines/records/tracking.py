@@ -118,12 +118,14 @@ def tracked_run(kind: str, config: Any, name: str = "") -> Iterator[str]:
     `error` tag, or KILLED when it was interrupted.
     """
     nested = mlflow.active_run() is not None
-    if not nested:
-        try:
+    try:
+        if not nested:
             prepare_store()
-        except MlflowException as error:
-            raise _sentence_of(error, "start it and repeat the command") from error
-    run = _start_run(kind, name, nested)
+        run = _start_run(kind, name, nested)
+    except MlflowException as error:
+        if nested:
+            raise  # to whoever has opened the outer run and keeps its command for later
+        raise _sentence_of(error, "start it and repeat the command") from error
     run_id: str = run.info.run_id
     try:
         with _closed_in_any_case(), enough_memory():
@@ -185,8 +187,7 @@ def _start_run(kind: str, name: str, nested: bool) -> Run:
         return mlflow.start_run(run_name=name or kind, nested=nested, tags={KIND: kind, PROCESS: _this_process()})
     except MlflowException as error:
         if is_away(error):
-            # Whoever has opened the outer run keeps its command for later; there is nothing of this one yet.
-            raise error if nested else _sentence_of(error, "start it and repeat the command") from error
+            raise
         raise InputError(
             f"the run that `mlflow run` opened is not in {redact(mlflow.get_tracking_uri())} ({error.message}); "
             "start it from the project's folder, or give an absolute MLFLOW_TRACKING_URI"
@@ -258,25 +259,6 @@ def find_run(run_id: str, *kinds: str) -> Run:
     if run.info.status != "FINISHED":
         raise InputError(f"{found} run {run_id} is {run.info.status}; only a FINISHED one can be used")
     return run
-
-
-def find_comparable_runs(run_ids: Sequence[str], kind: str, tag: str, scored_on: str, advice: str) -> list[Run]:
-    """Two or more different finished runs of one kind that have a tag in common.
-
-    Args:
-        scored_on: what the tag stands for, and `advice` how to make it the same, in words.
-
-    Raises:
-        InputError: fewer than two runs, the same run twice, one that cannot be used, or another tag.
-    """
-    if len(set(run_ids)) < 2 or len(set(run_ids)) < len(run_ids):
-        raise InputError(f"a comparison needs two or more different {kind} runs; given are {len(run_ids)}")
-    runs = [find_run(run_id, kind) for run_id in run_ids]
-    for run in runs[1:]:
-        if run.data.tags[tag] != runs[0].data.tags[tag]:
-            both = f"{runs[0].info.run_id} and {run.info.run_id}"
-            raise InputError(f"{kind} runs {both} were scored on different {scored_on}; {advice}")
-    return runs
 
 
 def fetch_artifact(run_id: str, name: str) -> Path:

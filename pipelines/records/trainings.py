@@ -11,9 +11,10 @@ from mlflow.entities import Run
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 
 from pipelines.records.columns import aligned
+from pipelines.records.comparable import find_comparable_runs
 from pipelines.records.figures import Curve
 from pipelines.records.names import short_weights
-from pipelines.records.tracking import fetch_artifact, find_comparable_runs
+from pipelines.records.tracking import fetch_artifact
 from tl_core.image_scores import Hits, Interval
 
 PREDICTIONS_ARTIFACT = "predictions.parquet"

@@ -11,7 +11,8 @@ import numpy as np
 from mlflow.entities import Run
 
 from pipelines.records.answers import CONFUSIONS_ARTIFACT
-from pipelines.records.evidence import LATENCY_METRIC, SIZE_METRIC, load_evidence
+from pipelines.records.evidence import load_evidence
+from pipelines.records.networks import LATENCY_METRIC, SIZE_METRIC
 from pipelines.records.tracking import KIND, fetch_artifact
 from pipelines.records.trainings import predictions_of
 from registry.card import CardFacts, Confusions, write_card

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 from mlflow.entities import Run
 
+from pipelines.records.comparable import settings_that_differ
 from pipelines.records.figures import draw_estimates, draw_intervals
 from pipelines.records.scores import named_runs, paired_accuracies, run_ids
-from pipelines.records.settings import settings_that_differ
 from pipelines.records.trainings import curve_of, load_trainings
 from pipelines.reports.origin import cost_section, origin_section, title_of
 from pipelines.reports.page import Chart, Page, Section, Table, chart_style, make_chart
@@ -23,8 +23,8 @@ def report_comparison(run: Run) -> Page:
     """Of a compare run: which is best, and which differences are more than luck."""
     if trained := run.data.params.get("train_runs"):
         return _compare_trainings(run, run_ids(trained))
-    ids = run_ids(run.data.params["finetune_runs"])
-    scores = paired_accuracies(ids)
+    runs = named_runs(run_ids(run.data.params["finetune_runs"]))
+    scores = paired_accuracies(runs)
     results = {name: estimate(values) for name, values in scores.items()}
     pairs = compare_all(scores)
     best = max(results, key=lambda name: results[name].mean)
@@ -38,7 +38,7 @@ def report_comparison(run: Run) -> Page:
         ],
         [
             methods_section(results, difference_table(rows)),
-            _settings_section(named_runs(ids)),
+            _settings_section(runs),
             cost_section(run),
             origin_section(run),
         ],

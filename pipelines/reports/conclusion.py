@@ -8,8 +8,8 @@ import time
 import mlflow
 from mlflow.entities import Run
 
+from pipelines.configs import REPORT_ARTIFACT
 from pipelines.records.tracking import KIND
-from pipelines.reports.page import REPORT_ARTIFACT
 
 _CURVES = ("train/", "val/loss", "val/accuracy", "episode/", "system/")
 _TOLD = ("summary/", "shots/")  # by `main` itself, as tables

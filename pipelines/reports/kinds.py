@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 
 import mlflow
 from mlflow.entities import Run
-from mlflow.exceptions import MlflowException
-from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from pipelines.records.scores import accuracy_of, episodes_of
 from pipelines.records.tracking import KIND
@@ -17,7 +14,7 @@ from pipelines.reports.answers import answers_sections, features_section
 from pipelines.reports.comparisons import report_comparison
 from pipelines.reports.line import report_main
 from pipelines.reports.origin import cost_section, origin_section, title_of
-from pipelines.reports.page import REPORT_ARTIFACT, Page, Section, Table, render_page
+from pipelines.reports.page import Page, Section, Table
 from pipelines.reports.sections import (
     curves_section,
     distribution_section,
@@ -28,7 +25,6 @@ from pipelines.reports.sections import (
     task_of,
 )
 from pipelines.reports.words import say_estimate, say_interval, say_seconds, sentence
-from tl_core.errors import InputError
 from tl_core.image_scores import wilson, wilson_of_share
 
 
@@ -136,19 +132,3 @@ _REPORTS: dict[str, Callable[[Run], Page]] = {
 }
 KINDS = tuple(_REPORTS)
 """Kinds of runs that have a report."""
-
-
-def log_report(run_id: str) -> None:
-    """Write the report of the active run beside its numbers, and its first words as the run's description.
-
-    Where it cannot be written, the numbers stand.
-    """
-    try:
-        page = build_report(mlflow.MlflowClient().get_run(run_id))
-        mlflow.log_text(render_page(page), REPORT_ARTIFACT)
-        mlflow.set_tag(MLFLOW_RUN_NOTE, "\n\n".join([f"**{page.headline}**", *page.sentences]))
-    except (InputError, MlflowException, OSError) as error:
-        print(
-            f"warning: run {run_id} has no report ({error}); try: python -m pipelines.report --run {run_id}",
-            file=sys.stderr,
-        )

@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 import mlflow
 from mlflow.entities import Run
 
-from pipelines.records.evidence import LATENCY_METRIC, SIZE_METRIC
-from pipelines.records.networks import ONNX_ARTIFACT
+from pipelines.records.networks import LATENCY_METRIC, ONNX_ARTIFACT, SIZE_METRIC
 from pipelines.records.scores import COMPARED, METHODS_ARTIFACT, accuracies
 from pipelines.records.shots import read_shots
 from pipelines.records.tracking import KIND, fetch_artifact

@@ -12,7 +12,7 @@ from mlflow.entities import Run
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 
 from pipelines.configs import config_type, parameters
-from pipelines.records.settings import plain_param
+from pipelines.records.comparable import plain_param
 from pipelines.records.tracking import KIND
 from pipelines.reports.page import Command, Section, Table
 from pipelines.reports.words import say_seconds

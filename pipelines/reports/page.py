@@ -16,9 +16,6 @@ from markupsafe import Markup
 from matplotlib import style
 from matplotlib.figure import Figure
 
-REPORT_ARTIFACT = "report.html"
-"""Where a run keeps its report."""
-
 _TEMPLATE = "report.html.jinja"
 _INCHES = 5.0  # a chart's width: its letters are then as large on a phone as the text around it
 

@@ -18,7 +18,7 @@ from pipelines.records.figures import _COLOURS
 from pipelines.records.tracking import tracked_run
 from pipelines.report import ReportConfig
 from pipelines.report import run as write_report
-from pipelines.reports.kinds import log_report
+from pipelines.reports.log import log_report
 from pipelines.reports.origin import command_of
 from pipelines.reports.page import (
     _VARIABLES,

@@ -1,0 +1,31 @@
+"""The report beside the numbers of a run; what it is made with is loaded once there is something to report."""
+
+from __future__ import annotations
+
+import sys
+
+from pipelines.configs import REPORT_ARTIFACT
+
+
+def log_report(run_id: str) -> None:
+    """Write the report of the active run beside its numbers, and its first words as the run's description.
+
+    Where it cannot be written, the numbers stand.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+    from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
+
+    from pipelines.reports.kinds import build_report
+    from pipelines.reports.page import render_page
+    from tl_core.errors import InputError
+
+    try:
+        page = build_report(mlflow.MlflowClient().get_run(run_id))
+        mlflow.log_text(render_page(page), REPORT_ARTIFACT)
+        mlflow.set_tag(MLFLOW_RUN_NOTE, "\n\n".join([f"**{page.headline}**", *page.sentences]))
+    except (InputError, MlflowException, OSError) as error:
+        print(
+            f"warning: run {run_id} has no report ({error}); try: python -m pipelines.report --run {run_id}",
+            file=sys.stderr,
+        )
