@@ -60,7 +60,7 @@ stack-down: setup ## stop them; the data stay
 	@$(BIN)/python -m pipelines.stack --action down
 
 mlproject: setup ## write MLproject and conda.yaml from the configs and the lock
-	$(BIN)/python -m pipelines.mlproject
+	$(BIN)/python -m pipelines.command_line.mlproject
 
 bench-pretrain: setup ## pretraining's throughput over the model's own, and a plain loop's (DATA=folder)
 	GOMP_SPINCOUNT=100000 $(BIN)/python -m benchmarks.pretrain_throughput $(if $(DATA),--data $(DATA))

@@ -22,20 +22,22 @@ import mlflow
 import torch
 import tyro
 
-from pipelines.records.child_runs import ChildRuns, FinishedRun
-from pipelines.records.journal import append_journal
-from tl_core.backbones import BackboneSpec, build_backbone
-from tl_core.classifier import save_backbone
-from tl_core.datasets import load_dataset
-from tl_core.episode_results import EpisodeResult
-from tl_core.episodes import build_pool, sample_episode
-from tl_core.finetune import Finetuner
-from tl_core.parallel import one_thread, run_episodes
-from tl_core.parallel_search import EpisodeScores, Search
-from tl_core.recipes import Engine, EpisodeShape, FinetuneRecipe
-from tl_core.search import Budget, prepare_study
-from tl_core.search_space import parse_space
-from tl_core.studies import build_study
+from pipelines.store.child_runs import ChildRuns, FinishedRun
+from pipelines.store.journal import append_journal
+from tl_core.data.dataset import load_dataset
+from tl_core.data.episodes import build_pool, sample_episode
+from tl_core.fewshot.finetuner import Finetuner
+from tl_core.fewshot.parallel import one_thread, run_episodes
+from tl_core.fewshot.results import EpisodeResult
+from tl_core.heads.storage import save_backbone
+from tl_core.networks.backbones import BackboneSpec, build_backbone
+from tl_core.recipes.engine import Engine
+from tl_core.recipes.episode import EpisodeShape
+from tl_core.recipes.finetune import FinetuneRecipe
+from tl_core.search.space import parse_space
+from tl_core.search.studies import build_study
+from tl_core.search.trials import Budget, prepare_study
+from tl_core.search.workers import EpisodeScores, Search
 
 SPEC = BackboneSpec("resnet10_small", 32)
 RECIPE = FinetuneRecipe(freeze_depth=0.5, steps=10)

@@ -26,16 +26,18 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from tl_core.augment import to_float
-from tl_core.backbones import BackboneSpec, build_backbone, n_features
-from tl_core.classifier import Normalise, load_backbone
-from tl_core.datasets import ImageDataset, load_dataset
-from tl_core.devices import pick_device
-from tl_core.episodes import Episode, EpisodePool, build_pool, sample_episode
-from tl_core.finetune import Finetuner
-from tl_core.parallel import run_episodes
-from tl_core.recipes import EpisodeShape, FinetuneRecipe
-from tl_core.scoring import estimate, paired_difference
+from tl_core.compute.devices import pick_device
+from tl_core.data.dataset import ImageDataset, load_dataset
+from tl_core.data.episodes import Episode, EpisodePool, build_pool, sample_episode
+from tl_core.fewshot.finetuner import Finetuner
+from tl_core.fewshot.parallel import run_episodes
+from tl_core.heads.storage import load_backbone
+from tl_core.networks.backbones import BackboneSpec, build_backbone, n_features
+from tl_core.networks.normalise import Normalise
+from tl_core.recipes.episode import EpisodeShape
+from tl_core.recipes.finetune import FinetuneRecipe
+from tl_core.scoring.episodes import estimate, paired_difference
+from tl_core.views.fixed import to_float
 
 LOOP_STEPS, LOOP_BATCH, LOOP_LR = 200, 13, 0.01
 N_PROBED = 5000

@@ -21,21 +21,21 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from pipelines.records.networks import N_SAMPLES
+from pipelines.inputs.networks import N_SAMPLES
 from serving.model import OnnxClassifier
 from serving.sources import open_source
-from tl_core.backbones import BackboneSpec, build_backbone
-from tl_core.classifier import Classifier
-from tl_core.datasets import ImageDataset, copy_files, load_dataset
-from tl_core.export import check_parity, export_onnx
-from tl_core.finetune import Finetuner
-from tl_core.preprocess import decode_image
-from tl_core.quantise import equal_answers, quantise_onnx
-from tl_core.recipes import FinetuneRecipe
-from tl_core.splits import ClassSplit, Indices
-from tl_core.train import Training
-from tl_core.train_recipe import TrainRecipe
-from tl_core.weights import load_weights
+from tl_core.data.dataset import ImageDataset, copy_files, load_dataset
+from tl_core.data.splits import ClassSplit, Indices
+from tl_core.export.int8 import equal_answers, quantise_onnx
+from tl_core.export.onnx_file import check_parity, export_onnx
+from tl_core.fewshot.finetuner import Finetuner
+from tl_core.heads.classifier import Classifier
+from tl_core.images.decoding import decode_image
+from tl_core.networks.backbones import BackboneSpec, build_backbone
+from tl_core.networks.weights import load_weights
+from tl_core.recipes.finetune import FinetuneRecipe
+from tl_core.recipes.train import TrainRecipe
+from tl_core.training.staged import Training
 
 ZOO = {
     "resnet9": 64,

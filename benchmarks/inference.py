@@ -29,11 +29,11 @@ from serving.batch import Options, usable_cores
 from serving.job import write_predictions
 from serving.model import OnnxClassifier
 from serving.sources import open_source
-from tl_core.backbones import BackboneSpec, build_backbone, n_features
-from tl_core.classifier import Classifier
-from tl_core.export import export_onnx
-from tl_core.preprocess import decode_image
-from tl_core.quantise import equal_answers, quantise_onnx
+from tl_core.export.int8 import equal_answers, quantise_onnx
+from tl_core.export.onnx_file import export_onnx
+from tl_core.heads.classifier import Classifier
+from tl_core.images.decoding import decode_image
+from tl_core.networks.backbones import BackboneSpec, build_backbone, n_features
 
 BATCH = 16
 N_CLASSES = 10

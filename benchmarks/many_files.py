@@ -23,7 +23,7 @@ import psutil
 
 from benchmarks.inference import export_untrained, make_pictures
 from serving.job import PART_FILES
-from tl_core.backbones import BackboneSpec
+from tl_core.networks.backbones import BackboneSpec
 
 SPEC = BackboneSpec("resnet10_small", 32)
 

@@ -20,15 +20,15 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from tl_core.backbones import BackboneSpec, build_backbone, n_features
-from tl_core.classifier import Normalise
-from tl_core.datasets import ImageDataset, load_dataset
-from tl_core.devices import pick_device, pick_dtype
-from tl_core.optimizers import FitOptions
-from tl_core.pretrain import Pretraining
-from tl_core.recipes import PretrainRecipe
-from tl_core.splits import split_within_classes
-from tl_core.training import fit, start_training
+from tl_core.compute.devices import pick_device, pick_dtype
+from tl_core.data.dataset import ImageDataset, load_dataset
+from tl_core.data.splits import split_within_classes
+from tl_core.networks.backbones import BackboneSpec, build_backbone, n_features
+from tl_core.networks.normalise import Normalise
+from tl_core.recipes.pretrain import PretrainRecipe
+from tl_core.training.loop import fit, start_training
+from tl_core.training.optimizers import FitOptions
+from tl_core.training.pretraining import Pretraining
 
 ROUNDS = 3
 N_CLASSES, N_PER_CLASS = 16, 96

@@ -24,18 +24,19 @@ import optuna
 import torch
 from joblib import cpu_count
 
-from tl_core.classifier import load_backbone
-from tl_core.datasets import load_dataset
-from tl_core.episodes import build_pool
-from tl_core.finetune import Finetuner
-from tl_core.parallel_search import EpisodeScores, Search
-from tl_core.recipes import EpisodeShape, FinetuneRecipe
-from tl_core.scoring import Estimate, estimate, independent_difference, paired_difference
-from tl_core.search import Budget, count_episodes, find_candidates, prepare_study
-from tl_core.search_space import parse_space
-from tl_core.shifts import shift_images
-from tl_core.studies import build_study
-from tl_core.verdict import crown, rescore
+from tl_core.data.dataset import load_dataset
+from tl_core.data.episodes import build_pool
+from tl_core.data.shifts import shift_images
+from tl_core.fewshot.finetuner import Finetuner
+from tl_core.heads.storage import load_backbone
+from tl_core.recipes.episode import EpisodeShape
+from tl_core.recipes.finetune import FinetuneRecipe
+from tl_core.scoring.episodes import Estimate, estimate, independent_difference, paired_difference
+from tl_core.search.space import parse_space
+from tl_core.search.studies import build_study
+from tl_core.search.trials import Budget, count_episodes, find_candidates, prepare_study
+from tl_core.search.verdict import crown, rescore
+from tl_core.search.workers import EpisodeScores, Search
 
 FINALISTS, FRESH = 3, 100
 FIRST_REPORTED = 1_000_000

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
-from pipelines.configs import ENTRY_POINTS, config_type
+from pipelines.configs.entry_points import ENTRY_POINTS, config_type
 
 _TITLE = """# Reference
 

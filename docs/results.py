@@ -1,7 +1,7 @@
 """The README's tables of results: `PYTHONPATH=. python docs/results.py [MAIN_RUN]`.
 
 Writes what a logged run of the demo says to results.json, and from that its table; the table of known systems is what
-recipes/ say. A test holds tables and sources equal, and each row of the first names the run that its number is from.
+reproductions/ say. A test holds tables and sources equal; each row of the first names the run of its number.
 """
 
 from __future__ import annotations
@@ -13,17 +13,19 @@ from typing import Any
 
 FACTS = Path(__file__).with_name("results.json")
 README = Path(__file__).resolve().parents[1] / "README.md"
-DEMO, RECIPES = "results", "recipes"
+DEMO, REPRODUCTIONS = "results", "reproductions"
 
 
 def read_facts(main_run: str) -> dict[str, Any]:
     """What a main run has logged of its methods and of their differences."""
     import mlflow
 
-    from pipelines.records.scores import COMPARED, METHODS_ARTIFACT, accuracies, accuracy_of
-    from pipelines.records.tracking import fetch_artifact, find_run, prepare_store
     from pipelines.reports.origin import command_of
-    from tl_core.scoring import paired_difference
+    from pipelines.results.scores import COMPARED, METHODS_ARTIFACT, accuracies, accuracy_of
+    from pipelines.store.artifacts import fetch_artifact
+    from pipelines.store.connection import prepare_store
+    from pipelines.store.runs import find_run
+    from tl_core.scoring.episodes import paired_difference
 
     prepare_store()
     run = find_run(main_run, "main")
@@ -59,13 +61,13 @@ def render_table(facts: dict[str, Any]) -> str:
     return "\n".join([*lines, ""])
 
 
-def render_recipes() -> str:
+def render_reproductions() -> str:
     """The table of known systems in Markdown: what was published, and what was measured."""
-    from pipelines.recipe_files import load_recipe, recipe_names
+    from pipelines.command_line.reproduction_files import load_reproduction, reproduction_names
 
-    lines = ["| recipe | published | measured here |", "|---|---|---|"]
-    recipes = map(load_recipe, recipe_names())
-    lines += [f"| `{of.name}` | {of.published} | {of.measured or 'not yet'} |" for of in recipes]
+    lines = ["| reproduction | published | measured here |", "|---|---|---|"]
+    reproductions = map(load_reproduction, reproduction_names())
+    lines += [f"| `{of.name}` | {of.published} | {of.measured or 'not yet'} |" for of in reproductions]
     return "\n".join([*lines, ""])
 
 
@@ -81,4 +83,4 @@ if __name__ == "__main__":
     if sys.argv[1:]:
         FACTS.write_text(json.dumps(read_facts(sys.argv[1]), indent=2) + "\n")
     with_demo = insert_table(README.read_text(), DEMO, render_table(json.loads(FACTS.read_text())))
-    README.write_text(insert_table(with_demo, RECIPES, render_recipes()))
+    README.write_text(insert_table(with_demo, REPRODUCTIONS, render_reproductions()))

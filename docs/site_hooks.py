@@ -18,7 +18,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         text = (ROOT / name).read_text().replace("](docs/", "](")
         for other, target in FROM_ROOT.items():
             text = text.replace(f"]({other})", f"]({target})")
-        text = text.replace("[recipes/](recipes)", "`recipes/`")
+        text = text.replace("[reproductions/](reproductions)", "`reproductions/`")
         files.append(File.generated(config, page, content=text))
     files.append(File.generated(config, "reference.md", content=render_reference()))
     return files

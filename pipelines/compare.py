@@ -14,15 +14,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pipelines.cli import run_command_line
-from pipelines.records.columns import aligned
+from pipelines.command_line.command import run_command_line
+from pipelines.results.columns import aligned
 from tl_core.errors import InputError
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-    from tl_core.image_scores import ImageComparison
-    from tl_core.scoring import Comparison
+    from tl_core.scoring.episodes import Comparison
+    from tl_core.scoring.images import ImageComparison
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,9 +43,9 @@ def run(config: CompareConfig) -> str:
     """Compare and log; returns the run's id."""
     import mlflow
 
-    from pipelines.records.scores import run_ids
-    from pipelines.records.tracking import tracked_run
     from pipelines.reports.log import log_report
+    from pipelines.results.scores import run_ids
+    from pipelines.store.runs import tracked_run
 
     with tracked_run("compare", config) as run_id:
         ids = run_ids(config.train_runs or config.finetune_runs)
@@ -60,9 +60,9 @@ def run(config: CompareConfig) -> str:
 def _compare_episodes(ids: list[str]) -> list[str]:
     import mlflow
 
-    from pipelines.records.figures import draw_estimates
-    from pipelines.records.scores import named_runs, paired_accuracies
-    from tl_core.scoring import compare_all, estimate
+    from pipelines.results.figures import draw_estimates
+    from pipelines.results.scores import named_runs, paired_accuracies
+    from tl_core.scoring.episodes import compare_all, estimate
 
     runs = named_runs(ids)
     scores = paired_accuracies(runs)
@@ -79,9 +79,9 @@ def _compare_episodes(ids: list[str]) -> list[str]:
 def _compare_trainings(ids: list[str]) -> list[str]:
     import mlflow
 
-    from pipelines.records.figures import draw_curves, draw_intervals
-    from pipelines.records.trainings import curve_of, load_trainings, table_of
-    from tl_core.image_scores import compare_on_images, wilson
+    from pipelines.results.figures import draw_curves, draw_intervals
+    from pipelines.results.trainings import curve_of, load_trainings, table_of
+    from tl_core.scoring.images import compare_on_images, wilson
 
     trainings = load_trainings(ids)
     results = {training.name: wilson(training.hits) for training in trainings}
@@ -101,7 +101,7 @@ def _pair_lines(heading: tuple[str, str], pairs: Sequence[Comparison] | Sequence
 
 def _setting_lines(runs: Mapping[str, Run]) -> list[str]:
     """What differs between the runs, as lines of a table; nothing where nothing does."""
-    from pipelines.records.comparable import settings_that_differ
+    from pipelines.results.comparable import settings_that_differ
 
     heading, *rows = settings_that_differ(runs)
     return ["", *aligned([heading, *rows])] if rows else []

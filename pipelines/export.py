@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.cli import run_command_line
+from pipelines.command_line.command import run_command_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from serving.model import OnnxClassifier
-    from tl_core.classifier import Classifier, ClassifierDescription
+    from tl_core.heads.classifier import Classifier, ClassifierDescription
 
 INT8_LEAST_AGREEMENT = 0.99
 _TIMED_CALLS = 20
@@ -45,10 +45,11 @@ def run(config: ExportConfig) -> str:
     """Export, check and log; returns the run's id, whose artifact `onnx/classifier.onnx` is the product."""
     import mlflow
 
-    from pipelines.records.networks import CLASSIFIER_ARTIFACT, ONNX_ARTIFACT, SIZE_METRIC
-    from pipelines.records.tracking import fetch_artifact, find_run, tracked_run
-    from tl_core.classifier import load_classifier
-    from tl_core.export import export_onnx
+    from pipelines.inputs.networks import CLASSIFIER_ARTIFACT, ONNX_ARTIFACT, SIZE_METRIC
+    from pipelines.store.artifacts import fetch_artifact
+    from pipelines.store.runs import find_run, tracked_run
+    from tl_core.export.onnx_file import export_onnx
+    from tl_core.heads.storage import load_classifier
 
     with tracked_run("export", config) as run_id, tempfile.TemporaryDirectory() as folder:
         fit_run = find_run(config.fit_run, "fit", "train")
@@ -68,7 +69,7 @@ def run(config: ExportConfig) -> str:
 
 
 def _metadata(description: ClassifierDescription, fit_run: Run) -> dict[str, str]:
-    from pipelines.configs import project_version
+    from pipelines.configs.entry_points import project_version
 
     params, tags = fit_run.data.params, fit_run.data.tags
     backbone_run = params.get("backbone_run") or params["weights"]  # of a fit run, of a train run
@@ -87,8 +88,8 @@ def _metadata(description: ClassifierDescription, fit_run: Run) -> dict[str, str
 
 
 def _source_fingerprint(backbone_run: str) -> str:
-    from pipelines.records.names import is_run
-    from pipelines.records.tracking import find_run
+    from pipelines.inputs.names import is_run
+    from pipelines.store.runs import find_run
 
     if not is_run(backbone_run):
         return ""
@@ -97,9 +98,9 @@ def _source_fingerprint(backbone_run: str) -> str:
 
 def _score(finetune_run: str, fit_run: Run) -> dict[str, str]:
     """What the file says of its accuracy: that of its recipe, measured on episodes."""
-    from pipelines.records.provenance import check_same_origin
-    from pipelines.records.scores import accuracy_of
-    from pipelines.records.tracking import find_run
+    from pipelines.inputs.provenance import check_same_origin
+    from pipelines.results.scores import accuracy_of
+    from pipelines.store.runs import find_run
 
     metrics = fit_run.data.metrics
     if not finetune_run and "test/accuracy" in metrics:  # a train run has a test part of its own
@@ -128,13 +129,13 @@ def _check(classifier: Classifier, path: Path, fit_run: str) -> NDArray[np.uint8
     import mlflow
     import numpy as np
 
-    from pipelines.records.networks import LATENCY_METRIC, SAMPLE_FILES_ARTIFACT, SAMPLES_ARTIFACT
-    from pipelines.records.tracking import fetch_artifact
+    from pipelines.inputs.networks import LATENCY_METRIC, SAMPLE_FILES_ARTIFACT, SAMPLES_ARTIFACT
+    from pipelines.store.artifacts import fetch_artifact
     from serving.model import OnnxClassifier
     from serving.sources import open_source
     from tl_core.errors import InputError
-    from tl_core.export import check_parity
-    from tl_core.preprocess import decode_image
+    from tl_core.export.onnx_file import check_parity
+    from tl_core.images.decoding import decode_image
 
     with np.load(fetch_artifact(fit_run, SAMPLES_ARTIFACT), allow_pickle=False) as samples:
         images: NDArray[np.uint8] = samples["images"]
@@ -162,7 +163,7 @@ def _check(classifier: Classifier, path: Path, fit_run: str) -> NDArray[np.uint8
 
 
 def _answer_seconds(model: OnnxClassifier, content: bytes) -> float:
-    from tl_core.preprocess import decode_image
+    from tl_core.images.decoding import decode_image
 
     started = time.perf_counter()
     model.predict(decode_image(content, model.image_size, model.resize_rule)[None])
@@ -172,8 +173,8 @@ def _answer_seconds(model: OnnxClassifier, content: bytes) -> float:
 def _add_int8(path: Path, images: NDArray[np.uint8]) -> None:
     import mlflow
 
-    from pipelines.records.networks import INT8_ARTIFACT
-    from tl_core.quantise import equal_answers, quantise_onnx
+    from pipelines.inputs.networks import INT8_ARTIFACT
+    from tl_core.export.int8 import equal_answers, quantise_onnx
 
     target = path.with_name(Path(INT8_ARTIFACT).name)
     quantise_onnx(path, images[::2], target)

@@ -13,16 +13,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.cli import run_command_line
-from pipelines.records.target import Target, TargetConfig, open_target
-from tl_core.recipes import LOCAL, OPEN_SHAPE, ChosenPart, Engine, EpisodeShape, FinetuneRecipe, Part, check_range
+from pipelines.command_line.command import run_command_line
+from pipelines.inputs.target import Target, TargetConfig, open_target
+from tl_core.recipes.checks import check_range
+from tl_core.recipes.choices import ChosenPart, Part
+from tl_core.recipes.engine import LOCAL, Engine
+from tl_core.recipes.episode import OPEN_SHAPE, EpisodeShape
+from tl_core.recipes.finetune import FinetuneRecipe
 
 if TYPE_CHECKING:
-    from pipelines.records.episode_log import EpisodeLog
-    from tl_core.datasets import ImageDataset
-    from tl_core.episodes import Episode, EpisodePool
-    from tl_core.finetune import Support
-    from tl_core.scoring import Estimate
+    from pipelines.results.episode_log import EpisodeLog
+    from tl_core.data.dataset import ImageDataset
+    from tl_core.data.episodes import Episode, EpisodePool
+    from tl_core.fewshot.finetuner import Support
+    from tl_core.scoring.episodes import Estimate
 
 _NAME_LENGTH = 8  # of a run id, as much as tells it apart
 N_RATE_TESTS = 3
@@ -60,15 +64,15 @@ def run(config: FinetuneConfig) -> str:
     """Score the recipe on episodes; returns the run's id."""
     import numpy as np
 
-    from pipelines.records.checkpoints import kept_checkpoint
-    from pipelines.records.episode_log import EpisodeLog
-    from pipelines.records.feature_map import log_feature_map
-    from pipelines.records.names import is_run
-    from pipelines.records.networks import find_recipe
-    from pipelines.records.provenance import check_unseen, log_origin
-    from pipelines.records.tracking import tracked_run
+    from pipelines.inputs.names import is_run
+    from pipelines.inputs.networks import find_recipe
+    from pipelines.inputs.provenance import check_unseen, log_origin
     from pipelines.reports.log import log_report
-    from tl_core.episodes import build_pool, check_pool, fit_shape, sample_episode
+    from pipelines.results.episode_log import EpisodeLog
+    from pipelines.results.feature_map import log_feature_map
+    from pipelines.store.checkpoints import kept_checkpoint
+    from pipelines.store.runs import tracked_run
+    from tl_core.data.episodes import build_pool, check_pool, fit_shape, sample_episode
 
     name = _run_name(config)
     with tracked_run("finetune", config, name) as run_id:
@@ -102,7 +106,7 @@ def run(config: FinetuneConfig) -> str:
 
 def _choose_part(dataset: ImageDataset, config: FinetuneConfig) -> Part:
     """`report`, so that a later search has a half of its own, unless that would leave too little to judge by."""
-    from tl_core.episodes import can_be_halved
+    from tl_core.data.episodes import can_be_halved
 
     if config.part != "auto":
         return config.part
@@ -113,8 +117,8 @@ def _score(log: EpisodeLog, opened: Target, pool: EpisodePool, recipe: FinetuneR
     """Run the episodes that an interrupted process has not left in the journal."""
     from tqdm import tqdm
 
-    from tl_core.episodes import sample_episode
-    from tl_core.parallel import run_episodes
+    from tl_core.data.episodes import sample_episode
+    from tl_core.fewshot.parallel import run_episodes
 
     def episodes(first: int) -> Iterator[Episode]:
         return (sample_episode(pool, config.shape, config.seed, i) for i in range(first, config.n_episodes))
@@ -130,7 +134,7 @@ def _score(log: EpisodeLog, opened: Target, pool: EpisodePool, recipe: FinetuneR
 
 def _rate_supports(dataset: ImageDataset, config: FinetuneConfig) -> Iterator[Support]:
     """Support sets for `max_lr=auto`: from the half that nothing is reported on, unless all images are one part."""
-    from tl_core.episodes import build_pool, sample_episode
+    from tl_core.data.episodes import build_pool, sample_episode
 
     pool = build_pool(dataset, "all" if config.part == "all" else "search")
     for index in range(N_RATE_TESTS):
@@ -144,7 +148,7 @@ def _is_sure(accuracy: Estimate, until_ci: float) -> bool:
 
 def _run_name(config: FinetuneConfig) -> str:
     """Tells the runs of one table apart: `finetune pixels`, `finetune 0a1b2c3d searched`, `finetune timm 5-shot`."""
-    from pipelines.records.names import is_run
+    from pipelines.inputs.names import is_run
 
     start = config.backbone_run[:_NAME_LENGTH] if is_run(config.backbone_run) else Path(config.backbone_run).stem
     shots = f" {config.shape.n_shot}-shot" if config.shape.n_shot else ""

@@ -12,8 +12,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.cli import run_command_line
-from pipelines.records.target import TargetConfig, open_target
+from pipelines.command_line.command import run_command_line
+from pipelines.inputs.target import TargetConfig, open_target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,17 +29,18 @@ def run(config: FitConfig) -> str:
     import mlflow
     import numpy as np
 
-    from pipelines.records.networks import (
+    from pipelines.inputs.networks import (
         CLASSIFIER_ARTIFACT,
         N_SAMPLES,
         SAMPLE_FILES_ARTIFACT,
         SAMPLES_ARTIFACT,
         find_recipe,
     )
-    from pipelines.records.provenance import log_origin
-    from pipelines.records.tracking import tracked_run
-    from tl_core.classifier import ClassifierDescription, save_classifier
-    from tl_core.datasets import copy_files
+    from pipelines.inputs.provenance import log_origin
+    from pipelines.store.runs import tracked_run
+    from tl_core.data.dataset import copy_files
+    from tl_core.heads.classifier import ClassifierDescription
+    from tl_core.heads.storage import save_classifier
 
     with tracked_run("fit", config) as run_id:
         recipe = find_recipe(config.search_run, config.recipe)

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from pipelines.cli import run_command_line
-from tl_core.recipes import Device, PretrainRecipe, Unreadable, check_range
-from tl_core.train_recipe import NormStatistics
+from pipelines.command_line.command import run_command_line
+from tl_core.recipes.checks import check_range
+from tl_core.recipes.choices import Device, Unreadable
+from tl_core.recipes.pretrain import PretrainRecipe
+from tl_core.recipes.train import NormStatistics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,14 +56,15 @@ def run(config: LrFindConfig) -> str:
     """Test and log; returns the run's id."""
     import mlflow
 
-    from pipelines.records.figures import draw_lr_curve
-    from pipelines.records.networks import load_network
-    from pipelines.records.tracking import log_dataset, log_series, tracked_run
-    from tl_core.batch_norms import learns_statistics
-    from tl_core.datasets import load_dataset
-    from tl_core.devices import pick_device
-    from tl_core.pretrain import Pretraining
-    from tl_core.splits import split_within_classes
+    from pipelines.inputs.networks import load_network
+    from pipelines.results.figures import draw_lr_curve
+    from pipelines.store.logging import log_dataset, log_series
+    from pipelines.store.runs import tracked_run
+    from tl_core.compute.devices import pick_device
+    from tl_core.data.dataset import load_dataset
+    from tl_core.data.splits import split_within_classes
+    from tl_core.networks.batch_norms import learns_statistics
+    from tl_core.training.pretraining import Pretraining
 
     with tracked_run("lr_find", config) as run_id:
         backbone, spec = load_network(config.weights or "random", config.backbone, config.image_size, config.seed)

@@ -16,19 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines import export, finetune, fit, pretrain, register, search
-from pipelines.cli import run_command_line
-from tl_core.recipes import (
-    OPEN_SHAPE,
-    ChosenPart,
-    Device,
-    EpisodeShape,
-    PretrainRecipe,
-    Unreadable,
-    check_range,
-)
+from pipelines.command_line.command import run_command_line
+from tl_core.recipes.checks import check_range
+from tl_core.recipes.choices import ChosenPart, Device, Unreadable
+from tl_core.recipes.episode import OPEN_SHAPE, EpisodeShape
+from tl_core.recipes.pretrain import PretrainRecipe
 
 if TYPE_CHECKING:
-    from tl_core.datasets import ImageDataset
+    from tl_core.data.dataset import ImageDataset
 
 DEFAULT_SIZE = 32
 DEMO_BACKBONE = (
@@ -89,11 +84,12 @@ class MainConfig:
 
 def run(config: MainConfig) -> str:
     """Run every step as a nested run; returns the parent's id."""
-    from pipelines.records.shots import log_shots, plan_shots
-    from pipelines.records.tracking import log_dataset, tracked_run
     from pipelines.reports.log import log_report
     from pipelines.reports.summary import log_summary
-    from tl_core.episodes import MIN_HALF, can_be_halved
+    from pipelines.results.shots import log_shots, plan_shots
+    from pipelines.store.logging import log_dataset
+    from pipelines.store.runs import tracked_run
+    from tl_core.data.episodes import MIN_HALF, can_be_halved
 
     with tracked_run("main", config, f"main {Path(config.target).name}") as run_id:
         target = _load_target(config)
@@ -128,14 +124,14 @@ def run(config: MainConfig) -> str:
 
 
 def _load_target(config: MainConfig) -> ImageDataset:
-    from tl_core.datasets import load_dataset
+    from tl_core.data.dataset import load_dataset
 
     return load_dataset(config.target, config.image_size or DEFAULT_SIZE, unreadable=config.unreadable)
 
 
 def _check_target(target: ImageDataset, config: MainConfig, searched: bool) -> None:
     """Refuse a target that is too small before anything is trained, not after it."""
-    from tl_core.episodes import build_pool, check_pool, fit_shape
+    from tl_core.data.episodes import build_pool, check_pool, fit_shape
 
     for part in ("report", "search") if searched else ("all",):
         pool = build_pool(target, part)
@@ -146,8 +142,8 @@ def _check_source(target: ImageDataset, config: MainConfig) -> None:
     """Refuse a source that holds some of the target's images, and warn of one that has little to teach."""
     import mlflow
 
-    from pipelines.records.tracking import log_dataset
-    from tl_core.datasets import load_dataset
+    from pipelines.store.logging import log_dataset
+    from tl_core.data.dataset import load_dataset
     from tl_core.errors import InputError
 
     source = load_dataset(config.source, config.image_size or DEFAULT_SIZE, unreadable=config.unreadable)
@@ -175,7 +171,7 @@ def _pretrain_config(config: MainConfig) -> pretrain.PretrainConfig:
 
 
 def _finetune_config(config: MainConfig, backbone_run: str, part: ChosenPart) -> finetune.FinetuneConfig:
-    from pipelines.records.networks import load_network
+    from pipelines.inputs.networks import load_network
 
     _, spec = load_network(backbone_run, config.backbone, config.image_size, config.seed)
     return finetune.FinetuneConfig(

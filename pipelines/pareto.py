@@ -14,13 +14,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from pipelines.cli import run_command_line
-from pipelines.records.target import TargetConfig
+from pipelines.command_line.command import run_command_line
+from pipelines.inputs.target import TargetConfig
 from tl_core.errors import InputError
-from tl_core.recipes import OPEN_SHAPE, Device, EpisodeShape, FinetuneRecipe, Unreadable, check_range
+from tl_core.recipes.checks import check_range
+from tl_core.recipes.choices import Device, Unreadable
+from tl_core.recipes.episode import OPEN_SHAPE, EpisodeShape
+from tl_core.recipes.finetune import FinetuneRecipe
 
 if TYPE_CHECKING:
-    from tl_core.pareto import Design, Scored
+    from tl_core.search.pareto_front import Design, Scored
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,12 +75,12 @@ def run(config: ParetoConfig) -> str:
     from optuna.visualization import plot_pareto_front
     from tqdm import tqdm
 
-    from pipelines.records.child_runs import ChildRuns, FinishedRun
-    from pipelines.records.tracking import tracked_run
-    from pipelines.records.trial_log import study_storage
-    from tl_core.pareto import all_scored, build_front_study, find_front, run_designs
-    from tl_core.scoring import estimate
-    from tl_core.studies import hold_to_setting
+    from pipelines.results.trial_log import study_storage
+    from pipelines.store.child_runs import ChildRuns, FinishedRun
+    from pipelines.store.runs import tracked_run
+    from tl_core.scoring.episodes import estimate
+    from tl_core.search.pareto_front import all_scored, build_front_study, find_front, run_designs
+    from tl_core.search.studies import hold_to_setting
 
     with tracked_run("pareto", config) as run_id:
         study = build_front_study(config.study or f"pareto-{run_id}", study_storage(), config.seed)
@@ -120,14 +123,14 @@ def _setting(config: ParetoConfig, networks: Sequence[str], sizes: Sequence[int]
 
 
 def _metrics(one: Scored) -> dict[str, float]:
-    from tl_core.scoring import estimate
+    from tl_core.scoring.episodes import estimate
 
     result = estimate(one.scores)
     return {"accuracy": result.mean, "accuracy_ci95": result.ci95, "seconds_per_image": one.seconds}
 
 
 def _own_size(network: str, seed: int) -> int:
-    from pipelines.records.networks import load_network
+    from pipelines.inputs.networks import load_network
 
     weights, architecture = _split(network)
     return load_network(weights, architecture, 0, seed)[1].image_size
@@ -155,11 +158,11 @@ def _target(config: ParetoConfig, design: Design) -> TargetConfig:
 
 def _judge(config: ParetoConfig) -> Callable[[Design], tuple[Sequence[float], float]]:
     """From a design to its accuracies and seconds; networks, and what was timed, are kept."""
-    from pipelines.records.target import open_target
-    from tl_core.episodes import build_pool, check_pool, fit_shape, sample_episode
-    from tl_core.finetune import Finetuner
-    from tl_core.parallel_search import EpisodeScores
-    from tl_core.pareto import seconds_per_image
+    from pipelines.inputs.target import open_target
+    from tl_core.data.episodes import build_pool, check_pool, fit_shape, sample_episode
+    from tl_core.fewshot.finetuner import Finetuner
+    from tl_core.search.pareto_front import seconds_per_image
+    from tl_core.search.workers import EpisodeScores
 
     opened: dict[tuple[object, ...], tuple[Finetuner, EpisodeScores]] = {}
     timed: dict[tuple[object, ...], float] = {}

@@ -12,8 +12,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.cli import run_command_line
-from tl_core.recipes import check_range
+from pipelines.command_line.command import run_command_line
+from tl_core.recipes.checks import check_range
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ def run(config: PredictConfig) -> str:
     import mlflow
     from tqdm import tqdm
 
-    from pipelines.records.tracking import tracked_run
+    from pipelines.store.runs import tracked_run
     from registry.versions import resolve_onnx
     from serving.batch import Options
     from serving.job import check_output, write_predictions

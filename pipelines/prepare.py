@@ -12,8 +12,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.cli import run_command_line
-from tl_core.recipes import Unreadable
+from pipelines.command_line.command import run_command_line
+from tl_core.recipes.choices import Unreadable
 
 _MOST_NAMED = 5
 
@@ -35,10 +35,11 @@ def run(config: PrepareConfig) -> str:
     import mlflow
     import pandas as pd
 
-    from pipelines.records.tracking import log_dataset, tracked_run
-    from tl_core.data_specs import BUILT_IN
-    from tl_core.datasets import load_dataset, refuse_unreadable
-    from tl_core.image_files import other_files
+    from pipelines.store.logging import log_dataset
+    from pipelines.store.runs import tracked_run
+    from tl_core.data.dataset import load_dataset, refuse_unreadable
+    from tl_core.data.specs import BUILT_IN
+    from tl_core.images.files import other_files
 
     with tracked_run("prepare", config) as run_id:
         started = time.perf_counter()

@@ -15,17 +15,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.cli import run_command_line
-from tl_core.recipes import Device, EpisodeShape, PretrainRecipe, Unreadable, check_range
+from pipelines.command_line.command import run_command_line
+from tl_core.recipes.checks import check_range
+from tl_core.recipes.choices import Device, Unreadable
+from tl_core.recipes.episode import EpisodeShape
+from tl_core.recipes.pretrain import PretrainRecipe
 
 if TYPE_CHECKING:
     import torch
 
-    from tl_core.backbones import BackboneSpec
-    from tl_core.datasets import ImageDataset
-    from tl_core.distributed import World
-    from tl_core.pretrain import PretrainEpoch, Pretraining
-    from tl_core.splits import ClassSplit
+    from tl_core.compute.distributed import World
+    from tl_core.data.dataset import ImageDataset
+    from tl_core.data.splits import ClassSplit
+    from tl_core.networks.backbones import BackboneSpec
+    from tl_core.training.pretraining import PretrainEpoch, Pretraining
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +69,8 @@ def run(config: PretrainConfig) -> str:
 
     Under torchrun the first process does so, and the others train along with it and return an empty string.
     """
-    from tl_core.devices import pick_device
-    from tl_core.distributed import join_world
+    from tl_core.compute.devices import pick_device
+    from tl_core.compute.distributed import join_world
 
     device = pick_device(config.device)
     with join_world(device) as world:
@@ -78,15 +81,16 @@ def _lead(config: PretrainConfig, device: torch.device, world: World) -> str:
     import mlflow
     import numpy as np
 
-    from pipelines.records.checkpoints import kept_checkpoint
-    from pipelines.records.figures import Curve, draw_curves
-    from pipelines.records.networks import BACKBONE_ARTIFACT
-    from pipelines.records.provenance import log_seen_images
-    from pipelines.records.tracking import log_dataset, tracked_run
+    from pipelines.inputs.networks import BACKBONE_ARTIFACT
+    from pipelines.inputs.provenance import log_seen_images
     from pipelines.reports.log import log_report
-    from tl_core.classifier import save_backbone
-    from tl_core.datasets import load_dataset
-    from tl_core.episodes import build_pool, check_pool, fit_shape
+    from pipelines.results.figures import Curve, draw_curves
+    from pipelines.store.checkpoints import kept_checkpoint
+    from pipelines.store.logging import log_dataset
+    from pipelines.store.runs import tracked_run
+    from tl_core.data.dataset import load_dataset
+    from tl_core.data.episodes import build_pool, check_pool, fit_shape
+    from tl_core.heads.storage import save_backbone
 
     with tracked_run("pretrain", config, f"pretrain {config.backbone}") as run_id:
         work = _build(config, world)
@@ -123,8 +127,8 @@ def _lead(config: PretrainConfig, device: torch.device, world: World) -> str:
 
 
 def _follow(config: PretrainConfig, device: torch.device, world: World) -> str:
-    from pipelines.records.checkpoints import checkpoint_path
-    from pipelines.records.tracking import prepare_store
+    from pipelines.store.checkpoints import checkpoint_path
+    from pipelines.store.connection import prepare_store
 
     prepare_store()  # the weights to start from may be those of a run
     work = _build(config, world)
@@ -142,10 +146,10 @@ class _Work:
 
 
 def _build(config: PretrainConfig, world: World) -> _Work:
-    from pipelines.records.networks import load_network
-    from tl_core.datasets import load_dataset
-    from tl_core.pretrain import Pretraining
-    from tl_core.splits import split_within_classes
+    from pipelines.inputs.networks import load_network
+    from tl_core.data.dataset import load_dataset
+    from tl_core.data.splits import split_within_classes
+    from tl_core.training.pretraining import Pretraining
 
     backbone, spec = load_network(config.weights or "random", config.backbone, config.image_size, config.seed)
     dataset = load_dataset(config.source, spec.image_size, unreadable=config.unreadable)
@@ -157,8 +161,8 @@ def _build(config: PretrainConfig, world: World) -> _Work:
 def _check_features(work: _Work, novel: ImageDataset, config: PretrainConfig, device: torch.device) -> None:
     import mlflow
 
-    from pipelines.records.tracking import log_dataset
-    from tl_core.self_check import check_features
+    from pipelines.store.logging import log_dataset
+    from tl_core.fewshot.self_check import check_features
 
     log_dataset(novel, "novel")
     for name, result in check_features(

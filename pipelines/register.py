@@ -14,8 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipelines.cli import run_command_line
-from tl_core.recipes import check_range
+from pipelines.command_line.command import run_command_line
+from tl_core.recipes.checks import check_range
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -51,10 +51,12 @@ def run(config: RegisterConfig) -> str:
     """Register, decide and log; returns the run's id."""
     import mlflow
 
-    from pipelines.records.evidence import find_scored_run
-    from pipelines.records.networks import ONNX_ARTIFACT
-    from pipelines.records.tracking import fetch_artifact, find_run, promotion_lock, tracked_run
-    from pipelines.records.version_notes import describe_version
+    from pipelines.inputs.networks import ONNX_ARTIFACT
+    from pipelines.registration.evidence import find_scored_run
+    from pipelines.registration.version_notes import describe_version
+    from pipelines.store.artifacts import fetch_artifact
+    from pipelines.store.connection import promotion_lock
+    from pipelines.store.runs import find_run, tracked_run
     from registry.versions import champion_of, reachable_registry, register_challenger
 
     with tracked_run("register", config) as run_id:
@@ -78,8 +80,8 @@ def run(config: RegisterConfig) -> str:
 
 def _decide(config: RegisterConfig, export_run: Run, scored_run: Run, version: str) -> Decision:
     """Compare a version with the champion as it is now, and promote it where the gate says so."""
-    from pipelines.records.evidence import load_evidence, measured_of
-    from pipelines.records.version_notes import scored_run_of
+    from pipelines.registration.evidence import load_evidence, measured_of
+    from pipelines.registration.version_notes import scored_run_of
     from registry.gate import Budgets, Decision, check_file, decide, decide_first
     from registry.versions import champion_of, predecessor_of, promote
 

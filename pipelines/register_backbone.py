@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipelines.cli import run_command_line
+from pipelines.command_line.command import run_command_line
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -31,8 +31,9 @@ def run(config: RegisterBackboneConfig) -> str:
     """Register; returns the run's id."""
     import mlflow
 
-    from pipelines.records.networks import BACKBONE_ARTIFACT
-    from pipelines.records.tracking import fetch_artifact, find_run, tracked_run
+    from pipelines.inputs.networks import BACKBONE_ARTIFACT
+    from pipelines.store.artifacts import fetch_artifact
+    from pipelines.store.runs import find_run, tracked_run
     from registry.versions import create_version, reachable_registry
 
     with tracked_run("register_backbone", config) as run_id:

@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.cli import run_command_line
-from pipelines.configs import REPORT_ARTIFACT
+from pipelines.command_line.command import run_command_line
+from pipelines.configs.entry_points import REPORT_ARTIFACT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,9 +29,9 @@ def run(config: ReportConfig) -> str:
     """Write the report of a finished run; returns this run's own id."""
     import mlflow
 
-    from pipelines.records.tracking import find_run, tracked_run
     from pipelines.reports.kinds import KINDS, build_report
     from pipelines.reports.page import render_page
+    from pipelines.store.runs import find_run, tracked_run
     from tl_core.errors import InputError
 
     with tracked_run("report", config) as run_id:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipelines.cli import run_command_line
+from pipelines.command_line.command import run_command_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,8 @@ def run(config: RollbackConfig) -> str:
     """Roll back and log; returns the run's id."""
     import mlflow
 
-    from pipelines.records.tracking import promotion_lock, tracked_run
+    from pipelines.store.connection import promotion_lock
+    from pipelines.store.runs import tracked_run
     from registry.versions import reachable_registry, roll_back
 
     with tracked_run("rollback", config) as run_id:

@@ -16,15 +16,17 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pipelines.cli import run_command_line
-from pipelines.records.target import TargetConfig, open_target
+from pipelines.command_line.command import run_command_line
+from pipelines.inputs.target import TargetConfig, open_target
 from tl_core.errors import InputError
-from tl_core.recipes import LOCAL, OPEN_SHAPE, Engine, EpisodeShape, check_range
+from tl_core.recipes.checks import check_range
+from tl_core.recipes.engine import LOCAL, Engine
+from tl_core.recipes.episode import OPEN_SHAPE, EpisodeShape
 
 if TYPE_CHECKING:
-    from pipelines.records.target import Target
-    from tl_core.parallel_search import EpisodeScores
-    from tl_core.verdict import ScoreRecipe, Verdict
+    from pipelines.inputs.target import Target
+    from tl_core.search.verdict import ScoreRecipe, Verdict
+    from tl_core.search.workers import EpisodeScores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,18 +82,18 @@ def run(config: SearchConfig) -> str:
     import numpy as np
     from tqdm import tqdm
 
-    from pipelines.records.names import network_name
-    from pipelines.records.provenance import log_seen_images
-    from pipelines.records.tracking import tracked_run
-    from pipelines.records.trial_log import TrialLog, study_storage
+    from pipelines.inputs.names import network_name
+    from pipelines.inputs.provenance import log_seen_images
     from pipelines.reports.log import log_report
-    from tl_core.episodes import build_pool, check_pool, fit_shape
-    from tl_core.parallel_search import EpisodeScores, Search
-    from tl_core.scoring import estimate
-    from tl_core.search import Budget, find_candidates, prepare_study, wants_more
-    from tl_core.search_space import parse_space
-    from tl_core.studies import build_study
-    from tl_core.verdict import crown, rescore
+    from pipelines.results.trial_log import TrialLog, study_storage
+    from pipelines.store.runs import tracked_run
+    from tl_core.data.episodes import build_pool, check_pool, fit_shape
+    from tl_core.scoring.episodes import estimate
+    from tl_core.search.space import parse_space
+    from tl_core.search.studies import build_study
+    from tl_core.search.trials import Budget, find_candidates, prepare_study, wants_more
+    from tl_core.search.verdict import crown, rescore
+    from tl_core.search.workers import EpisodeScores, Search
 
     space = parse_space(config.searched)
     with tracked_run("search", config) as run_id:
@@ -129,9 +131,9 @@ def run(config: SearchConfig) -> str:
 
 def _open_searched(config: SearchConfig) -> Target:
     """The network on the images that the search may see."""
-    from pipelines.records.target import Target
-    from tl_core.finetune import Finetuner
-    from tl_core.shifts import parse_shifts, shift_images
+    from pipelines.inputs.target import Target
+    from tl_core.data.shifts import parse_shifts, shift_images
+    from tl_core.fewshot.finetuner import Finetuner
 
     if not config.proxy:
         return open_target(config)
@@ -144,8 +146,8 @@ def _open_searched(config: SearchConfig) -> Target:
 
 def _report(config: SearchConfig, opened: Target, verdict: Verdict) -> Verdict | None:
     """The base recipe and the best one on the half of the target that nothing was chosen on; None if not asked for."""
-    from tl_core.episodes import build_pool, check_pool, fit_shape
-    from tl_core.parallel_search import EpisodeScores
+    from tl_core.data.episodes import build_pool, check_pool, fit_shape
+    from tl_core.search.workers import EpisodeScores
 
     if not config.report_episodes:
         return None

@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pipelines.cli import run_command_line
+from pipelines.command_line.command import run_command_line
 from tl_core.errors import InputError
-from tl_core.recipes import check_range
+from tl_core.recipes.checks import check_range
 
 USER, DATABASES = "transfer_lab", ("mlflow", "optuna")
 LOOPBACK = "127.0.0.1"

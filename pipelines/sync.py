@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import import_module
 
-from pipelines.cli import parse_config, run_command_line
+from pipelines.command_line.command import parse_config, run_command_line
 from tl_core.errors import InputError
 
 
@@ -26,8 +26,8 @@ def run(config: SyncConfig) -> int:  # noqa: ARG001 - every entry point takes it
     Raises:
         InputError: some of them failed again; they are kept.
     """
-    from pipelines.configs import config_type
-    from pipelines.records.spool import open_spool
+    from pipelines.configs.entry_points import config_type
+    from pipelines.store.spool import open_spool
 
     failures = []
     with open_spool() as waiting:

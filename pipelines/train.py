@@ -15,9 +15,10 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipelines.cli import run_command_line
-from tl_core.recipes import Device, Features, SplitRule, Unreadable, check_range
-from tl_core.train_recipe import TrainRecipe
+from pipelines.command_line.command import run_command_line
+from tl_core.recipes.checks import check_range
+from tl_core.recipes.choices import Device, Features, SplitRule, Unreadable
+from tl_core.recipes.train import TrainRecipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,18 +62,19 @@ def run(config: TrainConfig) -> str:
     import numpy as np
     from tqdm import tqdm
 
-    from pipelines.records.checkpoints import kept_checkpoint
-    from pipelines.records.names import is_run, network_name
-    from pipelines.records.networks import load_network
-    from pipelines.records.provenance import check_unseen, log_seen_images
-    from pipelines.records.tracking import log_dataset, tracked_run
-    from pipelines.records.train_log import TrainLog
+    from pipelines.inputs.names import is_run, network_name
+    from pipelines.inputs.networks import load_network
+    from pipelines.inputs.provenance import check_unseen, log_seen_images
     from pipelines.reports.log import log_report
-    from tl_core.backbones import with_features
-    from tl_core.datasets import load_dataset
-    from tl_core.devices import pick_device
-    from tl_core.splits import split_for_training
-    from tl_core.train import Training
+    from pipelines.results.train_log import TrainLog
+    from pipelines.store.checkpoints import kept_checkpoint
+    from pipelines.store.logging import log_dataset
+    from pipelines.store.runs import tracked_run
+    from tl_core.compute.devices import pick_device
+    from tl_core.data.dataset import load_dataset
+    from tl_core.data.splits import split_for_training
+    from tl_core.networks.backbones import with_features
+    from tl_core.training.staged import Training
 
     name = config.name or f"train {config.backbone}"
     with tracked_run("train", config, name) as run_id, tempfile.TemporaryDirectory() as folder:

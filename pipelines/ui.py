@@ -7,9 +7,9 @@ import socket
 import sys
 from dataclasses import dataclass
 
-from pipelines.cli import run_command_line
+from pipelines.command_line.command import run_command_line
 from tl_core.errors import InputError
-from tl_core.recipes import check_range
+from tl_core.recipes.checks import check_range
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ def run(config: UiConfig) -> None:
     """Become an MLflow server for the store; never returns."""
     import mlflow
 
-    from pipelines.records.tracking import prepare_store
+    from pipelines.store.connection import prepare_store
 
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -14,8 +14,8 @@ from typing import Literal
 
 import numpy as np
 
-from tl_core.image_scores import bootstrap
-from tl_core.scoring import independent_difference, paired_difference
+from tl_core.scoring.episodes import independent_difference, paired_difference
+from tl_core.scoring.images import bootstrap
 
 _FEWEST_RENEWED = 10
 """Episodes without which two means say nothing of each other."""

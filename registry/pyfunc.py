@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from serving.batch import DEFAULT_BATCH_SIZE, rank_classes
 from serving.model import OnnxClassifier
-from tl_core.image_files import read_image_file
-from tl_core.preprocess import UnreadableImageError, decode_image
+from tl_core.images.decoding import UnreadableImageError, decode_image
+from tl_core.images.files import read_image_file
 
 DEFAULT_TOP_K = 5
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from serving.model import OnnxClassifier
 from serving.sources import ImageFile
 from serving.tables import Prediction
-from tl_core.preprocess import UnreadableImageError, decode_image
+from tl_core.images.decoding import UnreadableImageError, decode_image
 
 DEFAULT_BATCH_SIZE = 16
 

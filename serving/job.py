@@ -28,7 +28,7 @@ from serving.model import OnnxClassifier
 from serving.sources import ImageFile, ImageSource
 from serving.tables import Prediction, check_kind, join_parts, write_part
 from tl_core.errors import InputError
-from tl_core.preprocess import PREPROCESS_VERSION
+from tl_core.images.decoding import PREPROCESS_VERSION
 
 if sys.platform != "win32":
     import fcntl

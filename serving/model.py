@@ -14,7 +14,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from tl_core.errors import InputError
-from tl_core.preprocess import RESIZE_RULES, ResizeRule
+from tl_core.images.decoding import RESIZE_RULES, ResizeRule
 
 _METADATA = ("class_names", "image_size", "resize_rule")
 

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from serving.sources import ImageFile, ImageSource
 from serving.tables import Prediction, name_in_table, read_table
 from tl_core.errors import InputError
-from tl_core.preprocess import UnreadableImageError, decode_image
+from tl_core.images.decoding import UnreadableImageError, decode_image
 
 MAX_PICTURES = 100
 """Images of which a picture of their own is drawn, the first ones: more are not looked at one by one."""

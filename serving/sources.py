@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from tl_core.errors import InputError
-from tl_core.image_files import Reader, archive_names, is_archive, open_archive, read_image_file, walk_images
-from tl_core.preprocess import is_image_name
+from tl_core.images.decoding import is_image_name
+from tl_core.images.files import Reader, archive_names, is_archive, open_archive, read_image_file, walk_images
 
 _ROWS_AT_ONCE = 65_536
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from pipelines.cli import parse_config
-from pipelines.configs import ENTRY_POINTS, config_type, parameters
+from pipelines.command_line.command import parse_config
+from pipelines.configs.entry_points import ENTRY_POINTS, config_type
+from pipelines.configs.fields import parameters
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -96,7 +97,7 @@ def test_the_table_of_the_readme_is_what_the_logged_run_says() -> None:
 def test_the_readme_says_of_known_systems_what_their_recipes_say() -> None:
     results = script("results")
     text = results.README.read_text()
-    assert results.insert_table(text, results.RECIPES, results.render_recipes()) == text
+    assert results.insert_table(text, results.REPRODUCTIONS, results.render_reproductions()) == text
 
 
 def test_the_reference_explains_every_parameter() -> None:

@@ -22,10 +22,10 @@ from PIL import Image
 
 from serving.model import OnnxClassifier
 from tests.serving.conftest import METADATA, write_model
-from tl_core.data_specs import list_images
+from tl_core.data.specs import list_images
 from tl_core.errors import InputError
-from tl_core.image_files import archive_names, open_archive
-from tl_core.preprocess import UnreadableImageError, decode_image
+from tl_core.images.decoding import UnreadableImageError, decode_image
+from tl_core.images.files import archive_names, open_archive
 
 FEW, MANY, PARTS = 200, 2_500, range(1, 5)
 

@@ -7,16 +7,16 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 from mlflow.entities import Run
 
-from pipelines.records.comparable import settings_that_differ
-from pipelines.records.figures import draw_estimates, draw_intervals
-from pipelines.records.scores import named_runs, paired_accuracies, run_ids
-from pipelines.records.trainings import curve_of, load_trainings
 from pipelines.reports.origin import cost_section, origin_section, title_of
 from pipelines.reports.page import Chart, Page, Section, Table, chart_style, make_chart
 from pipelines.reports.sections import curves_section
 from pipelines.reports.words import say_estimate, say_interval, sentence
-from tl_core.image_scores import ImageComparison, Interval, compare_on_images, wilson
-from tl_core.scoring import SIGNIFICANT, Comparison, Estimate, compare_all, estimate
+from pipelines.results.comparable import settings_that_differ
+from pipelines.results.figures import draw_estimates, draw_intervals
+from pipelines.results.scores import named_runs, paired_accuracies, run_ids
+from pipelines.results.trainings import curve_of, load_trainings
+from tl_core.scoring.episodes import SIGNIFICANT, Comparison, Estimate, compare_all, estimate
+from tl_core.scoring.images import ImageComparison, Interval, compare_on_images, wilson
 
 
 def report_comparison(run: Run) -> Page:

@@ -7,14 +7,11 @@ from collections.abc import Callable
 import mlflow
 from mlflow.entities import Run
 
-from pipelines.records.scores import accuracy_of, episodes_of
-from pipelines.records.tracking import KIND
-from pipelines.records.trainings import curve_of, load_training
-from pipelines.reports.answers import answers_sections, features_section
 from pipelines.reports.comparisons import report_comparison
 from pipelines.reports.line import report_main
 from pipelines.reports.origin import cost_section, origin_section, title_of
 from pipelines.reports.page import Page, Section, Table
+from pipelines.reports.predictions import answers_sections, features_section
 from pipelines.reports.sections import (
     curves_section,
     distribution_section,
@@ -25,7 +22,10 @@ from pipelines.reports.sections import (
     task_of,
 )
 from pipelines.reports.words import say_estimate, say_interval, say_seconds, sentence
-from tl_core.image_scores import wilson, wilson_of_share
+from pipelines.results.scores import accuracy_of, episodes_of
+from pipelines.results.trainings import curve_of, load_training
+from pipelines.store.connection import KIND
+from tl_core.scoring.images import wilson, wilson_of_share
 
 
 def build_report(run: Run) -> Page:

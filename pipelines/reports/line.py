@@ -8,14 +8,11 @@ from collections.abc import Mapping, Sequence
 import mlflow
 from mlflow.entities import Run
 
-from pipelines.records.networks import LATENCY_METRIC, ONNX_ARTIFACT, SIZE_METRIC
-from pipelines.records.scores import COMPARED, METHODS_ARTIFACT, accuracies
-from pipelines.records.shots import read_shots
-from pipelines.records.tracking import KIND, fetch_artifact
-from pipelines.reports.answers import answers_sections, features_section
+from pipelines.inputs.networks import LATENCY_METRIC, ONNX_ARTIFACT, SIZE_METRIC
 from pipelines.reports.comparisons import difference_table, methods_section
 from pipelines.reports.origin import cost_section, origin_section, seconds_of, title_of
 from pipelines.reports.page import Command, Page, Section, Table
+from pipelines.reports.predictions import answers_sections, features_section
 from pipelines.reports.sections import (
     distribution_section,
     other_images,
@@ -25,8 +22,12 @@ from pipelines.reports.sections import (
     task_of,
 )
 from pipelines.reports.words import say_comparison, say_estimate, say_points, say_seconds, sentence
+from pipelines.results.scores import COMPARED, METHODS_ARTIFACT, accuracies
+from pipelines.results.shots import read_shots
+from pipelines.store.artifacts import fetch_artifact
+from pipelines.store.connection import KIND
 from registry.versions import CHALLENGER, CHAMPION
-from tl_core.scoring import estimate, paired_difference
+from tl_core.scoring.episodes import estimate, paired_difference
 
 _FLOOR, _BASE, _FOUND = "raw pixels", "pretrained", "pretrained + searched"
 

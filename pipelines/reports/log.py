@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from pipelines.configs import REPORT_ARTIFACT
+from pipelines.configs.entry_points import REPORT_ARTIFACT
 
 
 def log_report(run_id: str) -> None:

@@ -11,11 +11,12 @@ from typing import Any
 from mlflow.entities import Run
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 
-from pipelines.configs import config_type, parameters
-from pipelines.records.comparable import plain_param
-from pipelines.records.tracking import KIND
+from pipelines.configs.entry_points import config_type
+from pipelines.configs.fields import parameters
 from pipelines.reports.page import Command, Section, Table
 from pipelines.reports.words import say_seconds
+from pipelines.results.comparable import plain_param
+from pipelines.store.connection import KIND
 
 _COUNTS = {
     "n_episodes": "episodes scored",

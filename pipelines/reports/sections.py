@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 from mlflow.entities import Run
 
-from pipelines.records.figures import Curve, draw_curves, draw_distribution, draw_shots, draw_trials
-from pipelines.records.scores import episodes_of
-from pipelines.records.shots import say_trend
-from pipelines.records.tracking import fetch_artifact
 from pipelines.reports.page import Section, Table, chart_style, make_chart
 from pipelines.reports.words import say_comparison, say_estimate
-from tl_core.scoring import Estimate, estimate
+from pipelines.results.figures import Curve, draw_curves, draw_distribution, draw_shots, draw_trials
+from pipelines.results.scores import episodes_of
+from pipelines.results.shots import say_trend
+from pipelines.store.artifacts import fetch_artifact
+from tl_core.scoring.episodes import Estimate, estimate
 
 _MOST_TRIALS = 1000
 _QUANTILES = {

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 
 import mlflow
 
-from pipelines.records.columns import aligned
-from pipelines.records.networks import ONNX_ARTIFACT
-from pipelines.records.scores import COMPARED, METHODS_ARTIFACT, accuracies
-from pipelines.records.tracking import default_tracking_uri, fetch_artifact
+from pipelines.inputs.networks import ONNX_ARTIFACT
+from pipelines.results.columns import aligned
+from pipelines.results.scores import COMPARED, METHODS_ARTIFACT, accuracies
+from pipelines.store.artifacts import fetch_artifact
+from pipelines.store.connection import default_tracking_uri
 from registry.versions import CHAMPION, champion_of
-from tl_core.scoring import Estimate, estimate, paired_difference
+from tl_core.scoring.episodes import Estimate, estimate, paired_difference
 
 
 def log_summary(finetune_runs: Mapping[str, str], export_run: str, name: str) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from tl_core.image_scores import Interval
-from tl_core.scoring import Estimate
+from tl_core.scoring.episodes import Estimate
+from tl_core.scoring.images import Interval
 
 _FINE = 0.001
 """Half-widths below a tenth of a point need a second digit."""

@@ -31,7 +31,7 @@ import pandas as pd
 import tyro
 from mlflow.entities import Run
 
-from tl_core.datasets import copy_files, load_dataset
+from tl_core.data.dataset import copy_files, load_dataset
 
 PROCESSES = get_context("forkserver")  # what takes seconds to import is there before a command starts
 PROCESSES.set_forkserver_preload(["mlflow", "optuna", "pandas", "timm", "torch", "matplotlib.pyplot", "onnxruntime"])

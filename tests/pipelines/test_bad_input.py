@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pipelines.cli import run_command_line
-from pipelines.configs import config_type
+from pipelines.command_line.command import run_command_line
+from pipelines.configs.entry_points import config_type
 from tests.conftest import write_colour_images
 from tl_core.errors import InputError
 

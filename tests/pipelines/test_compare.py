@@ -11,17 +11,17 @@ import pytest
 
 from pipelines import compare, train
 from pipelines.compare import CompareConfig
-from pipelines.records.columns import aligned
-from pipelines.records.names import network_name, short_network, short_weights
-from pipelines.records.tracking import fetch_artifact
+from pipelines.inputs.names import network_name, short_network, short_weights
 from pipelines.reports.comparisons import _say_standing
 from pipelines.reports.words import say_interval
+from pipelines.results.columns import aligned
+from pipelines.store.artifacts import fetch_artifact
 from pipelines.train import TrainConfig
 from tests.conftest import write_colour_images
-from tl_core.backbones import BackboneSpec
 from tl_core.errors import InputError
-from tl_core.image_scores import compare_on_images, wilson
-from tl_core.train_recipe import TrainRecipe
+from tl_core.networks.backbones import BackboneSpec
+from tl_core.recipes.train import TrainRecipe
+from tl_core.scoring.images import compare_on_images, wilson
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 

@@ -18,9 +18,11 @@ from pipelines import main, predict
 from pipelines.finetune import FinetuneConfig
 from pipelines.main import MainConfig
 from tests.conftest import COLOURS, own_store, write_colour_images
-from tl_core.datasets import load_dataset
+from tl_core.data.dataset import load_dataset
 from tl_core.errors import InputError
-from tl_core.recipes import EpisodeShape, FinetuneRecipe, PretrainRecipe, parse_recipe
+from tl_core.recipes.episode import EpisodeShape
+from tl_core.recipes.finetune import FinetuneRecipe, parse_recipe
+from tl_core.recipes.pretrain import PretrainRecipe
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 
@@ -94,7 +96,7 @@ def test_a_finetune_run_holds_one_nested_run_per_episode(line: tuple[str, Path])
 
 
 def test_the_searched_run_uses_the_recipe_that_the_search_found(line: tuple[str, Path]) -> None:
-    from pipelines.records.networks import find_recipe
+    from pipelines.inputs.networks import find_recipe
 
     search = child_of_kind(line[0], "search")
     found = find_recipe(search.info.run_id, FinetuneConfig(backbone_run="random").recipe)
@@ -168,8 +170,8 @@ def test_a_file_that_does_not_answer_as_torch_does_is_not_kept_and_the_worst_ima
     import mlflow
 
     from pipelines import export
-    from pipelines.records.networks import SAMPLES_ARTIFACT
-    from pipelines.records.tracking import fetch_artifact
+    from pipelines.inputs.networks import SAMPLES_ARTIFACT
+    from pipelines.store.artifacts import fetch_artifact
 
     fit_run = child_of_kind(line[0], "fit").info.run_id
     path = fetch_artifact(fit_run, SAMPLES_ARTIFACT)
@@ -193,8 +195,8 @@ def test_an_int8_variant_lies_beside_the_file(line: tuple[str, Path]) -> None:
     import mlflow
 
     from pipelines import export
-    from pipelines.records.networks import INT8_ARTIFACT, ONNX_ARTIFACT
-    from pipelines.records.tracking import fetch_artifact
+    from pipelines.inputs.networks import INT8_ARTIFACT, ONNX_ARTIFACT
+    from pipelines.store.artifacts import fetch_artifact
 
     run_id = export.run(export.ExportConfig(fit_run=child_of_kind(line[0], "fit").info.run_id, int8=True))
     whole, small = fetch_artifact(run_id, ONNX_ARTIFACT), fetch_artifact(run_id, INT8_ARTIFACT)

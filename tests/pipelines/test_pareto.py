@@ -10,7 +10,7 @@ import pytest
 from pipelines import pareto
 from pipelines.pareto import ParetoConfig
 from tl_core.errors import InputError
-from tl_core.recipes import EpisodeShape
+from tl_core.recipes.episode import EpisodeShape
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 

@@ -82,7 +82,7 @@ def arguments(line: str, runs: dict[str, str]) -> tuple[str, dict[str, str]]:
     name, given = parse_run(line)
     given = {key: ",".join(runs.get(part, part) for part in value.split(",")) for key, value in given.items()}
     given = {key: OFFLINE.get(value, value) for key, value in given.items()} | SMALL.get(name, {})
-    if name == "recipe":
+    if name == "reproduce":
         entry_point = "finetune" if given["name"].startswith("fewshot") else "train"
         given["overrides"] = SMALL_RECIPE[entry_point]
     return name, given

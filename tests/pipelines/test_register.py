@@ -15,8 +15,8 @@ import pandas as pd
 import pytest
 
 from pipelines import register, register_backbone, rollback
-from pipelines.records.tracking import EXPERIMENT
 from pipelines.register import RegisterConfig
+from pipelines.store.connection import EXPERIMENT
 from registry.versions import champion_of
 from tests.serving.conftest import CLASS_NAMES, METADATA, write_model
 from tl_core.errors import InputError

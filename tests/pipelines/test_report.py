@@ -11,11 +11,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from pipelines.cli import parse_config
+from pipelines.command_line.command import parse_config
 from pipelines.finetune import FinetuneConfig
-from pipelines.records.answers import N_EXAMPLES, log_answers, read_answers
-from pipelines.records.figures import _COLOURS
-from pipelines.records.tracking import tracked_run
 from pipelines.report import ReportConfig
 from pipelines.report import run as write_report
 from pipelines.reports.log import log_report
@@ -33,12 +30,15 @@ from pipelines.reports.page import (
     render_page,
 )
 from pipelines.reports.words import say_comparison, say_estimate, say_interval, say_points, say_seconds
-from tl_core.datasets import ImageDataset
+from pipelines.results.figures import _COLOURS
+from pipelines.results.predictions import N_EXAMPLES, log_answers, read_answers
+from pipelines.store.runs import tracked_run
+from tl_core.data.dataset import ImageDataset
 from tl_core.errors import InputError
-from tl_core.image_scores import Interval
-from tl_core.recipes import FinetuneRecipe
-from tl_core.scoring import Estimate
-from tl_core.train import ImagePredictions
+from tl_core.recipes.finetune import FinetuneRecipe
+from tl_core.scoring.episodes import Estimate
+from tl_core.scoring.images import Interval
+from tl_core.training.staged import ImagePredictions
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 

@@ -14,18 +14,19 @@ import pandas as pd
 import pytest
 import torch
 
-from pipelines.records.journal import append_journal, read_journal
-from pipelines.records.scores import EPISODES_ARTIFACT
-from pipelines.records.tracking import ROOT
+from pipelines.configs.fields import ROOT
+from pipelines.results.scores import EPISODES_ARTIFACT
+from pipelines.store.journal import append_journal, read_journal
 from tests.conftest import write_colour_images
-from tests.pipelines.test_tracking import _environment
-from tests.tl_core.test_finetune import LINEAR_PROBE, NOISE, PIXELS, answers, draw, tuner
-from tl_core.backbones import BackboneSpec, build_backbone
-from tl_core.datasets import load_dataset
-from tl_core.episodes import build_pool, sample_episode
-from tl_core.finetune import Finetuner
-from tl_core.parallel import run_episodes
-from tl_core.recipes import EpisodeShape, FinetuneRecipe
+from tests.pipelines.store.test_store import _environment
+from tests.tl_core.fewshot.test_finetuner import LINEAR_PROBE, NOISE, PIXELS, answers, draw, tuner
+from tl_core.data.dataset import load_dataset
+from tl_core.data.episodes import build_pool, sample_episode
+from tl_core.fewshot.finetuner import Finetuner
+from tl_core.fewshot.parallel import run_episodes
+from tl_core.networks.backbones import BackboneSpec, build_backbone
+from tl_core.recipes.episode import EpisodeShape
+from tl_core.recipes.finetune import FinetuneRecipe
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pipelines.configs import ROOT
+from pipelines.configs.fields import ROOT
 from serving.batch import Options, predict_batches
 from serving.model import OnnxClassifier
 from serving.sources import open_source
 from tests.registry.conftest import NAME, register_colours
 from tests.serving.conftest import below
-from tests.tl_core.test_engines import needs_ray
+from tests.tl_core.compute.test_engines import needs_ray
 
 
 @pytest.fixture

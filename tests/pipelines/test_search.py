@@ -13,7 +13,8 @@ from pipelines import search
 from pipelines.search import SearchConfig
 from tests.conftest import own_store, write_colour_images
 from tl_core.errors import InputError
-from tl_core.recipes import EpisodeShape, FinetuneRecipe
+from tl_core.recipes.episode import EpisodeShape
+from tl_core.recipes.finetune import FinetuneRecipe
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from pipelines.configs import ROOT
+from pipelines.configs.fields import ROOT
 from tests.conftest import write_colour_images
 from tests.pipelines.test_stack import needs_postgres, options
 

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipelines.configs import ROOT
-from pipelines.mlproject import locked_versions
+from pipelines.command_line.mlproject import locked_versions
+from pipelines.configs.fields import ROOT
 from pipelines.stack import StackConfig
 from tl_core.errors import InputError
 

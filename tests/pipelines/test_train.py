@@ -12,13 +12,13 @@ from mlflow.entities import Run
 
 from pipelines import export, pretrain, train
 from pipelines.pretrain import PretrainConfig
-from pipelines.records.tracking import fetch_artifact
+from pipelines.store.artifacts import fetch_artifact
 from pipelines.train import TrainConfig
 from tests.conftest import write_colour_images
 from tl_core.errors import InputError
-from tl_core.preprocess import decode_image
-from tl_core.recipes import PretrainRecipe
-from tl_core.train_recipe import TrainRecipe
+from tl_core.images.decoding import decode_image
+from tl_core.recipes.pretrain import PretrainRecipe
+from tl_core.recipes.train import TrainRecipe
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 
@@ -78,7 +78,7 @@ def test_the_records_of_a_training_agree_with_each_other(trained: Run, parts: Pa
 
 @pytest.mark.parametrize("trained", ["last", "stages"], indirect=True)
 def test_the_exported_file_gives_the_predictions_that_were_scored(trained: Run, parts: Path) -> None:
-    from pipelines.records.networks import ONNX_ARTIFACT
+    from pipelines.inputs.networks import ONNX_ARTIFACT
     from serving.model import OnnxClassifier
 
     export_run = export.run(export.ExportConfig(fit_run=trained.info.run_id))

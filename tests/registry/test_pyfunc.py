@@ -30,7 +30,7 @@ from serving.tables import read_table
 from tests.conftest import free_port, write_colour_images
 from tests.registry.conftest import NAME
 from tests.serving.conftest import CLASS_NAMES, METADATA, write_model
-from tl_core.preprocess import decode_image
+from tl_core.images.decoding import decode_image
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 

@@ -20,9 +20,9 @@ from serving.model import OnnxClassifier
 from serving.sources import open_source
 from tests.conftest import COLOURS
 from tests.serving.conftest import read_csv
-from tests.tl_core.test_preprocess import TURNED_RIGHT, exif, png_header, quarters
-from tl_core.datasets import load_dataset
-from tl_core.preprocess import decode_image
+from tests.tl_core.images.test_decoding import TURNED_RIGHT, exif, png_header, quarters
+from tl_core.data.dataset import load_dataset
+from tl_core.images.decoding import decode_image
 
 ROOT = Path(__file__).resolve().parents[2]
 FORMATS = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP", "bmp": "BMP"}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tl_core.datasets import ImageDataset
+from tl_core.data.dataset import ImageDataset
 
 
 def content_hash(content: object) -> str:

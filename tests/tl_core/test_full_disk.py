@@ -12,20 +12,20 @@ import pytest
 import torch
 
 from pipelines import prepare
-from pipelines.cli import run_command_line
-from pipelines.records.journal import append_journal, read_journal
+from pipelines.command_line.command import run_command_line
+from pipelines.store.journal import append_journal, read_journal
 from serving.batch import Options
 from serving.job import write_predictions
 from serving.model import OnnxClassifier
 from serving.sources import open_source
 from tests.conftest import write_colour_images
 from tests.serving.conftest import METADATA, write_model
-from tests.tl_core.test_finetune import LINEAR_PROBE, NOISE, PIXELS, answers, draw, tuner
-from tl_core.datasets import load_dataset
-from tl_core.episode_results import EpisodeResult
+from tests.tl_core.fewshot.test_finetuner import LINEAR_PROBE, NOISE, PIXELS, answers, draw, tuner
+from tl_core.data.dataset import load_dataset
 from tl_core.errors import InputError
-from tl_core.optimizers import FitOptions
-from tl_core.training import start_training
+from tl_core.fewshot.results import EpisodeResult
+from tl_core.training.loop import start_training
+from tl_core.training.optimizers import FitOptions
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 

@@ -1,0 +1,103 @@
+"""From the command line to a config, and from an `InputError` to one sentence and exit code 2."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, make_dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, NoReturn, TypeVar
+
+from pipelines.store.redaction import redact
+from tl_core.errors import InputError
+from tl_core.files import room_for
+
+Config = TypeVar("Config")
+
+BAD_INPUT = 2
+
+
+def run_command_line(config_type: type[Config], run: Callable[[Config], object]) -> None:
+    """Parse the command line into the config, run the entry point, and turn bad input into exit code 2."""
+    signal.signal(signal.SIGTERM, _stop)
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    # Threads that wait by spinning make a step many times slower as soon as another process wants a core; a short
+    # spin costs nothing (docs/experiments.md). OpenMP reads this when torch is first imported.
+    os.environ.setdefault("GOMP_SPINCOUNT", "100000")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # a line for each of thousands of runs
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    if os.environ.get("NO_COLOR"):  # https://no-color.org, in tyro's spelling
+        os.environ.setdefault("PYTHON_TYRO_ANSI_CODES", "False")
+    as_json = "--json" in sys.argv  # known even where the rest of the line is at fault
+    try:
+        config = _parse_command_line(config_type)
+        _quiet_libraries()
+        with room_for("a file"):
+            run_id = run(config)
+    except InputError as error:
+        sentence = redact(str(error))
+        print(f"error: {sentence}", file=sys.stderr)
+        if as_json:
+            print(json.dumps({"error": sentence}))
+        sys.exit(BAD_INPUT)
+    if isinstance(run_id, str) and run_id:
+        from pipelines.command_line.last_words import conclude
+
+        print(conclude(run_id, as_json=as_json))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """What is said at the end."""
+
+    json: bool = False
+    """End with one line of JSON: the run's id, kind and metrics, or the error."""
+
+
+def _parse_command_line(config_type: type[Config]) -> Config:
+    """The config that this process's command line says; beside it, every entry point knows `--json`."""
+    import tyro
+    from tyro.conf import FlagConversionOff, OmitArgPrefixes
+
+    both = make_dataclass(
+        "CommandLine",
+        [("config", Annotated[config_type, FlagConversionOff]), ("output", Output, field(default_factory=Output))],
+        namespace={"__doc__": config_type.__doc__},
+    )
+    name = f"python -m pipelines.{Path(sys.argv[0]).stem}"
+    parsed: Any = tyro.cli(both, prog=name, config=(OmitArgPrefixes,), use_underscores=True)
+    config: Config = parsed.config
+    return config
+
+
+def parse_config(config_type: type[Config], arguments: Sequence[str]) -> Config:
+    """The config that the arguments of a command line say."""
+    import tyro
+    from tyro.conf import FlagConversionOff, OmitArgPrefixes
+
+    return tyro.cli(config_type, args=arguments, config=(FlagConversionOff, OmitArgPrefixes), use_underscores=True)
+
+
+def _stop(signum: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - the signal module's interface
+    # As an exception, so that the open runs are closed on the way out.
+    sys.exit(128 + signum)
+
+
+def _quiet_libraries() -> None:
+    import logging
+
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    for name in ("mlflow", "alembic", "optuna", "torch.onnx", "onnxscript", "onnx_ir"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    # A registered model takes images in several forms; MLflow would like to see one.
+    warnings.filterwarnings("ignore", message=".*input example was not provided.*")

@@ -1,0 +1,1 @@
+"""What the entry points are told: their configs, and the fields of these."""

@@ -1,0 +1,41 @@
+"""What networks are called: by users, in records, and in tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tl_core.networks.weights_spec import is_weights_spec
+
+if TYPE_CHECKING:
+    from tl_core.networks.backbones import BackboneSpec
+
+CONTROLS = ("random", "pixels")
+
+
+def is_run(backbone_run: str) -> bool:
+    """Whether `backbone_run` names one of our runs."""
+    return backbone_run not in CONTROLS and not is_weights_spec(backbone_run)
+
+
+def network_name(network: str, spec: BackboneSpec, seed: int) -> str:
+    """Name that tells networks apart: where the weights are from, what they are built into, its size and its output."""
+    built = f"{network}:{spec.architecture}:{spec.image_size}:{spec.features}"
+    return f"{built}:{seed}" if network == "random" else built
+
+
+def short_network(name: str) -> str:
+    """A `network_name` as a table says it: architecture and weights, without what rarely differs."""
+    parts = name.split(":")
+    if parts[0] == "random":
+        parts.pop()  # the seed
+    *weights, architecture, _, features = parts
+    if weights == [architecture]:
+        return architecture
+    words = [architecture, short_weights(":".join(weights))]
+    return ", ".join(words if features == "last" else [*words, features])
+
+
+def short_weights(weights: str) -> str:
+    """What a network started from, as a table says it: a run's first digits, a file's name, or the words given."""
+    return f"run {weights[:8]}" if is_run(weights) else Path(weights).name

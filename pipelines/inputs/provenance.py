@@ -1,0 +1,69 @@
+"""What a run was made from and which images it has seen, so that no number is reported on images already used."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+import mlflow
+import numpy as np
+from mlflow.entities import Run
+from numpy.typing import NDArray
+
+from pipelines.inputs.names import network_name
+from pipelines.store.artifacts import fetch_artifact
+from pipelines.store.logging import log_params
+from tl_core.data.dataset import ImageDataset
+from tl_core.data.splits import Indices
+from tl_core.errors import InputError
+from tl_core.networks.backbones import BackboneSpec
+from tl_core.recipes.finetune import FinetuneRecipe
+
+SEEN_ARTIFACT = "seen_images.npy"
+
+METHOD = ("network", "recipe")
+"""Tags that say how a classifier was made, whatever it was made from."""
+
+_ORIGIN = (*METHOD, "target_fingerprint")
+
+
+def log_origin(network: str, spec: BackboneSpec, seed: int, recipe: FinetuneRecipe) -> None:
+    """Tag the active run with the network and the recipe that it really uses; `log_dataset` adds the data."""
+    mlflow.set_tags({"network": network_name(network, spec, seed), "recipe": json.dumps(asdict(recipe))})
+    log_params({f"recipe.{name}": value for name, value in asdict(recipe).items()})
+
+
+def check_same_origin(scored: Run, fitted: Run) -> None:
+    """Raise `InputError` unless the scores of one run speak of the classifier of the other."""
+    for name in _ORIGIN:
+        if scored.data.tags.get(name) != fitted.data.tags.get(name):
+            raise InputError(
+                f"finetune run {scored.info.run_id} scored another {name} than fit run {fitted.info.run_id} used; "
+                "give the finetune run that scored this classifier"
+            )
+
+
+def log_seen_images(dataset: ImageDataset, rows: Indices) -> None:
+    """Keep with the active run which images it has learned or chosen from, by content."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, SEEN_ARTIFACT)
+        np.save(path, np.unique(_content_ids(dataset, rows)))
+        mlflow.log_artifact(str(path))
+
+
+def check_unseen(run_id: str, kind: str, dataset: ImageDataset, rows: Indices) -> None:
+    """Raise `InputError` if the run has seen one of these images."""
+    seen = np.load(fetch_artifact(run_id, SEEN_ARTIFACT), allow_pickle=False)
+    n_shared = int(np.isin(_content_ids(dataset, rows), seen).sum())
+    if n_shared:
+        raise InputError(
+            f"{kind} run {run_id} has seen {n_shared:,} of the {len(rows):,} images to report on; "
+            f"repeat the {kind} without them (after images were added, search again)"
+        )
+
+
+def _content_ids(dataset: ImageDataset, rows: Indices) -> NDArray[np.uint64]:
+    """First 64 bits of each image file's SHA-256: (len(rows),)."""
+    return np.array([int(dataset.content_hashes[row][:16], 16) for row in rows], dtype=np.uint64)

@@ -1,1 +1,0 @@
-"""What runs keep, and how it is read back: the store, networks, scores, answers, pictures."""

@@ -1,0 +1,1 @@
+"""What `register` compares and writes."""

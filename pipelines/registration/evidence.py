@@ -1,0 +1,67 @@
+"""The scores of a finetune run, or of a train run, as what the gate, the card and the tables compare."""
+
+from __future__ import annotations
+
+import json
+
+from mlflow.entities import Run
+
+from pipelines.inputs.networks import LATENCY_METRIC, SIZE_METRIC
+from pipelines.inputs.provenance import METHOD, check_same_origin
+from pipelines.results.predictions import CONFUSIONS_ARTIFACT
+from pipelines.results.scores import accuracies
+from pipelines.results.train_log import fingerprint_of
+from pipelines.results.trainings import hits_in, predictions_of
+from pipelines.store.artifacts import fetch_artifact
+from pipelines.store.connection import KIND
+from pipelines.store.runs import find_run
+from registry.gate import Evidence, Measured
+from tl_core.errors import InputError
+from tl_core.export.onnx_file import Parity
+
+
+def find_scored_run(export_run: Run, finetune_run: str) -> Run:
+    """The run that scored what an export run wrote: a train run scored itself, a fit run needs a finetune run.
+
+    Raises:
+        InputError: no such run, one too many or too few, or one that scored something else.
+    """
+    fitted = find_run(export_run.data.params["fit_run"], "fit", "train")
+    name = f"{fitted.data.tags[KIND]} run {fitted.info.run_id}"
+    if fitted.data.tags[KIND] == "train":
+        if finetune_run:
+            raise InputError(f"{name} was scored on its own test images, and not by a finetune run; leave that out")
+        return fitted
+    if not finetune_run:
+        raise InputError(f"{name} kept no image to be scored on; give the finetune_run of this backbone and recipe")
+    scored = find_run(finetune_run, "finetune")
+    check_same_origin(scored, fitted)
+    return scored
+
+
+def load_evidence(run_id: str) -> Evidence | None:
+    """The scores of a finetune or train run, or None if they cannot be read."""
+    try:
+        run = find_run(run_id, "finetune", "train")
+        if run.data.tags[KIND] == "finetune":
+            classes: list[str] = json.loads(fetch_artifact(run_id, CONFUSIONS_ARTIFACT).read_text())["class_names"]
+            method = json.dumps([*(run.data.tags[name] for name in METHOD), classes])
+            episodes = run.data.tags["episodes"]
+            pool: str = json.loads(episodes)["pool"]
+            return Evidence(episodes, accuracies(run_id), method=method, pool=pool)
+        table = predictions_of(run_id)
+        # Of the table itself, not the run's tag: what is compared is what is there.
+        sample = fingerprint_of(table["label"], table["content_hash"])
+        return Evidence(sample, dict(enumerate(hits_in(table).astype(float).tolist())), "test images")
+    except (InputError, KeyError, OSError, ValueError):  # the last: pyarrow's, of a damaged table
+        return None
+
+
+def measured_of(export_run: Run) -> Measured:
+    """What an export run found out about its file."""
+    metrics = export_run.data.metrics
+    holds = None
+    if {"parity/max_difference", "parity/equal_argmax", "parity/n_images"} <= metrics.keys():
+        parity = Parity(metrics["parity/max_difference"], metrics["parity/equal_argmax"], 1)
+        holds = parity.holds and metrics["parity/n_images"] > 0
+    return Measured(holds, metrics.get(SIZE_METRIC), metrics.get(LATENCY_METRIC))

@@ -1,0 +1,139 @@
+"""What a registered version says of itself: its tags, and the facts of its model card."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+from mlflow.entities import Run
+
+from pipelines.inputs.networks import LATENCY_METRIC, SIZE_METRIC
+from pipelines.registration.evidence import load_evidence
+from pipelines.results.predictions import CONFUSIONS_ARTIFACT
+from pipelines.results.trainings import predictions_of
+from pipelines.store.artifacts import fetch_artifact
+from pipelines.store.connection import KIND
+from registry.card import CardFacts, Confusions, write_card
+from registry.gate import Evidence, ScoredOn
+from registry.versions import NewVersion
+from serving.model import OnnxClassifier
+from tl_core.errors import InputError
+from tl_core.recipes.train import TrainRecipe
+from tl_core.scoring.classification import count_confusions
+from tl_core.scoring.episodes import estimate
+from tl_core.scoring.images import wilson
+
+_SCORES = {
+    "finetune": {"accuracy": "accuracy", "accuracy_ci95": "accuracy_ci95", "n_episodes": "n_episodes"},
+    "train": {
+        "accuracy": "test/accuracy",
+        "accuracy_low": "test/accuracy_low",
+        "accuracy_high": "test/accuracy_high",
+        "n_images": "n_test",
+    },
+}
+"""Tags of a version, and the metrics of the run that scored it, by its kind."""
+
+_SAMPLE_TAG = {"finetune": "episodes", "train": "test_images"}
+
+
+def describe_version(name: str, export_run: Run, scored_run: Run, onnx_path: Path) -> NewVersion:
+    """What goes into a version, from the runs that made and scored it."""
+    return NewVersion(onnx_path, _write_card(name, export_run, scored_run, onnx_path), _tags(export_run, scored_run))
+
+
+def scored_run_of(tags: Mapping[str, str]) -> str:
+    """Id of the run that scored a registered version, from its tags; empty if they do not say."""
+    return tags.get("finetune_run") or tags.get("train_run", "")
+
+
+def _tags(export_run: Run, scored_run: Run) -> dict[str, str]:
+    kind = scored_run.data.tags[KIND]
+    scores = {tag: scored_run.data.metrics.get(metric) for tag, metric in _SCORES[kind].items()}
+    export_metrics = export_run.data.metrics
+    measured = {name: export_metrics.get(name) for name in ("parity/max_difference", SIZE_METRIC, LATENCY_METRIC)}
+    return {
+        **{name: f"{value:.6g}" for name, value in {**scores, **measured}.items() if value is not None},
+        _SAMPLE_TAG[kind]: scored_run.data.tags[_SAMPLE_TAG[kind]],
+        "target_fingerprint": scored_run.data.tags.get("target_fingerprint", ""),
+        **{f"{step}_run": run_id for step, run_id in _lineage(export_run, scored_run).items()},
+    }
+
+
+def _lineage(export_run: Run, scored_run: Run) -> dict[str, str]:
+    """Run ids by the step that they are of."""
+    scored = {scored_run.data.tags[KIND]: scored_run.info.run_id}
+    fit = {} if "train" in scored else {"fit": export_run.data.params["fit_run"]}
+    return {**fit, **scored, "export": export_run.info.run_id}
+
+
+def _write_card(name: str, export_run: Run, scored_run: Run, onnx_path: Path) -> str:
+    model = OnnxClassifier.load(onnx_path)
+    evidence = load_evidence(scored_run.info.run_id)
+    of_train = scored_run.data.tags[KIND] == "train"
+    scored_on: ScoredOn = "test images" if of_train else "episodes"
+    facts = CardFacts(
+        name=name,
+        accuracy=_accuracy(evidence) if evidence else "not readable",
+        scored_on=scored_on,
+        sample=_sample(scored_run),
+        recipe=_recipe(scored_run),
+        file=model.metadata,
+        runs=_lineage(export_run, scored_run),
+        class_names=model.class_names,
+        confusions=_confusions_of_images(scored_run, model) if of_train else _confusions_of_episodes(scored_run),
+    )
+    return write_card(facts)
+
+
+def _accuracy(evidence: Evidence) -> str:
+    values = np.array(list(evidence.accuracies.values()))
+    return estimate(values).percent() if evidence.scored_on == "episodes" else wilson(values == 1).percent()
+
+
+def _sample(scored_run: Run) -> str:
+    params = scored_run.data.params
+    if scored_run.data.tags[KIND] == "train":
+        return f"the test images of {params['data']}"
+    shape = json.loads(scored_run.data.tags["episodes"])  # a parameter of 0 has left it to the images
+    return f"{shape['n_way']}-way {shape['n_shot']}-shot episodes of {params['target']}"
+
+
+def _recipe(scored_run: Run) -> dict[str, str]:
+    params = scored_run.data.params
+    if scored_run.data.tags[KIND] == "train":
+        return {field.name: params[field.name] for field in fields(TrainRecipe) if field.name in params}
+    prefix = "recipe."
+    return {key.removeprefix(prefix): _rounded(value) for key, value in params.items() if key.startswith(prefix)}
+
+
+def _rounded(value: str) -> str:
+    """To three digits, if it is a number: a searched learning rate has seventeen."""
+    try:
+        return f"{float(value):.3g}"
+    except ValueError:
+        return value
+
+
+def _confusions_of_episodes(finetune_run: Run) -> Confusions | None:
+    try:
+        found = json.loads(fetch_artifact(finetune_run.info.run_id, CONFUSIONS_ARTIFACT).read_text())
+    except InputError:  # a run of an earlier version
+        return None
+    return Confusions(found["class_names"], found["counts"])
+
+
+def _confusions_of_images(train_run: Run, model: OnnxClassifier) -> Confusions | None:
+    number = {name: label for label, name in enumerate(model.class_names)}
+    try:
+        table = predictions_of(train_run.info.run_id)
+        labels, answers = (
+            np.array([number[name] for name in table[column]], dtype=np.int64) for column in ("label", "prediction")
+        )
+        counts = count_confusions(labels, answers, len(number))
+    except (InputError, KeyError, OSError, ValueError):  # as in `load_evidence`: the gate refuses, the card is silent
+        return None
+    return Confusions(model.class_names, counts.tolist())

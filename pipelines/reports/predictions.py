@@ -1,0 +1,150 @@
+"""What a report shows of single answers: recall by class, confusions, examples, calibration."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+import numpy as np
+import pandas as pd
+from mlflow.entities import Run
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipelines.reports.page import Gallery, Matrix, Picture, Section, Table, chart_style, make_chart
+from pipelines.reports.words import say_interval
+from pipelines.results.feature_map import read_feature_map
+from pipelines.results.figures import Map, draw_intervals, draw_maps, draw_reliability
+from pipelines.results.predictions import KeptAnswers, read_answers
+
+_MOST_DRAWN, _MOST_SHADED, _MOST_CONFUSIONS = 25, 30, 10
+_MAP_PIXELS = 48
+
+
+def answers_sections(run: Run) -> list[Section]:
+    """Recall by class and confusions, examples, calibration, of a finetune or a train run."""
+    answers = read_answers(run.info.run_id)
+    return [_classes_section(answers), _examples_section(answers), _calibration_section(answers)]
+
+
+def features_section(run: Run) -> Section:
+    """Where the backbone puts the images of one episode of a finetune run."""
+    table = read_feature_map(run.info.run_id)
+    pictures = [_pixels(jpeg) for jpeg in table["jpeg"]]
+    names = {"before": "Before fine-tuning", "after": "After fine-tuning"}
+    maps = [
+        Map(title, table[[f"x_{at}", f"y_{at}"]].to_numpy(), list(table["label"]), list(table["support"]), pictures)
+        for at, title in names.items()
+        if f"x_{at}" in table
+    ]
+    sentences = ["What lies close together looks alike to the backbone. One episode; directions have no meaning."]
+    if len(maps) == 1:
+        sentences.append("Nothing of the backbone was trained, so there is one map.")
+    with chart_style():
+        text = (
+            "Images at the first two principal components of their features, framed in the colour of their class: "
+            "large ones are those that the classifier learns from, small ones those that it is asked about."
+        )
+        height = sum(0.6 + 4.8 * (float(one.places[:, 1].max()) + 0.12) / 1.12 for one in maps)
+        chart = make_chart(draw_maps(maps), "features", text, height=height + 0.5)
+    return Section("Feature space", sentences, [chart])
+
+
+def _pixels(jpeg: bytes) -> NDArray[np.uint8]:
+    picture = Image.open(io.BytesIO(jpeg))
+    picture.thumbnail((_MAP_PIXELS, _MAP_PIXELS))
+    return np.asarray(picture)
+
+
+def _classes_section(answers: KeptAnswers) -> Section:
+    recalls = dict(sorted(answers.recalls().items(), key=lambda pair: pair[1].value))
+    hardest = dict(list(recalls.items())[:_MOST_DRAWN])
+    with chart_style():
+        figure = draw_intervals(hardest, "recall")
+        text = "Recall of each class with its interval over images, each counted once; the hardest class first."
+        if len(recalls) > len(hardest):
+            text = f"Recall of the {len(hardest)} hardest of {len(recalls)} classes, with intervals over images."
+        chart = make_chart(figure, "recalls", text, height=0.9 + 0.24 * len(hardest))
+    rows = [[name, say_interval(found), f"{found.n:,}"] for name, found in recalls.items()]
+    table = Table("Recall of every class", ["class", "recall", "images"], rows, folded=True)
+    confusions = _confusions(answers)
+    name, worst = next(iter(recalls.items()))
+    sentences = [f"Hardest is {name}: {say_interval(worst)} of its images are recognised."]
+    if confusions:
+        taken, share = confusions[0][0], confusions[0][1]
+        sentences.append(f"Most often confused: {taken}, {share} of the time.")
+    return Section("Classes", sentences, [chart, table, *_confusion_parts(answers, confusions)])
+
+
+def _confusions(answers: KeptAnswers) -> list[list[str]]:
+    """The most frequent confusions, in words and shares of the true class."""
+    shares = _shares(answers)
+    np.fill_diagonal(shares, 0)
+    order = np.argsort(-shares, axis=None, kind="stable")[:_MOST_CONFUSIONS]
+    pairs = [divmod(int(at), len(shares)) for at in order]
+    names = answers.class_names
+    return [[f"{names[i]} taken for {names[j]}", f"{100 * shares[i, j]:.1f} %"] for i, j in pairs if shares[i, j] > 0]
+
+
+def _confusion_parts(answers: KeptAnswers, confusions: Sequence[Sequence[str]]) -> list[Table | Matrix]:
+    if len(answers.class_names) <= _MOST_SHADED:
+        caption = "Of the answers about each true class (row), the share in % for each class (column)"
+        return [Matrix(caption, answers.class_names, _shares(answers).tolist())]
+    return [Table("The most frequent confusions", ["confusion", "share"], confusions)] if confusions else []
+
+
+def _shares(answers: KeptAnswers) -> NDArray[np.float64]:
+    shares: NDArray[np.float64] = answers.counts / np.maximum(1, answers.counts.sum(axis=1, keepdims=True))
+    return shares
+
+
+def _examples_section(answers: KeptAnswers) -> Section:
+    wrong = answers.examples[answers.examples["label"] != answers.examples["prediction"]]
+    right = answers.examples[answers.examples["label"] == answers.examples["prediction"]]
+    sentences = ["Each picture is as the classifier sees it, with its answer and how sure it was."]
+    if wrong.empty:
+        sentences.append("There is no wrong answer to show.")
+    parts = [
+        Gallery(caption, _pictures(table))
+        for caption, table in (("Wrong: the most confident mistakes", wrong), ("Right: drawn at random", right))
+        if not table.empty
+    ]
+    return Section("Examples", sentences, parts)
+
+
+def _pictures(examples: pd.DataFrame) -> list[Picture]:
+    columns = (examples[name] for name in ("file", "label", "prediction", "probability", "jpeg"))
+    return [_picture(*row) for row in zip(*columns, strict=True)]
+
+
+def _picture(file: str, label: str, prediction: str, probability: float, jpeg: bytes) -> Picture:
+    answer = f"{prediction}, {100 * probability:.0f} %"
+    if prediction == label:
+        return Picture(jpeg, f"{label}, recognised", [answer])
+    # Of a mistake the file is named: sometimes it is the label that is wrong.
+    return Picture(jpeg, f"{label}, taken for {prediction}", [answer, f"is {label}", PurePosixPath(file).name])
+
+
+def _calibration_section(answers: KeptAnswers) -> Section:
+    found = answers.reliability
+    with chart_style():
+        text = (
+            "How often answers of each confidence are right; the larger a dot, the more answers. "
+            "On the dashed line, confidence is accuracy."
+        )
+        chart = make_chart(draw_reliability(found), "reliability", text, height=3.6)
+    rows = [
+        [f"{100 * confidence:.0f} %", f"{100 * accuracy:.1f} %", f"{count:,}"]
+        for count, confidence, accuracy in zip(found.counts, found.confidence, found.accuracy, strict=True)
+    ]
+    mean = float((found.counts * (found.confidence - found.accuracy)).sum() / found.counts.sum())
+    sentences = [
+        f"Confidence and accuracy are {100 * found.error:.1f} points apart on average (expected calibration error)."
+    ]
+    if 2 * abs(mean) > found.error:
+        sentences.append(
+            "The classifier is more sure than it should be." if mean > 0 else "It is less sure than it could be."
+        )
+    table = Table("Answers by confidence", ["confidence", "right", "answers"], rows, folded=True)
+    return Section("Calibration", sentences, [chart, table])

@@ -1,0 +1,1 @@
+"""What runs found, and how it is read back."""

@@ -1,0 +1,146 @@
+"""Episodes in MLflow: one nested run each, and on the parent the numbers that count."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+
+from pipelines.inputs.networks import RECIPE_ARTIFACT
+from pipelines.results.figures import draw_distribution
+from pipelines.results.predictions import log_answers
+from pipelines.results.scores import EPISODES_ARTIFACT
+from pipelines.store.child_runs import ChildRuns, FinishedRun
+from pipelines.store.journal import append_journal, read_journal
+from pipelines.store.logging import log_series
+from tl_core.data.dataset import ImageDataset
+from tl_core.data.episodes import Episode, EpisodePool
+from tl_core.fewshot.results import EpisodeResult
+from tl_core.recipes.episode import EpisodeShape
+from tl_core.recipes.finetune import FinetuneRecipe
+from tl_core.scoring.classification import score_predictions
+from tl_core.scoring.episodes import Estimate, RunningEstimate, estimate
+from tl_core.scoring.images import Interval, bootstrap
+from tl_core.training.staged import ImagePredictions
+
+
+class EpisodeLog:
+    """Collects the episodes of the active run; `close` writes what is known of all of them together.
+
+    Each result is also appended to a journal, from which a repeated command takes what is already done.
+    """
+
+    def __init__(
+        self,
+        dataset: ImageDataset,
+        pool: EpisodePool,
+        shape: EpisodeShape,
+        seed: int,
+        recipe: FinetuneRecipe,
+        journal: Path,
+    ) -> None:
+        self._runs = ChildRuns("episode")
+        self._dataset = dataset
+        self._results: list[EpisodeResult] = []
+        self._accuracy = RunningEstimate()
+        self._journal = journal
+        # What makes two runs comparable: the same pool, seed and shape give the same episodes.
+        mlflow.set_tags({"episodes": json.dumps({"pool": pool.fingerprint, "seed": seed, **asdict(shape)})})
+        mlflow.set_tag("transductive", recipe.transductive)
+        mlflow.log_dict(asdict(recipe), RECIPE_ARTIFACT)
+
+    def accuracy(self) -> Estimate:
+        """Mean accuracy so far."""
+        return self._accuracy.estimate()
+
+    def replay(self, episodes: Iterable[Episode]) -> int:
+        """Record the first episodes from the journal of an interrupted process; returns how many those are."""
+        for result in read_journal(self._journal, episodes):
+            self._record(result)
+        return len(self._results)
+
+    def add(self, result: EpisodeResult) -> None:
+        """Record one episode as a nested run."""
+        append_journal(self._journal, result)
+        self._record(result)
+
+    def _record(self, result: EpisodeResult) -> None:
+        self._results.append(result)
+        self._accuracy.add(result.accuracy)
+        end = time.time()
+        # Classes and seed as tags, which are written together with the run: params would be one more query for each.
+        tags = {"classes": ", ".join(self._classes_of(result)), "seed": str(result.episode.seed)}
+        metrics = {"query/accuracy": result.accuracy, "query/loss": result.loss}
+        name = f"episode-{result.episode.index:04d}"
+        self._runs.add(FinishedRun(name, end - result.seconds, end, metrics, tags))
+
+    def _answers(self) -> ImagePredictions:
+        """What was said of every query image of every episode."""
+        return ImagePredictions(
+            rows=np.concatenate([result.episode.query_rows for result in self._results]),
+            labels=np.concatenate([result.labels for result in self._results]),
+            predictions=np.concatenate([result.predictions for result in self._results]),
+            probabilities=np.concatenate([result.confidences for result in self._results]).astype(np.float32),
+        )
+
+    def close(self) -> tuple[Estimate, Interval]:
+        """Log means, table and pictures; returns the accuracy over episodes and, with its own interval, over images."""
+        self._runs.close()
+        accuracy = self.accuracy()
+        macro = [score_predictions(result.labels, result.predictions) for result in self._results]
+        metrics = {"accuracy": accuracy.mean, "n_episodes": accuracy.n}
+        if accuracy.n > 1:
+            metrics |= {"accuracy_ci95": accuracy.ci95, "accuracy_sd": accuracy.sd}
+        for name in ("precision", "recall", "f1"):
+            metrics[f"macro_{name}"] = estimate([getattr(scores, name) for scores in macro]).mean
+        answers = self._answers()
+        metrics["ece"] = log_answers(self._dataset, answers, "all episodes")
+        of_images = _accuracy_over_images(answers)
+        metrics |= {
+            "n_images": of_images.n,
+            "images/accuracy_low": of_images.low,
+            "images/accuracy_high": of_images.high,
+        }
+        mlflow.log_metrics(metrics)
+        log_series({"episode/accuracy": [result.accuracy for result in self._results]})
+        self._log_artifacts(accuracy)
+        return accuracy, of_images
+
+    def _log_artifacts(self, accuracy: Estimate) -> None:
+        mlflow.log_figure(draw_distribution([r.accuracy for r in self._results], accuracy), "distribution.png")
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, EPISODES_ARTIFACT)
+            self._table().to_parquet(path)
+            mlflow.log_artifact(str(path))
+
+    def _table(self) -> pd.DataFrame:
+        return pd.DataFrame(
+            {
+                "episode": [r.episode.index for r in self._results],
+                "seed": [r.episode.seed for r in self._results],
+                "classes": [self._classes_of(r) for r in self._results],
+                "accuracy": [r.accuracy for r in self._results],
+                "loss": [r.loss for r in self._results],
+                "seconds": [r.seconds for r in self._results],
+            }
+        )
+
+    def _classes_of(self, result: EpisodeResult) -> list[str]:
+        return [self._dataset.class_names[i] for i in result.episode.class_ids]
+
+
+def _accuracy_over_images(answers: ImagePredictions) -> Interval:
+    """Mean accuracy of the query images, each over its episodes, with the interval that resampling them gives.
+
+    Episodes of a small target share their images: more of them say nothing of images that are not there.
+    """
+    _, image = np.unique(answers.rows, return_inverse=True)
+    right = answers.labels == answers.predictions
+    return bootstrap(np.bincount(image, weights=right) / np.bincount(image))

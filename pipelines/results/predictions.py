@@ -1,0 +1,143 @@
+"""What a run keeps of its single answers: confusions, how often each image was right, reliability, and examples."""
+
+from __future__ import annotations
+
+import io
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import mlflow
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipelines.results.figures import draw_confusion
+from pipelines.store.artifacts import fetch_artifact
+from tl_core.data.dataset import ImageDataset
+from tl_core.data.splits import Indices
+from tl_core.scoring.classification import Reliability, count_confusions, reliability
+from tl_core.scoring.images import Interval, wilson_of_share
+
+if TYPE_CHECKING:
+    from tl_core.training.staged import ImagePredictions
+
+CONFUSIONS_ARTIFACT, RELIABILITY_ARTIFACT = "confusion.json", "reliability.json"
+IMAGES_ARTIFACT, EXAMPLES_ARTIFACT = "images.parquet", "examples.parquet"
+N_EXAMPLES = 12
+"""Examples of right answers, and as many of wrong ones, that are kept with their pictures."""
+THUMBNAIL = 96
+"""Longest side of a kept picture in pixels."""
+
+
+@dataclass(frozen=True)
+class KeptAnswers:
+    """The answers of a run, read back.
+
+    Attributes:
+        counts: of each true class (rows) how often it was taken for each (columns), int64 (n_classes, n_classes).
+        images: one row per image that was asked: file, label, n_asked, n_right.
+        examples: file, label, prediction, probability, and jpeg, the picture's bytes.
+    """
+
+    class_names: tuple[str, ...]
+    counts: NDArray[np.int64]
+    reliability: Reliability
+    images: pd.DataFrame
+    examples: pd.DataFrame
+
+    def recalls(self) -> dict[str, Interval]:
+        """Recall of each class that was asked, over its images: an image that was asked several times counts once."""
+        shares = (self.images["n_right"] / self.images["n_asked"]).groupby(self.images["label"])
+        return {str(name): wilson_of_share(float(of_class.mean()), len(of_class)) for name, of_class in shares}
+
+
+def log_answers(dataset: ImageDataset, answers: ImagePredictions, of: str) -> float:
+    """Keep what is known of the answers with the active run; returns their calibration error.
+
+    Args:
+        of: what was asked, as the confusion matrix says it.
+    """
+    names = dataset.class_names
+    right = answers.labels == answers.predictions
+    counts = count_confusions(answers.labels, answers.predictions, len(names))
+    mlflow.log_dict({"class_names": names, "counts": counts.tolist()}, CONFUSIONS_ARTIFACT)
+    mlflow.log_figure(draw_confusion(counts, names, of), "confusion.png")
+    calibration = reliability(answers.probabilities.astype(np.float64), right)
+    mlflow.log_dict({name: values.tolist() for name, values in vars(calibration).items()}, RELIABILITY_ARTIFACT)
+    with tempfile.TemporaryDirectory() as folder:
+        _count_by_image(dataset, answers.rows, right).to_parquet(Path(folder, IMAGES_ARTIFACT))
+        _pick_examples(dataset, answers).to_parquet(Path(folder, EXAMPLES_ARTIFACT))
+        mlflow.log_artifacts(folder)
+    return calibration.error
+
+
+def read_answers(run_id: str) -> KeptAnswers:
+    """The answers that a run has kept.
+
+    Raises:
+        InputError: it has kept none, as runs of earlier versions have not.
+    """
+    confusions = json.loads(fetch_artifact(run_id, CONFUSIONS_ARTIFACT).read_text())
+    bins = json.loads(fetch_artifact(run_id, RELIABILITY_ARTIFACT).read_text())
+    return KeptAnswers(
+        class_names=tuple(confusions["class_names"]),
+        counts=np.array(confusions["counts"], dtype=np.int64),
+        reliability=Reliability(**{name: np.array(values) for name, values in bins.items()}),
+        images=pd.read_parquet(fetch_artifact(run_id, IMAGES_ARTIFACT)),
+        examples=pd.read_parquet(fetch_artifact(run_id, EXAMPLES_ARTIFACT)),
+    )
+
+
+def _count_by_image(dataset: ImageDataset, rows: Indices, right: NDArray[np.bool_]) -> pd.DataFrame:
+    asked, image = np.unique(rows, return_inverse=True)
+    return pd.DataFrame(
+        {
+            "file": [readable_name(dataset, row) for row in asked],
+            "label": [dataset.class_names[label] for label in dataset.labels[asked]],
+            "n_asked": np.bincount(image),
+            "n_right": np.bincount(image, weights=right).astype(np.int64),
+        }
+    )
+
+
+def _pick_examples(dataset: ImageDataset, answers: ImagePredictions) -> pd.DataFrame:
+    """The most confident mistakes, and right answers by chance: each of another image."""
+    wrong = answers.labels != answers.predictions
+    mistakes = np.flatnonzero(wrong)
+    mistakes = mistakes[np.argsort(-answers.probabilities[mistakes], kind="stable")]
+    hits = np.random.default_rng(0).permutation(np.flatnonzero(~wrong))
+    chosen = np.concatenate([_of_other_images(answers.rows, order) for order in (mistakes, hits)]).astype(np.int64)
+    names = np.array(dataset.class_names, dtype=object)
+    return pd.DataFrame(
+        {
+            "file": [readable_name(dataset, row) for row in answers.rows[chosen]],
+            "label": names[answers.labels[chosen]],
+            "prediction": names[answers.predictions[chosen]],
+            "probability": answers.probabilities[chosen].astype(np.float64),
+            "jpeg": [thumbnail(dataset.images[row]) for row in answers.rows[chosen]],
+        }
+    )
+
+
+def _of_other_images(rows: Indices, order: Indices) -> Indices:
+    """The first `N_EXAMPLES` positions of an order that show different images."""
+    _, first = np.unique(rows[order], return_index=True)
+    return order[np.sort(first)[:N_EXAMPLES]]
+
+
+def readable_name(dataset: ImageDataset, row: int) -> str:
+    """An image's file name as text: file names need not be any."""
+    return dataset.file_names[row].encode("utf-8", "replace").decode()
+
+
+def thumbnail(pixels: NDArray[np.uint8]) -> bytes:
+    """A small JPEG of an image, uint8 (height, width, 3)."""
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=90)
+    return file.getvalue()

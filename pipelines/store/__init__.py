@@ -1,0 +1,1 @@
+"""MLflow: the connection, runs, artifacts and checkpoints."""

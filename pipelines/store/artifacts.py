@@ -1,0 +1,37 @@
+"""Artifacts of runs, as local files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import urlparse
+
+import mlflow
+from mlflow.exceptions import MlflowException
+from mlflow.utils.file_utils import local_file_uri_to_path
+
+from pipelines.store.connection import is_away
+from tl_core.data.dataset import default_cache_dir
+from tl_core.errors import InputError
+
+
+def fetch_artifact(run_id: str, name: str) -> Path:
+    """Local path of an artifact of a run; one that lies on another machine is downloaded into the cache.
+
+    Raises:
+        InputError: the run has no such artifact.
+    """
+    uri = mlflow.MlflowClient().get_run(run_id).info.artifact_uri
+    assert uri is not None
+    try:
+        if urlparse(uri).scheme in ("", "file"):
+            path = Path(local_file_uri_to_path(uri), name)
+        else:
+            folder = default_cache_dir() / "artifacts" / run_id
+            path = Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=name, dst_path=str(folder)))
+    except (MlflowException, OSError) as error:
+        if isinstance(error, MlflowException) and is_away(error):
+            raise
+        raise InputError(f"artifact {name!r} of run {run_id} cannot be fetched ({error})") from error
+    if not path.exists():
+        raise InputError(f"run {run_id} has no artifact {name!r}")
+    return path

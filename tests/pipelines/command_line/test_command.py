@@ -1,0 +1,76 @@
+"""What a command line says: to people, to machines, and to terminals without colours."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from pipelines import prepare
+from pipelines.command_line.command import run_command_line
+from pipelines.prepare import PrepareConfig
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
+    """The lines that `prepare` prints to stdout."""
+    monkeypatch.setattr(sys, "argv", ["prepare.py", *arguments])
+    run_command_line(PrepareConfig, prepare.run)
+    return capsys.readouterr().out.splitlines()
+
+
+def test_the_last_line_for_machines_has_the_run_and_its_metrics(
+    colours: Path, store: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    last = json.loads(said(monkeypatch, capsys, "--data", str(colours), "--json")[-1])
+    run = mlflow.MlflowClient().get_run(last["run_id"])
+    assert last["kind"] == "prepare"
+    assert last["metrics"] == run.data.metrics
+    assert last["metrics"]["n_images"] == 60
+
+
+def test_the_last_lines_for_people_have_the_numbers_and_the_run(
+    colours: Path, store: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = said(monkeypatch, capsys, "--data", str(colours))
+    table = dict(line.split(maxsplit=1) for line in lines[lines.index("") + 1 :])
+    assert (table["n_images"], table["n_classes"]) == ("60", "3")
+    assert mlflow.MlflowClient().get_run(table["run"]).info.status == "FINISHED"
+
+
+def test_an_error_for_machines_is_one_line_of_json_and_exit_code_2(
+    store: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["prepare.py", "--image_size", "3", "--json"])
+    with pytest.raises(SystemExit) as stop:
+        run_command_line(PrepareConfig, prepare.run)
+    assert stop.value.code == 2
+    output = capsys.readouterr()
+    assert json.loads(output.out) == {"error": "image_size is 3; allowed is a number from 8 to 1024"}
+    assert output.err == "error: image_size is 3; allowed is a number from 8 to 1024\n"
+
+
+@pytest.mark.parametrize(("no_color", "coloured"), [("", True), ("1", False)])
+def test_a_terminal_without_colours_gets_none(no_color: str, coloured: bool) -> None:
+    ours, theirs = os.openpty()
+    environment = {**os.environ, "NO_COLOR": no_color, "TERM": "xterm-256color"}
+    command = [sys.executable, "-m", "pipelines.rollback", "--help"]
+    with subprocess.Popen(command, stdout=theirs, env=environment, cwd=ROOT) as process:
+        os.close(theirs)
+        text = b""
+        with suppress(OSError):  # how a terminal ends
+            while part := os.read(ours, 1000):
+                text += part
+    os.close(ours)
+    assert process.returncode == 0
+    assert b"usage" in text
+    assert (b"\x1b[" in text) == coloured

@@ -1,0 +1,50 @@
+"""Figures show what they are given, and say which line is whose."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pipelines.results.figures import Curve, draw_curves, draw_distribution
+from tl_core.scoring.episodes import estimate
+
+
+def test_curves_of_several_trainings_are_in_one_figure_each_in_a_colour_of_its_own() -> None:
+    frozen = Curve("frozen", [2.0, 1.0], [0.2, 0.4], [2.1, 1.5], [0.3, 0.35])
+    tuned = Curve("all trainable", [2.0, 0.5, 0.1], [0.3, 0.8, 0.9], [1.9, 1.0, 0.9], [0.4, 0.6, 0.7])
+    loss, accuracy = draw_curves([frozen, tuned]).axes
+    legend = accuracy.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["frozen", "all trainable"]
+    drawn = [list(line.get_ydata()) for line in loss.lines]
+    assert drawn == [[2.0, 1.0], [2.1, 1.5], [2.0, 0.5, 0.1], [1.9, 1.0, 0.9]]
+    assert [list(line.get_xdata()) for line in loss.lines][2] == [1, 2, 3]
+    assert list(accuracy.lines[3].get_ydata()) == [40.0, 60.0, 70.0]
+    colours = [line.get_color() for line in loss.lines]
+    assert colours[0] == colours[1] != colours[2] == colours[3]
+
+
+def test_a_second_stage_begins_where_its_first_epoch_is() -> None:
+    curve = Curve("one", [3.0, 2.0, 1.0], [0.1, 0.2, 0.3], [3.0, 2.0, 1.0], [0.1, 0.2, 0.3], [1, 1, 2])
+    for axes in draw_curves([curve]).axes:
+        assert [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == ":"] == [2.5]  # type: ignore[index]
+    assert not [line for line in draw_curves([curve, curve]).axes[0].lines if line.get_linestyle() == ":"]
+
+
+def test_a_title_promises_only_what_is_drawn() -> None:
+    loss, accuracy = draw_curves([Curve("", [1.0], [0.5], [], [0.4])]).axes
+    assert loss.get_title() == "Loss: training dashed"
+    assert accuracy.get_title() == "Accuracy: training dashed, validation solid"
+
+
+@pytest.mark.parametrize(("n_query", "n_episodes"), [(10, 40), (75, 600), (10, 4), (1, 30)])
+def test_every_bar_of_a_distribution_stands_for_the_same_number_of_possible_accuracies(
+    n_query: int, n_episodes: int
+) -> None:
+    accuracies = np.random.default_rng(0).integers(0, n_query + 1, n_episodes) / n_query
+    bars = draw_distribution(accuracies, estimate(accuracies)).axes[0].patches[:-1]  # the last is the interval
+    edges = np.array([(bar.get_x(), bar.get_x() + bar.get_width()) for bar in bars])  # type: ignore[attr-defined]
+    assert sum(bar.get_height() for bar in bars) == n_episodes  # type: ignore[attr-defined]
+    possible = 100 * np.arange(n_query + 1) / n_query
+    inside = [int(((possible > low) & (possible < high)).sum()) for low, high in edges]
+    assert len(set(inside[:-1])) <= 1  # the last bin may reach beyond what is possible

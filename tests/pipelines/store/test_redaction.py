@@ -1,0 +1,53 @@
+"""Passwords are neither logged nor printed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from pipelines.command_line.command import run_command_line
+from pipelines.store.redaction import redact
+from pipelines.store.runs import tracked_run
+from tl_core.errors import InputError
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("postgresql://ann:s3cret@db:5432/x", "postgresql://ann:***@db:5432/x"),
+        ("postgresql+psycopg://ann:s3:c@db/x", "postgresql+psycopg://ann:***@db/x"),
+        ("no run in http://u:p@h/ and https://v:q@i", "no run in http://u:***@h/ and https://v:***@i"),
+        ("sqlite:////tmp/mlflow.db", "sqlite:////tmp/mlflow.db"),
+        ("tcp://10.0.0.5:8786", "tcp://10.0.0.5:8786"),
+    ],
+)
+def test_passwords_are_not_shown(text: str, shown: str) -> None:
+    assert redact(text) == shown
+
+
+@dataclass(frozen=True)
+class Somewhere:
+    address: str = "http://ann:s3cret@host/data"
+
+
+def test_passwords_are_not_logged(store: str) -> None:
+    import mlflow
+
+    with pytest.raises(InputError), tracked_run("any", Somewhere()) as run_id:
+        raise InputError(f"nothing at {Somewhere().address}")
+    run = mlflow.MlflowClient().get_run(run_id)
+    assert run.data.params["address"] == "http://ann:***@host/data"
+    assert run.data.tags["error"] == "nothing at http://ann:***@host/data"
+
+
+def test_passwords_are_not_printed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(config: Somewhere) -> None:
+        raise InputError(f"nothing at {config.address}")
+
+    monkeypatch.setattr("sys.argv", ["any"])
+    with pytest.raises(SystemExit):
+        run_command_line(Somewhere, fail)
+    assert capsys.readouterr().err == "error: nothing at http://ann:***@host/data\n"

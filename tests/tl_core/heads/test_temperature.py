@@ -1,0 +1,68 @@
+"""The temperature of few images: the best one for images left out, and left alone where nothing can be left out."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tl_core.heads.few_shot import probe_episodes
+from tl_core.heads.temperature import MAX_FOLDS, TEMPERATURES, best_temperatures, probe_temperatures, split_folds
+
+
+def noisy_classes(n_shot: int, noise: float, n_views: int = 1) -> tuple[Tensor, Tensor]:
+    """Support (8, 3 * n_shot, n_views, 20) around the corners of a triangle, and labels."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(3).repeat_interleave(n_shot).expand(8, -1)
+    points = torch.eye(20)[labels][:, :, None] + noise * torch.randn(8, 3 * n_shot, n_views, 20, generator=generator)
+    return points, labels
+
+
+def test_the_temperature_is_the_best_one_for_images_left_out() -> None:
+    support, labels = noisy_classes(n_shot=4, noise=0.6)
+    found = probe_temperatures(support, labels, "prototypes", l2=1.0)
+    for episode in range(8):
+        held_out = torch.zeros(len(TEMPERATURES))
+        for fold in range(4):
+            held = torch.arange(12) % 4 == fold
+            one, its = support[episode, :, 0], labels[episode]
+            (logits,) = probe_episodes(one[None, ~held], its[None, ~held], one[None, held], "prototypes", 1.0)
+            for i, temperature in enumerate(TEMPERATURES):
+                held_out[i] += nn.functional.cross_entropy(logits / temperature, its[held], reduction="sum")
+        assert float(found[episode]) == pytest.approx(TEMPERATURES[int(held_out.argmin())], rel=1e-5)
+
+
+def test_noise_asks_for_a_higher_temperature() -> None:
+    clear, noisy = (probe_temperatures(*noisy_classes(5, noise), "prototypes", 1.0) for noise in (0.05, 1.0))
+    assert float(clear.max()) < float(noisy.min())
+
+
+def test_all_views_of_an_image_are_left_out_together() -> None:
+    # Were a copy of the left-out image among the rest, its answer would look certain.
+    support, labels = noisy_classes(n_shot=3, noise=2.0)
+    copies = support.expand(-1, -1, 4, -1)
+    torch.testing.assert_close(
+        probe_temperatures(copies, labels, "probe", 1e-3), probe_temperatures(support, labels, "probe", 1e-3)
+    )
+
+
+def test_a_single_shot_leaves_the_temperature_at_one() -> None:
+    support, labels = noisy_classes(n_shot=1, noise=1.0)
+    assert probe_temperatures(support, labels, "probe", 1e-3).tolist() == [1.0] * 8
+
+
+def test_every_image_is_judged_once_by_a_fold_that_fits_every_class() -> None:
+    labels = torch.tensor([0] * 7 + [1] * 6 + [2] * 11)
+    folds = split_folds(labels)
+    assert len(folds) == MAX_FOLDS
+    assert torch.cat([held for _, held in folds]).sort().values.tolist() == list(range(24))
+    for kept, held in folds:
+        assert not set(kept.tolist()) & set(held.tolist())
+        assert labels[kept].unique().tolist() == [0, 1, 2]
+
+
+def test_logits_that_are_right_by_chance_are_flattened() -> None:
+    labels = torch.arange(4).repeat(8)[None]
+    sure = 50.0 * nn.functional.one_hot(torch.arange(4).repeat_interleave(8), 4)[None].float()
+    assert best_temperatures(sure, labels).tolist() == [TEMPERATURES[-1]]
+    assert best_temperatures(sure / 50, labels.sort().values).tolist() == [TEMPERATURES[0]]

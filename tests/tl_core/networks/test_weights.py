@@ -1,0 +1,158 @@
+"""Weights from elsewhere: loaded whole, or refused in a sentence."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from huggingface_hub import constants
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from tl_core.errors import InputError
+from tl_core.images.decoding import decode_image
+from tl_core.networks.backbones import BackboneSpec, build_backbone
+from tl_core.networks.normalise import Normalise
+from tl_core.networks.weights import load_weights
+from tl_core.networks.weights_spec import is_weights_spec
+from tl_core.views.fixed import to_float
+
+NAME, SIZE = "resnet10_small", 32
+SHARED = Path(__file__).resolve().parents[4] / "shared"
+LITE0, HYMENOPTERA = SHARED / "weights" / "tf_efficientnet_lite0.safetensors", SHARED / "data" / "hymenoptera.zip"
+
+SAVERS: dict[str, Callable[[dict[str, Tensor], Path], None]] = {
+    "plain.safetensors": save_file,
+    "plain.pth": torch.save,
+    "wrapped.pth": lambda weights, path: torch.save({"state_dict": weights, "epoch": 7}, path),
+    "parallel.pt": lambda weights, path: torch.save({f"module.{k}": v for k, v in weights.items()}, path),
+}
+
+
+def state(seed: int = 1, name: str = NAME) -> dict[str, Tensor]:
+    return {
+        key: value.contiguous() for key, value in build_backbone(BackboneSpec(name, SIZE), seed).state_dict().items()
+    }
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("file", SAVERS)
+def test_a_file_gives_the_features_of_the_network_that_was_saved(tmp_path: Path, file: str) -> None:
+    classifier = {"fc.weight": torch.zeros(5, 256), "fc.bias": torch.zeros(5)}
+    SAVERS[file](state() | classifier, tmp_path / file)
+    backbone, spec = load_weights(str(tmp_path / file), NAME, SIZE)
+    images = torch.rand(2, 3, SIZE, SIZE)
+    expected = build_backbone(BackboneSpec(NAME, SIZE), seed=1).eval()(images)
+    assert torch.equal(backbone.eval()(images), expected)
+    assert spec == BackboneSpec(NAME, SIZE)
+
+
+def test_mean_deviation_and_size_are_those_that_timm_records(tmp_path: Path) -> None:
+    save_file(state(name="vit_tiny_patch16_224"), tmp_path / "vit.safetensors")
+    _, spec = load_weights(str(tmp_path / "vit.safetensors"), "vit_tiny_patch16_224", 0)
+    assert spec == BackboneSpec("vit_tiny_patch16_224", 224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+def test_a_transformers_positions_are_adapted_to_another_size(tmp_path: Path) -> None:
+    weights = state(name="vit_tiny_patch16_224")
+    # One value per channel at every position: whatever the grid, interpolation must keep it.
+    weights["pos_embed"] = torch.linspace(0, 1, 192).expand(weights["pos_embed"].shape).contiguous()
+    save_file(weights, tmp_path / "vit.safetensors")
+    backbone, _ = load_weights(str(tmp_path / "vit.safetensors"), "vit_tiny_patch16_224", 64)
+    positions = backbone.get_parameter("pos_embed")
+    assert positions.shape == (1, 17, 192)
+    torch.testing.assert_close(positions[0], torch.linspace(0, 1, 192).expand(17, 192))
+
+
+class _Bomb:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
+        return Path.touch, (self.path,)
+
+
+def test_a_pickle_with_code_in_it_is_refused_and_not_run(tmp_path: Path) -> None:
+    torch.save({**state(), "extra": _Bomb(tmp_path / "ran")}, tmp_path / "bomb.pth")
+    with pytest.raises(InputError, match="holds more than weights"):
+        load_weights(str(tmp_path / "bomb.pth"), NAME, SIZE)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("file", ["plain.safetensors", "plain.pth"])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.99])
+def test_a_truncated_file_is_refused(tmp_path: Path, file: str, share: float) -> None:
+    path = tmp_path / file
+    SAVERS[file](state(), path)
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(InputError, match=r"cannot be read|holds more than weights"):
+        load_weights(str(path), NAME, SIZE)
+
+
+def test_weights_of_another_architecture_are_refused_by_the_first_that_is_missing(tmp_path: Path) -> None:
+    save_file(state(), tmp_path / "w.safetensors")
+    with pytest.raises(
+        InputError, match=r"not those of resnet18: they lack layer1\.1\.conv1\.weight and \d+ more; give"
+    ):
+        load_weights(str(tmp_path / "w.safetensors"), "resnet18", SIZE)
+
+
+def test_weights_of_another_width_are_refused(tmp_path: Path) -> None:
+    save_file(state(), tmp_path / "w.safetensors")
+    with pytest.raises(InputError, match=r"conv1.weight has shape \(32, 64, 3, 3\), not \(64, 64, 3, 3\)"):
+        load_weights(str(tmp_path / "w.safetensors"), "resnet10_fine", SIZE)
+
+
+def test_a_missing_file_and_a_wrong_kind_of_content_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no weights file at"):
+        load_weights(str(tmp_path / "absent.pth"), NAME, SIZE)
+    torch.save([1, 2], tmp_path / "list.pth")
+    with pytest.raises(InputError, match="is not a state dict"):
+        load_weights(str(tmp_path / "list.pth"), NAME, SIZE)
+    with zipfile.ZipFile(tmp_path / "zip.pth", "w") as archive:
+        archive.writestr("a", "b")
+    with pytest.raises(InputError, match="cannot be read"):
+        load_weights(str(tmp_path / "zip.pth"), NAME, SIZE)
+
+
+@pytest.mark.timeout(30)
+def test_a_hub_that_cannot_be_reached_fails_in_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(InputError, match=r"could not be fetched from timm's hub .*give the path of a weights file"):
+        load_weights("timm", "resnet18", SIZE)
+
+
+def test_unknown_names_are_refused_with_what_is_allowed() -> None:
+    with pytest.raises(InputError, match=r"timm has no weights resnet18\.nope; allowed tags are a1_in1k"):
+        load_weights("timm:nope", "resnet18", SIZE)
+    with pytest.raises(InputError, match="torchvision has no weights 'Nope'"):
+        load_weights("torchvision:Nope", "resnet18", SIZE)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_spec"),
+    [("a/b.safetensors", True), ("w.pth", True), ("timm", True), ("timm:x", True), ("random", False), ("0a1b", False)],
+)
+def test_weights_are_told_from_run_ids_and_controls(text: str, is_spec: bool) -> None:
+    assert is_weights_spec(text) == is_spec
+
+
+@torch.no_grad()
+@pytest.mark.skipif(not LITE0.is_file(), reason="the ImageNet weights are not on this machine")
+def test_real_imagenet_weights_tell_ants_from_bees() -> None:
+    backbone, spec = load_weights(str(LITE0), "tf_efficientnet_lite0", 0)
+    head = load_file(LITE0)
+    with zipfile.ZipFile(HYMENOPTERA) as archive:
+        names = [name for name in archive.namelist() if name.endswith(".jpg")][::8]
+        images = np.stack([decode_image(archive.read(name), spec.image_size) for name in names])
+    features = backbone.eval()(Normalise(spec)(to_float(torch.from_numpy(images))))
+    ant, bee = 310, 309  # of ImageNet's classes
+    logits = (features @ head["classifier.weight"].T + head["classifier.bias"])[:, [ant, bee]]
+    right = [("ants" in name) == bool(row[0] > row[1]) for name, row in zip(names, logits, strict=True)]
+    assert np.mean(right) > 0.9

@@ -1,0 +1,1 @@
+"""Devices, processes, clusters, and convolutions on small maps."""

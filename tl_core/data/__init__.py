@@ -1,0 +1,1 @@
+"""Labelled images: data specs, the decoded cache, splits and episodes."""

@@ -1,0 +1,126 @@
+"""A labelled set of decoded images, and the data specs' way into it."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tl_core.data.cache import UnreadableFile, load_images
+from tl_core.data.near_duplicates import group_near_duplicates
+from tl_core.data.specs import list_images
+from tl_core.errors import InputError
+from tl_core.images.decoding import ResizeRule
+from tl_core.recipes.checks import check_range
+from tl_core.recipes.choices import Unreadable
+
+MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 8, 1024
+
+
+@dataclass(frozen=True)
+class ImageDataset:
+    """Decoded images with labels.
+
+    Attributes:
+        name: the spec it was loaded from.
+        class_names: sorted; a label is a position in it.
+        images: uint8, shape (images, size, size, 3), usually a memory map.
+        labels: int64, shape (images,).
+        file_names: one per image, below the spec's root.
+        content_hashes: SHA-256 of each file's bytes.
+        fingerprint: changes when any file's content, name or class does.
+        unreadable: files that were left out, with the reason.
+        decoded: images decoded for this load; 0 when the cache was warm.
+        parts: one per image: train, val or test where the layout says so, else empty.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    file_names: tuple[str, ...]
+    content_hashes: tuple[str, ...]
+    fingerprint: str
+    unreadable: tuple[UnreadableFile, ...]
+    decoded: int
+    parts: tuple[str, ...] = ()
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square images in pixels."""
+        return int(self.images.shape[1])
+
+    @cached_property
+    def near_duplicates(self) -> NDArray[np.int64]:
+        """Group of each image, int64 (images,): those that are the same, or nearly, share one."""
+        return group_near_duplicates(self.images, self.labels, self.content_hashes)
+
+    def class_counts(self) -> dict[str, int]:
+        """Images per class, in the order of `class_names`."""
+        counts = np.bincount(self.labels, minlength=len(self.class_names))
+        return dict(zip(self.class_names, counts.tolist(), strict=True))
+
+
+def default_cache_dir() -> Path:
+    """Where decoded images and built-in data go: $TRANSFER_LAB_CACHE, else `.cache` in the checkout."""
+    return Path(os.environ.get("TRANSFER_LAB_CACHE") or Path(__file__).resolve().parents[2] / ".cache")
+
+
+def load_dataset(
+    spec: str,
+    image_size: int,
+    resize_rule: ResizeRule = "crop",
+    unreadable: Unreadable = "refuse",
+    cache_dir: Path | None = None,
+) -> ImageDataset:
+    """Load the images that a data spec names, decoding each file at most once in its life.
+
+    Raises:
+        InputError: nothing there, fewer than two classes, or unreadable files while `unreadable` is "refuse".
+    """
+    check_range("image_size", image_size, MIN_IMAGE_SIZE, MAX_IMAGE_SIZE)
+    cache_dir = cache_dir or default_cache_dir()
+    listing = list_images(spec, cache_dir / "data")
+    cached = load_images(listing, image_size, resize_rule, cache_dir / "images")
+    if unreadable == "refuse":
+        refuse_unreadable(spec, cached.index.unreadable, len(listing.entries))
+    class_names, labels = np.unique(np.array(cached.index.class_names, dtype=object), return_inverse=True)
+    if len(class_names) < 2:
+        raise InputError(f"{spec} has {len(class_names)} class(es) with readable images; at least 2 are needed")
+    part_of = {entry.name: entry.part for entry in listing.entries}
+    return ImageDataset(
+        name=spec,
+        class_names=tuple(class_names),
+        images=cached.pixels,
+        labels=labels.astype(np.int64),
+        file_names=tuple(cached.index.names),
+        content_hashes=tuple(cached.index.content_hashes),
+        fingerprint=cached.index.fingerprint,
+        unreadable=tuple(cached.index.unreadable),
+        decoded=cached.decoded,
+        parts=tuple(part_of[name] for name in cached.index.names),
+    )
+
+
+def copy_files(spec: str, names: Sequence[str], target: Path, cache_dir: Path | None = None) -> None:
+    """Copy some of a spec's files, by their `file_names` and as they are, into a new zip."""
+    listing = list_images(spec, (cache_dir or default_cache_dir()) / "data")
+    with listing.open() as read, zipfile.ZipFile(target, "w") as archive:
+        for name in names:
+            # A zip's names are text; bytes that are none are written out.
+            archive.writestr(name.encode("utf-8", "backslashreplace").decode(), read(name))
+
+
+def refuse_unreadable(spec: str, files: Sequence[UnreadableFile], n_files: int) -> None:
+    """Raise `InputError` if there are unreadable files: how many, the first one's reason, the way out."""
+    if files:
+        raise InputError(
+            f"{len(files)} of {n_files} images in {spec} cannot be read, the first is {files[0].name} "
+            f"({files[0].reason}); remove them or give unreadable=skip"
+        )

@@ -1,0 +1,123 @@
+"""Episodes: small classification tasks drawn from a target (Vinyals et al., 2016).
+
+An episode is a pure function of the pool's fingerprint, the seed and its index: episode 7 is the same in every
+process, whatever was drawn before it, and two methods can be compared on it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tl_core.data.dataset import ImageDataset
+from tl_core.data.splits import Indices, part_rows
+from tl_core.errors import InputError
+from tl_core.recipes.choices import Part
+from tl_core.recipes.episode import EpisodeShape
+
+STANDARD = EpisodeShape()
+"""The literature's 5-way 5-shot with 15 queries."""
+
+MIN_HALF = 10
+"""Images of a class below which half of them is not enough to judge by."""
+
+
+@dataclass(frozen=True)
+class EpisodePool:
+    """The rows of a dataset from which episodes may draw.
+
+    Attributes:
+        rows_by_class: for each class, the rows (int64) that may be drawn.
+        fingerprint: of the dataset and the part; goes into every episode's seed.
+    """
+
+    class_names: tuple[str, ...]
+    rows_by_class: tuple[Indices, ...]
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One draw.
+
+    Attributes:
+        index: position in the sequence of episodes.
+        class_ids: the classes drawn, as labels of the dataset; an episode's label is a position in it.
+        support_rows, query_rows: dataset rows, int64, shapes (n_way * n_shot,) and (n_way * n_query,).
+        support_labels, query_labels: int64, the same shapes, values 0 .. n_way - 1.
+        seed: 63-bit seed for whatever else is random in this episode.
+    """
+
+    index: int
+    class_ids: tuple[int, ...]
+    support_rows: Indices
+    support_labels: NDArray[np.int64]
+    query_rows: Indices
+    query_labels: NDArray[np.int64]
+    seed: int
+
+
+def build_pool(dataset: ImageDataset, part: Part) -> EpisodePool:
+    """The pool of one part of a dataset."""
+    rows = part_rows(dataset, part)
+    labels = dataset.labels[rows]
+    by_class = tuple(rows[labels == label] for label in range(len(dataset.class_names)))
+    fingerprint = hashlib.sha256(f"{dataset.fingerprint}:{part}".encode()).hexdigest()
+    return EpisodePool(dataset.class_names, by_class, fingerprint)
+
+
+def can_be_halved(dataset: ImageDataset) -> bool:
+    """Whether half of the smallest class is enough to judge by, so that the other half is left to a search."""
+    return min(len(rows) for rows in build_pool(dataset, "report").rows_by_class) >= MIN_HALF
+
+
+def fit_shape(pool: EpisodePool, shape: EpisodeShape) -> EpisodeShape:
+    """The shape with its open numbers settled by what the smallest class of the pool can give."""
+    smallest = min(len(rows) for rows in pool.rows_by_class)
+    for_support = smallest - shape.n_query if shape.n_query else smallest // 2
+    n_shot = shape.n_shot or max(1, min(STANDARD.n_shot, for_support))
+    n_query = shape.n_query or max(1, min(STANDARD.n_query, smallest - n_shot))
+    return EpisodeShape(shape.n_way or len(pool.class_names), n_shot, n_query)
+
+
+def check_pool(pool: EpisodePool, shape: EpisodeShape) -> None:
+    """Raise `InputError` if some episode of this shape, settled by `fit_shape`, could not be drawn."""
+    assert min(shape.n_way, shape.n_shot, shape.n_query) > 0
+    if shape.n_way > len(pool.class_names):
+        raise InputError(f"n_way is {shape.n_way}, but the target has {len(pool.class_names)} classes")
+    needed = shape.n_shot + shape.n_query
+    for name, rows in zip(pool.class_names, pool.rows_by_class, strict=True):
+        if len(rows) < needed:
+            images = "image" if len(rows) == 1 else "images"
+            raise InputError(
+                f"class {name} has {len(rows)} {images} in this part of the target, but n_shot + n_query is {needed} "
+                f"({needed - len(rows)} missing); add images, lower the two, or give part=all (if nothing was "
+                "searched on this target)"
+            )
+
+
+def sample_episode(pool: EpisodePool, shape: EpisodeShape, seed: int, index: int) -> Episode:
+    """Draw episode number `index`: `n_way` classes, then disjoint support and query images of each.
+
+    Raises:
+        InputError: the pool has too few classes or images for the shape.
+    """
+    check_pool(pool, shape)
+    rng = np.random.default_rng([int(pool.fingerprint[:16], 16), seed, index])
+    class_ids = rng.choice(len(pool.class_names), size=shape.n_way, replace=False)
+    drawn = np.stack(
+        [rng.choice(pool.rows_by_class[c], size=shape.n_shot + shape.n_query, replace=False) for c in class_ids]
+    )
+    ways = np.arange(shape.n_way)
+    return Episode(
+        index=index,
+        class_ids=tuple(int(c) for c in class_ids),
+        support_rows=drawn[:, : shape.n_shot].ravel(),
+        support_labels=np.repeat(ways, shape.n_shot),
+        query_rows=drawn[:, shape.n_shot :].ravel(),
+        query_labels=np.repeat(ways, shape.n_query),
+        seed=int(rng.integers(2**63)),
+    )

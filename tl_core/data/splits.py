@@ -1,0 +1,146 @@
+"""Which images may be used for what: splits inside each class, fixed by seed or by content."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tl_core.data.dataset import ImageDataset
+from tl_core.errors import InputError
+from tl_core.recipes.choices import Part, SplitRule
+
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ClassSplit:
+    """Row numbers of the three parts; every class is in each, and no row is in two."""
+
+    train: Indices
+    val: Indices
+    test: Indices
+
+
+def split_within_classes(dataset: ImageDataset, val: float, test: float, seed: int) -> ClassSplit:
+    """Split every class at random into train, validation and test rows.
+
+    Args:
+        val, test: fractions of each class; at least one image of a class goes to each part.
+
+    Raises:
+        InputError: a class has fewer than three images.
+    """
+    rng = np.random.default_rng(seed)
+    parts: dict[str, list[Indices]] = {"train": [], "val": [], "test": []}
+    for label, name in enumerate(dataset.class_names):
+        rows = rng.permutation(np.flatnonzero(dataset.labels == label))
+        if len(rows) < 3:
+            raise InputError(f"class {name} of {dataset.name} has {len(rows)} image(s); a split needs at least 3")
+        n_val, n_test = (min(max(1, round(share * len(rows))), (len(rows) - 1) // 2) for share in (val, test))
+        for part, chunk in zip(parts, np.split(rows, [-(n_val + n_test), -n_test]), strict=True):
+            parts[part].append(chunk)
+    return ClassSplit(**{part: np.sort(np.concatenate(chunks)) for part, chunks in parts.items()})
+
+
+def part_rows(dataset: ImageDataset, part: Part) -> Indices:
+    """Rows of one part of the target: `search` and `report` halve each class by content hash.
+
+    The halves depend on nothing but the files' content: no seed can move an image across, and files that are
+    identical, or nearly, are always in the same half.
+    """
+    if part == "all":
+        return np.arange(len(dataset.labels))
+    hashes = np.array(dataset.content_hashes)
+    order = np.argsort(hashes)
+    # Of near-duplicates, the first hash stands for all.
+    groups, first = np.unique(dataset.near_duplicates[order], return_index=True)
+    leader = dict(zip(groups.tolist(), hashes[order][first].tolist(), strict=True))
+    hashes = np.array([leader[group] for group in dataset.near_duplicates.tolist()])
+    part_of: dict[str, str] = {}
+    for label in range(len(dataset.class_names)):
+        members = np.flatnonzero(dataset.labels == label)
+        unique = np.unique(hashes[members]).tolist()  # sorted: the order is as good as random, and fixed
+        # A copy of a file in an earlier class has its part already.
+        free = [content for content in unique if content not in part_of]
+        n_search = max(0, len(unique) // 2 - sum(part_of.get(content) == "search" for content in unique))
+        part_of |= dict.fromkeys(free[:n_search], "search") | dict.fromkeys(free[n_search:], "report")
+    return np.flatnonzero([part_of[content] == part for content in hashes.tolist()])
+
+
+def split_for_training(dataset: ImageDataset, rule: SplitRule, val: float, test: float, seed: int) -> ClassSplit:
+    """Train, validation and test rows: those of the layout where it has them, else a random split of each class.
+
+    Of a layout with two parts, the second is the test part, under whichever name, and validation is cut from the
+    training part: what chooses a model cannot also judge it. An image of which the test part holds a copy is in no
+    other part, and one of which validation holds a copy is not trained on.
+
+    Args:
+        rule: `layout` insists on the layout's parts, `random` ignores them, `auto` takes them where they are complete.
+        val, test: fractions of each class, where they are not given by the layout.
+
+    Raises:
+        InputError: `layout` without such parts, or test or validation classes that the training part lacks.
+    """
+    found = sorted(set(dataset.parts) - {""})
+    complete = "train" in found and len(found) > 1
+    if rule == "layout" and not complete:
+        raise InputError(
+            f"{dataset.name} is not laid out in parts: expected are folders train, val and test (or columns of a csv) "
+            f"with the classes in them, found are {', '.join(found) or 'class folders alone'}; give split=random"
+        )
+    if rule == "random" or not complete:
+        split = split_within_classes(dataset, val, test, seed)
+    else:
+        split = _split_of_layout(dataset, val, seed)
+    return _without_copies(dataset, split)
+
+
+def _split_of_layout(dataset: ImageDataset, val: float, seed: int) -> ClassSplit:
+    parts = np.array(dataset.parts)
+    outside = np.flatnonzero(parts == "")
+    if len(outside):
+        raise InputError(
+            f"{len(outside)} images of {dataset.name} are in none of its parts train, val and test, "
+            f"the first is {dataset.file_names[outside[0]]}"
+        )
+    train, held_out, test = (np.flatnonzero(parts == part) for part in ("train", "val", "test"))
+    if len(held_out) and len(test):
+        _check_classes(dataset, train, test, "test")
+        _check_classes(dataset, train, held_out, "val")
+        return ClassSplit(train, held_out, test)
+    test = np.concatenate([held_out, test])
+    _check_classes(dataset, train, test, "test")
+    chosen = _draw_from_classes(dataset, train, val, seed)
+    return ClassSplit(np.setdiff1d(train, chosen), chosen, test)
+
+
+def _draw_from_classes(dataset: ImageDataset, rows: Indices, share: float, seed: int) -> Indices:
+    rng = np.random.default_rng(seed)
+    drawn = []
+    for label in np.unique(dataset.labels[rows]):
+        of_class = rng.permutation(rows[dataset.labels[rows] == label])
+        if len(of_class) < 2:
+            name = dataset.class_names[label]
+            raise InputError(f"class {name} of {dataset.name} has 1 training image; validation needs another one")
+        drawn.append(of_class[: min(max(1, round(share * len(of_class))), len(of_class) - 1)])
+    return np.sort(np.concatenate(drawn))
+
+
+def _check_classes(dataset: ImageDataset, train: Indices, rows: Indices, part: str) -> None:
+    unknown = sorted(set(dataset.labels[rows].tolist()) - set(dataset.labels[train].tolist()))
+    if unknown:
+        names = ", ".join(dataset.class_names[label] for label in unknown)
+        raise InputError(f"the {part} part of {dataset.name} has classes that its training part lacks: {names}")
+
+
+def _without_copies(dataset: ImageDataset, split: ClassSplit) -> ClassSplit:
+    hashes = np.array(dataset.content_hashes)
+    val = split.val[~np.isin(hashes[split.val], hashes[split.test])]
+    known = np.concatenate([hashes[split.test], hashes[val]])
+    train = split.train[~np.isin(hashes[split.train], known)]
+    for name, rows in (("training", train), ("validation", val)):
+        if len(rows) == 0:
+            raise InputError(f"every {name} image of {dataset.name} is a copy of an image that is held out")
+    return ClassSplit(train, val, split.test)

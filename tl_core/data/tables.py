@@ -1,0 +1,169 @@
+"""A csv of image files and labels, with the images beside it or in folders below: the layout of ISIC and ChestX-ray.
+
+The label is a column, or one column per class of which exactly one holds 1 (ISIC). File names may lack their
+folder and their suffix, as long as they are unambiguous. A column split says train, val or test.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from tl_core.errors import InputError
+from tl_core.images.decoding import is_image_name
+
+PART_NAMES = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+"""What a layout's parts are called, in folders and in a column."""
+
+FILE_COLUMNS = ("image", "image_id", "image index", "path", "file", "filename", "file_name")
+LABEL_COLUMNS = ("label", "class", "category", "dx", "finding labels", "target")
+PART_COLUMNS = ("split", "part", "set", "subset")
+_SEVERAL = "|"
+
+
+@dataclass(frozen=True)
+class CsvRow:
+    """One row: a file below the csv's folder, its class, its part (or empty) and why it cannot be used (or empty)."""
+
+    file: str
+    class_name: str
+    part: str
+    fault: str
+
+
+def read_rows(table: Path) -> list[CsvRow]:
+    """Read a csv of image files and labels.
+
+    Rows with several labels, joined by `|`, and rows without a file are kept with a fault: which of them matter is the
+    caller's decision.
+
+    Raises:
+        InputError: not a readable csv, no column of files or labels, a file twice, or a path that leaves the folder.
+    """
+    header, records = _read(table)
+    columns = {name.strip().lower(): name for name in header}
+    file_column = _find(columns, FILE_COLUMNS)
+    label_column = _find(columns, LABEL_COLUMNS)
+    part_column = _find(columns, PART_COLUMNS)
+    if file_column is None:
+        raise InputError(
+            f"{table} has no column of image files; expected is one of {', '.join(FILE_COLUMNS)}, "
+            f"found are {', '.join(header)}"
+        )
+    class_columns = [name for name in header if name not in (file_column, part_column)]
+    if label_column is None and not _is_one_hot(records, class_columns):
+        raise InputError(
+            f"{table} has no column of labels; expected is one of {', '.join(LABEL_COLUMNS)}, or one column per class "
+            f"with a single 1 in each row, found are {', '.join(header)}"
+        )
+    files = _Files(table.parent)
+    rows: dict[str, CsvRow] = {}
+    for number, record in enumerate(records, start=2):
+        name = record[file_column].strip()
+        if label_column is None:
+            label = next(column for column in class_columns if float(record[column]) == 1)
+        else:
+            label = record[label_column].strip()
+        where = f"row {number} of {table}"
+        part = _part(record[part_column], where) if part_column else ""
+        row = _row(files, name, label, part, where)
+        if row.file in rows:
+            raise InputError(f"{where} names {name!r}, which an earlier row has; expected is one row per image")
+        rows[row.file] = row
+    return list(rows.values())
+
+
+def _read(table: Path) -> tuple[list[str], list[dict[str, str]]]:
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            header = list(reader.fieldnames or [])
+            records = list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{table} is not a readable csv ({error})") from error
+    if not records:
+        raise InputError(f"{table} has no rows; expected is a heading and one row per image")
+    for number, record in enumerate(records, start=2):
+        if None in record or None in record.values():
+            raise InputError(f"row {number} of {table} has another number of cells than the heading, {len(header)}")
+    return header, records
+
+
+def _find(columns: Mapping[str, str], known: Sequence[str]) -> str | None:
+    return next((columns[name] for name in known if name in columns), None)
+
+
+def _is_one_hot(records: Sequence[Mapping[str, str]], columns: Sequence[str]) -> bool:
+    try:
+        rows = [[float(record[column]) for column in columns] for record in records]
+    except ValueError:
+        return False
+    return len(columns) > 1 and all(sorted(row) == [0.0] * (len(row) - 1) + [1.0] for row in rows)
+
+
+def _part(text: str, where: str) -> str:
+    part = PART_NAMES.get(text.strip().lower())
+    if part is None:
+        raise InputError(f"{where} has the part {text!r}; allowed is train, val or test")
+    return part
+
+
+def _row(files: _Files, name: str, label: str, part: str, where: str) -> CsvRow:
+    path = PurePosixPath(name.replace("\\", "/"))
+    if not name or path.is_absolute() or ".." in path.parts:
+        raise InputError(f"{where} names {name!r}; expected is a path below the csv's folder")
+    matches = files.find(path)
+    if len(matches) > 1:
+        raise InputError(f"{where} names {name!r}, which may be {matches[0]} or {matches[1]}; give the path")
+    return CsvRow(matches[0] if matches else str(path), label, part, _fault(label, matches))
+
+
+def _fault(label: str, matches: Sequence[str]) -> str:
+    if not matches:
+        return "no such file"
+    if not label:
+        return "no label"
+    return f"several labels, {label!r}" if _SEVERAL in label else ""
+
+
+class _Files:
+    """The image files below a folder, found by path, by name, or by name without its suffix."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._by_name: dict[str, list[str]] | None = None
+
+    def find(self, path: PurePosixPath) -> list[str]:
+        if os.path.isfile(self._folder / path):  # noqa: PTH113 - unlike Path.is_file, false for a name that is too long
+            return [str(path)]
+        if self._by_name is None:
+            self._by_name = self._index()
+        ends_so = [name for name in self._by_name.get(path.name, ()) if _ends_in(name, path)]
+        return sorted(ends_so)
+
+    def _index(self) -> dict[str, list[str]]:
+        by_name = defaultdict(list)
+        for root, _, names in os.walk(self._folder):
+            for name in filter(is_image_name, names):
+                relative = Path(root, name).relative_to(self._folder).as_posix()
+                for key in {name, Path(name).stem}:
+                    by_name[key].append(relative)
+        return by_name
+
+
+def _ends_in(name: str, path: PurePosixPath) -> bool:
+    """Whether the folders that a row does give are the last ones of the file's."""
+    wanted = path.parent.parts
+    return PurePosixPath(name).parent.parts[-len(wanted) :] == wanted if wanted else True

@@ -1,0 +1,1 @@
+"""The exported file: ONNX, its parity with torch, and its 8-bit variant."""

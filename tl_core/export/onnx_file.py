@@ -1,0 +1,123 @@
+"""One .onnx file that needs nothing else: uint8 pictures in, probabilities out, and all it must say of itself inside.
+
+Scaling, normalisation, temperature and softmax are in the graph. Class names, input size and the resize rule ride in
+the file's metadata. An exporter may be wrong without saying so, hence the parity check against torch on real images.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tl_core.errors import InputError
+from tl_core.heads.classifier import Classifier
+
+OPSET = 20
+PARITY_BATCHES = (1, 2, 33)
+PARITY_TOLERANCE = 1e-4
+
+
+class _Probabilities(nn.Module):
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.softmax(self.classifier(images), dim=1)
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far the exported file and torch are apart on the same images.
+
+    Attributes:
+        max_difference: largest absolute difference of a probability, over all batch sizes.
+        equal_argmax: share of images with the same predicted class, over all batch sizes.
+        n_images: images compared.
+        worst: position of the image that is furthest apart; one with another class before all others.
+    """
+
+    max_difference: float
+    equal_argmax: float
+    n_images: int
+    worst: int = 0
+
+    @property
+    def holds(self) -> bool:
+        """Whether the file may be trusted to answer as torch does."""
+        return self.max_difference <= PARITY_TOLERANCE and self.equal_argmax == 1.0
+
+
+def export_onnx(classifier: Classifier, image_size: int, metadata: Mapping[str, str], path: Path) -> None:
+    """Write the classifier as one ONNX file: `images` uint8 (n, s, s, 3) to `probabilities` float32 (n, n_classes).
+
+    Args:
+        metadata: strings stored in the file, beside its opset; `class_names` must be a JSON list.
+    """
+    import onnx
+
+    json.loads(metadata["class_names"])
+    example = torch.zeros(2, image_size, image_size, 3, dtype=torch.uint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        program = torch.onnx.export(
+            _Probabilities(classifier.eval()),
+            (example,),
+            input_names=["images"],
+            output_names=["probabilities"],
+            opset_version=OPSET,
+            dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
+            external_data=False,
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    onnx.helper.set_model_props(model, {**metadata, "opset": str(OPSET)})
+    onnx.checker.check_model(model, full_check=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save_model(model, path)
+
+
+def check_parity(
+    classifier: Classifier,
+    path: Path,
+    images: NDArray[np.uint8],
+    batch_sizes: Sequence[int] = PARITY_BATCHES,
+    served: NDArray[np.uint8] | None = None,
+) -> Parity:
+    """Compare torch with onnxruntime on real images, at several batch sizes.
+
+    Args:
+        images: uint8 (n, s, s, 3), what torch is given.
+        served: what serving decodes of the same files, and onnxruntime is given; by default `images`.
+    """
+    import onnxruntime
+
+    if len(images) == 0:
+        raise InputError("parity cannot be checked without images; give at least one")
+    served = images if served is None else served
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    differences = np.zeros(len(images))
+    equal = np.ones((len(batch_sizes), len(images)), dtype=bool)
+    for row, size in enumerate(batch_sizes):
+        for start in range(0, len(images), size):
+            batch = slice(start, start + size)
+            with torch.inference_mode():
+                expected = torch.softmax(classifier(torch.from_numpy(images[batch])), dim=1).numpy()
+            (actual,) = session.run(None, {"images": served[batch]})
+            # np.maximum, unlike Python's max, lets no NaN get lost.
+            differences[batch] = np.maximum(differences[batch], np.abs(expected - actual).max(1))
+            equal[row, batch] = expected.argmax(1) == actual.argmax(1)
+    apart = np.where(equal.all(0), np.nan_to_num(differences, nan=np.inf), np.inf)
+    return Parity(float(differences.max()), float(equal.mean()), len(images), int(apart.argmax()))

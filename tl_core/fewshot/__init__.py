@@ -1,0 +1,1 @@
+"""Fine-tuning on a few labelled images, scored on many episodes."""

@@ -1,0 +1,1 @@
+"""Heads on features, and the classifier that backbone and head make."""

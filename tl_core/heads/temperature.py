@@ -1,0 +1,71 @@
+"""A temperature (Guo et al., 2017) for a classifier of few images: by cross-validation inside the support.
+
+Dividing the logits by it changes how sure an answer is, and never which.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tl_core.heads.few_shot import probe_episodes
+from tl_core.heads.prototypes import average_views
+from tl_core.recipes.choices import HeadStart
+
+TEMPERATURES = tuple(2 ** (i / 8) for i in range(-40, 41))
+"""What is tried, from 1/32 to 32."""
+MAX_FOLDS = 5
+
+
+def probe_temperatures(
+    support: Tensor, labels: Tensor, how: HeadStart, l2: float, label_smoothing: float = 0.0
+) -> Tensor:
+    """Temperatures of the linear heads of many episodes.
+
+    Each image is judged, over the mean of its views, by a head that was fitted without it. With one image per class
+    there is nothing to leave out, and the temperature is 1.
+
+    Args:
+        support: float (b, n, n_views, d), every view of every image.
+        labels: int64 (b, n), in the same order in every episode.
+
+    Returns:
+        Temperatures (b,).
+    """
+    folds = split_folds(labels[0])
+    if not folds:
+        return support.new_ones(len(support))
+    judged = support.new_empty(*labels.shape, int(labels.max()) + 1)
+    for kept, held in folds:
+        logits = probe_episodes(
+            support[:, kept].flatten(1, 2),
+            labels[:, kept].repeat_interleave(support.shape[2], dim=1),
+            support[:, held].flatten(1, 2),
+            how,
+            l2,
+            label_smoothing,
+        ).unflatten(1, (len(held), -1))  # (b, held, n_views, n_classes)
+        judged[:, held] = average_views(logits.movedim(2, 0))
+    return best_temperatures(judged, labels)
+
+
+def best_temperatures(logits: Tensor, labels: Tensor) -> Tensor:
+    """Of each episode the temperature of least cross-entropy: (b, n, n_classes) and int64 (b, n) to (b,)."""
+    temperatures = torch.tensor(TEMPERATURES, dtype=logits.dtype, device=logits.device)
+    scaled = (logits[:, None] / temperatures[:, None, None]).log_softmax(3)
+    right = labels[:, None, :, None].expand(-1, len(temperatures), -1, 1)
+    return temperatures[scaled.gather(3, right)[..., 0].sum(2).argmax(1)]
+
+
+def split_folds(labels: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Up to `MAX_FOLDS` ways to part the positions of labels (n,) into some to fit and some to judge.
+
+    Every class is shared out evenly; a class with a single image leaves nothing to fit, and there is no way.
+    """
+    rank = torch.zeros_like(labels)
+    for label in labels.unique():
+        members = labels == label
+        rank[members] = torch.arange(int(members.sum()), device=labels.device)
+    n_folds = min(MAX_FOLDS, int(labels.bincount().min()))
+    fold = rank % n_folds
+    return [((fold != i).nonzero()[:, 0], (fold == i).nonzero()[:, 0]) for i in range(n_folds)] if n_folds > 1 else []

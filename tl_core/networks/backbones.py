@@ -1,0 +1,124 @@
+"""Backbones: any timm architecture that turns normalised images into one feature vector each."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, replace
+
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tl_core.errors import InputError
+from tl_core.networks import architectures  # noqa: F401 - registers our own with timm
+from tl_core.recipes.choices import Features
+
+N_STAGES = 4
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """What must be known to rebuild a backbone and to feed it: travels with its weights."""
+
+    architecture: str
+    """Name in timm's registry."""
+    image_size: int
+    """Side of the square input in pixels."""
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    """Channel means that the backbone was trained with."""
+    std: tuple[float, float, float] = IMAGENET_STD
+    """Channel deviations that the backbone was trained with."""
+    features: Features = "last"
+    """What the feature vector is made of: the last stage, or the last `N_STAGES`."""
+
+
+class StageFeatures(nn.Module):
+    """The mean maps of a network's last stages beside each other, not that of the last one alone.
+
+    Earlier stages are less bound to the source's classes. Of each stage's means the signed square root is taken and
+    scaled to length 1 (Perronnin et al., 2010), so that no stage and no few channels outweigh the rest.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """float (n, 3, s, s) to (n, n_features), the sum of the stages' channels."""
+        maps = self.network.forward_intermediates(images, indices=N_STAGES, intermediates_only=True)  # type: ignore[operator]
+        means = [stage.mean((2, 3)) for stage in maps]
+        # The epsilon under the root keeps the gradient finite at zero, where rectified channels often are.
+        roots = [mean.sign() * (mean.abs() + 1e-12).sqrt() for mean in means]
+        return torch.cat([F.normalize(root, dim=1) for root in roots], dim=1)
+
+
+def with_features(backbone: nn.Module, spec: BackboneSpec, features: Features) -> tuple[nn.Module, BackboneSpec]:
+    """A plain backbone with the given kind of output.
+
+    Raises:
+        InputError: the network does not show its stages.
+    """
+    if features == "last":
+        return backbone, spec
+    wrapped, spec = StageFeatures(backbone), replace(spec, features=features)
+    if not hasattr(backbone, "forward_intermediates"):
+        raise InputError(f"features is {features}, but {spec.architecture} does not show its stages; give last")
+    check_size(wrapped, spec)
+    return wrapped, spec
+
+
+def build_backbone(spec: BackboneSpec, seed: int) -> nn.Module:
+    """A randomly initialised backbone without classifier: float (n, 3, s, s) to features (n, n_features).
+
+    Raises:
+        InputError: timm does not know the architecture, or it cannot work at this image size.
+    """
+    if not timm.is_model(spec.architecture):
+        near = difflib.get_close_matches(spec.architecture, timm.list_models(), n=3)
+        hint = f"; near are {', '.join(near)}" if near else ""
+        raise InputError(f"no backbone {spec.architecture!r}; allowed is any name that timm.list_models() gives{hint}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        backbone: nn.Module = timm.create_model(spec.architecture, num_classes=0, **size_option(spec))
+    if hasattr(backbone, "pre_logits"):
+        # VGG: the convolutional part with global pooling; its 120 M dense weights suit neither small
+        # images nor small data.
+        backbone.pre_logits = nn.Identity()
+    _open_residual_branches(backbone)
+    check_size(backbone, spec)
+    return with_features(backbone, spec, spec.features)[0]
+
+
+def n_features(backbone: nn.Module, spec: BackboneSpec) -> int:
+    """Width of the feature vector, by asking the network itself."""
+    with torch.no_grad():
+        size = spec.image_size
+        return int(backbone.eval()(torch.zeros(2, 3, size, size)).shape[1])
+
+
+def _open_residual_branches(backbone: nn.Module) -> None:
+    # timm starts the last normalisation of every residual branch at zero. An untrained network would then be little
+    # more than its stem, and as a control it would flatter whatever is compared with it (docs/experiments.md).
+    for module in backbone.modules():
+        if isinstance(module, nn.BatchNorm2d) and module.affine and not module.weight.any():
+            nn.init.ones_(module.weight)
+
+
+def size_option(spec: BackboneSpec) -> dict[str, int]:
+    """The keyword that tells timm's builder the image size, where it takes one."""
+    # Transformers fix their positions at construction; convolutional networks do not take the option.
+    fixed_size = ("vit", "deit", "swin", "beit", "eva", "cait")
+    return {"img_size": spec.image_size} if spec.architecture.startswith(fixed_size) else {}
+
+
+def check_size(backbone: nn.Module, spec: BackboneSpec) -> None:
+    """Raise `InputError` if the backbone cannot work on images of this size."""
+    try:
+        n_features(backbone, spec)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise InputError(
+            f"{spec.architecture} cannot work on {spec.image_size} x {spec.image_size} images ({error}); "
+            "give a larger image_size"
+        ) from error

@@ -1,0 +1,30 @@
+"""The words that hyper-parameters choose from."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Optimizer = Literal["sgd", "adam", "adamw", "rmsprop"]
+Precision = Literal["auto", "float32", "bfloat16"]
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Schedule = Literal["one_cycle", "cosine"]
+StageSchedule = Literal["constant", "one_cycle", "cosine", "plateau"]
+Head = Literal["linear", "cosine"]
+HeadStart = Literal["prototypes", "probe"]
+Features = Literal["last", "stages"]
+Trained = Literal["all", "norm"]
+TestViews = Literal["none", "flip", "dihedral"]
+Temperature = Literal["none", "cv"]
+Objective = Literal["cross_entropy", "pseudo_episodes"]
+Transductive = Literal["none", "label_propagation", "query_statistics"]
+Unreadable = Literal["refuse", "skip"]
+Part = Literal["report", "search", "all"]
+ChosenPart = Literal["auto", "report", "search", "all"]
+SplitRule = Literal["auto", "layout", "random"]
+
+EngineName = Literal["local", "ray", "dask"]
+
+MaxLr = float | Literal["auto"]
+"""A peak learning rate, or the one that a learning-rate range test suggests."""
+
+AUGMENT_OPS = ("flip", "dihedral", "crop", "colour")

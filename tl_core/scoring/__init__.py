@@ -1,0 +1,1 @@
+"""Scores with their confidence intervals: over episodes, over images, and by class."""

@@ -1,0 +1,63 @@
+"""Scores of predictions: precision, recall, confusions and calibration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Answers sorted into equal bins of confidence; empty bins are left out.
+
+    Attributes:
+        counts: answers of each bin, int64 (n_bins,).
+        confidence, accuracy: their mean, and the share that is right, float64 (n_bins,).
+    """
+
+    counts: NDArray[np.int64]
+    confidence: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+
+    @property
+    def error(self) -> float:
+        """Expected calibration error (Naeini et al., 2015): how far confidence and accuracy are apart."""
+        return float((self.counts * np.abs(self.confidence - self.accuracy)).sum() / self.counts.sum())
+
+
+def reliability(confidences: NDArray[np.float64], right: NDArray[np.bool_], n_bins: int = 15) -> Reliability:
+    """How often answers of each confidence are right (DeGroot and Fienberg, 1983).
+
+    Args:
+        confidences: (n,) in [0, 1], the probability of each prediction.
+        right: (n,), whether it was right.
+    """
+    bins = np.minimum((confidences * n_bins).astype(int), n_bins - 1)
+    counts = np.bincount(bins, minlength=n_bins)
+    filled = np.flatnonzero(counts)
+    confidence, accuracy = (np.bincount(bins, weights=values, minlength=n_bins) for values in (confidences, right))
+    return Reliability(counts[filled], confidence[filled] / counts[filled], accuracy[filled] / counts[filled])
+
+
+@dataclass(frozen=True)
+class ClassificationScores:
+    """Accuracy, and precision, recall and F1 averaged over the classes with equal weight."""
+
+    accuracy: float
+    precision: float
+    recall: float
+    f1: float
+
+
+def score_predictions(labels: NDArray[np.int64], predictions: NDArray[np.int64]) -> ClassificationScores:
+    """Scores of predicted against true labels; a class that is never predicted has precision 0."""
+    precision, recall, f1, _ = precision_recall_fscore_support(labels, predictions, average="macro", zero_division=0)
+    return ClassificationScores(float((labels == predictions).mean()), float(precision), float(recall), float(f1))
+
+
+def count_confusions(labels: NDArray[np.int64], predictions: NDArray[np.int64], n_classes: int) -> NDArray[np.int64]:
+    """Counts, int64 (n_classes, n_classes): true classes in rows, predicted ones in columns."""
+    return np.asarray(confusion_matrix(labels, predictions, labels=np.arange(n_classes)), dtype=np.int64)

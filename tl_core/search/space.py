@@ -1,0 +1,168 @@
+"""What a search may choose, and the recipes of the literature that it tries first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, get_args
+
+import optuna
+
+from tl_core.errors import InputError
+from tl_core.recipes.choices import Head, Objective, Optimizer, TestViews, Trained
+from tl_core.recipes.finetune import FinetuneRecipe
+
+FREEZE_ALL = "freeze_all"
+"""The parameter that decides between a depth of 1 and a search for a lower one."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers from low to high, on a logarithmic scale or not."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def suggest(self, trial: optuna.Trial, name: str) -> float | int:
+        """Have a trial choose; where both ends are whole numbers, a whole number."""
+        if isinstance(self.low, int) and isinstance(self.high, int):
+            return trial.suggest_int(name, self.low, self.high, log=self.log)
+        return trial.suggest_float(name, self.low, self.high, log=self.log)
+
+    def including(self, value: Any) -> Range:
+        """The same, widened to reach a value."""
+        return replace(self, low=min(self.low, value), high=max(self.high, value))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of several words."""
+
+    options: tuple[str, ...]
+
+    def suggest(self, trial: optuna.Trial, name: str) -> str:
+        """Have a trial choose."""
+        return str(trial.suggest_categorical(name, self.options))
+
+    def including(self, value: Any) -> Choice:
+        """The same, with one more word."""
+        return self if value in self.options else Choice((*self.options, value))
+
+
+PARAMETERS: Mapping[str, Range | Choice] = {
+    "freeze_depth": Range(0.0, 0.9),
+    "augment": Choice(("crop", "dihedral", "flip", "none")),
+    "test_views": Choice(get_args(TestViews)),
+    "head": Choice(get_args(Head)),
+    "l2": Range(1e-4, 1e-1, log=True),
+    "max_lr": Range(1e-5, 1e-1, log=True),
+    "steps": Range(5, 80, log=True),
+    "optimizer": Choice(get_args(Optimizer)),
+    "weight_decay": Range(1e-5, 1e-1, log=True),
+    "label_smoothing": Range(0.0, 0.3),
+    "objective": Choice(get_args(Objective)),
+    "trained": Choice(get_args(Trained)),
+}
+"""All that can be searched; a depth of 1 is the business of `FREEZE_ALL`."""
+
+OF_TRAINING = ("max_lr", "steps", "optimizer", "weight_decay", "objective", "trained")
+"""What exists only where something is trained: a linear head on a frozen backbone is solved."""
+
+_LITERATURE: tuple[Mapping[str, object], ...] = (
+    # Logistic regression on frozen features, with the support's flips and turns (Tian et al., 2020).
+    {"freeze_depth": 1.0, "augment": "dihedral", "test_views": "dihedral", "head": "linear", "l2": 1e-3},
+    # Cosine classifier on frozen features (Chen et al., 2019: Baseline++).
+    {"freeze_depth": 1.0, "augment": "none", "head": "cosine", "max_lr": 1e-2, "optimizer": "sgd"},
+    # The last blocks alone (Guo et al., 2020: Fine-tuning last-k), with the views that the base recipe trusts.
+    {"freeze_depth": 0.8, "max_lr": 1e-3, "optimizer": "sgd"},
+    # Everything, by SGD (Guo et al., 2020: Ft-all).
+    {"freeze_depth": 0.0, "augment": "crop", "max_lr": 1e-2, "optimizer": "sgd"},
+    # Everything, by pseudo-episodes on augmented support images (Hu et al., 2022).
+    {"freeze_depth": 0.0, "augment": "crop", "max_lr": 1e-3, "objective": "pseudo_episodes"},
+)
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """The parameters that a trial chooses; everything else comes from the base recipe."""
+
+    parameters: Mapping[str, Range | Choice]
+
+    def suggest_recipe(self, trial: optuna.Trial, base: FinetuneRecipe) -> FinetuneRecipe:
+        """The base recipe with this trial's choices; parameters that would do nothing are not asked for."""
+        recipe = base
+        if "freeze_depth" in self.parameters:
+            frozen = trial.suggest_categorical(FREEZE_ALL, (False, True))
+            recipe = replace(recipe, freeze_depth=1.0) if frozen else self._choose("freeze_depth", trial, recipe)
+        if "head" in self.parameters:
+            recipe = self._choose("head", trial, recipe)
+        for name in self._others(recipe):
+            recipe = self._choose(name, trial, recipe)
+        return recipe
+
+    def point(self, recipe: FinetuneRecipe) -> dict[str, object]:
+        """The choices that make this recipe, as a trial's parameters."""
+        values = asdict(recipe)
+        names = [name for name in ("freeze_depth", "head") if name in self.parameters] + self._others(recipe)
+        point = {name: values[name] for name in names}
+        if "freeze_depth" not in point:
+            return point
+        frozen = {FREEZE_ALL: recipe.freeze_depth == 1}
+        return frozen | {name: value for name, value in point.items() if name != "freeze_depth" or value != 1}
+
+    def _choose(self, name: str, trial: optuna.Trial, recipe: FinetuneRecipe) -> FinetuneRecipe:
+        chosen: Any = self.parameters[name].suggest(trial, name)
+        return replace(recipe, **{name: chosen})
+
+    def _others(self, recipe: FinetuneRecipe) -> list[str]:
+        """Names that mean something once depth and head are chosen."""
+        solved = recipe.freeze_depth == 1 and recipe.head == "linear"
+        decided = ("freeze_depth", "head", *(OF_TRAINING if solved else ()))
+        return [name for name in self.parameters if name not in decided]
+
+    def including(self, base: FinetuneRecipe) -> SearchSpace:
+        """The space, widened where a recipe lies outside: the first trial must be one of its points.
+
+        Raises:
+            InputError: with this base there is nothing to choose.
+        """
+        point = self.point(base)
+        if not point:
+            raise InputError(
+                f"searched is {'+'.join(self.parameters)}, but a linear head on a frozen backbone is solved, "
+                "not trained; search freeze_depth too, or give a base recipe with a lower one"
+            )
+        wider = {name: v.including(point[name]) if name in point else v for name, v in self.parameters.items()}
+        return SearchSpace(wider)
+
+    def literature(self, base: FinetuneRecipe) -> list[FinetuneRecipe]:
+        """Known recipes, as far as they can be said in this space; each once, and none that is the base."""
+        known: list[FinetuneRecipe] = []
+        for recipe in _LITERATURE:
+            told = {name: value for name, value in recipe.items() if name in self.parameters}
+            candidate = replace(base, **told)  # type: ignore[arg-type]
+            if told and candidate != base and candidate not in known:
+                known.append(candidate)
+        return known
+
+    def describe(self) -> dict[str, list[object]]:
+        """As JSON values, to tell spaces apart."""
+        return {
+            name: [*values.options] if isinstance(values, Choice) else [values.low, values.high]
+            for name, values in self.parameters.items()
+        }
+
+
+def parse_space(names: str) -> SearchSpace:
+    """The space of `max_lr+freeze_depth+augment`: names of `PARAMETERS` joined by +.
+
+    Raises:
+        InputError: no name, or one that cannot be searched.
+    """
+    told = [name for name in names.replace(" ", "").split("+") if name]
+    unknown = [name for name in told if name not in PARAMETERS]
+    if unknown or not told:
+        got = f"unknown {', '.join(unknown)}" if unknown else "nothing"
+        raise InputError(f"searched is {names!r} ({got}); allowed is {', '.join(PARAMETERS)}, joined by +")
+    return SearchSpace({name: values for name, values in PARAMETERS.items() if name in told})

@@ -1,0 +1,76 @@
+"""What a training is told, and the optimiser and learning-rate schedule that follow from it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import ConstantLR, LambdaLR, LRScheduler, OneCycleLR
+
+from tl_core.recipes.choices import Optimizer, StageSchedule
+
+WARMUP_SHARE = 0.05
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """What the loop needs to know beside the model and the batches."""
+
+    epochs: int
+    steps_per_epoch: int
+    max_lr: float
+    optimizer: Optimizer
+    weight_decay: float = 0.0
+    label_smoothing: float = 0.0
+    schedule: StageSchedule = "one_cycle"
+    """How the learning rate moves from step to step; for `plateau` the loop keeps it, and scores lower it."""
+    ema: float = 0.0
+    """Decay of the exponential moving average of the weights, which is then what is evaluated; 0 is none."""
+    seed: int = 0
+    """Seed of what is random inside the model, as dropout is."""
+    compile: bool = False
+    dtype: torch.dtype = torch.float32
+    batch_statistics: bool = True
+    """Whether batch norm uses (and learns) the statistics of the training batches, or keeps those it has; a frozen
+    one always keeps them, and a head's own never does."""
+    clip_value: float = 0.0
+    """Largest magnitude of a gradient's component, beyond which it is clipped; 0 clips nothing."""
+
+
+def build_scheduler(optimizer: torch.optim.Optimizer, options: FitOptions) -> LRScheduler:
+    """One cycle (Smith and Topin, 2018), a short linear warm-up and a cosine (Loshchilov and Hutter, 2017), or none."""
+    if options.schedule in ("constant", "plateau"):
+        return ConstantLR(optimizer, factor=1.0, total_iters=0)  # keeps what the optimiser has, whoever lowers that
+    total_steps = max(1, options.epochs * options.steps_per_epoch)
+    if options.schedule == "one_cycle":
+        return OneCycleLR(optimizer, options.max_lr, total_steps=total_steps, cycle_momentum=False)
+    warmup = max(1, round(WARMUP_SHARE * total_steps))
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total_steps - warmup)))
+
+    return LambdaLR(optimizer, factor)
+
+
+def build_optimizer(model: nn.Module, options: FitOptions) -> torch.optim.Optimizer:
+    """The optimiser over a model's trainable parameters."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return optimizer_over([p for p in trained if p.ndim > 1], [p for p in trained if p.ndim <= 1], options)
+
+
+def optimizer_over(matrices: list[Tensor], vectors: list[Tensor], options: FitOptions) -> torch.optim.Optimizer:
+    """The optimiser over some parameters; biases, norm scales and logit scales are not decayed (He et al., 2019)."""
+    groups = [
+        {"params": matrices, "weight_decay": options.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    if options.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=options.max_lr, momentum=0.9, nesterov=True, fused=True)
+    if options.optimizer == "rmsprop":
+        return torch.optim.RMSprop(groups, lr=options.max_lr, momentum=0.9)
+    build = torch.optim.AdamW if options.optimizer == "adamw" else torch.optim.Adam
+    return build(groups, lr=options.max_lr, fused=True)

@@ -1,0 +1,213 @@
+"""Supervised pretraining of a backbone on the source classes."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tl_core.compute.devices import pick_dtype
+from tl_core.compute.distributed import ALONE, World, share_statistics, total
+from tl_core.data.dataset import ImageDataset
+from tl_core.data.splits import ClassSplit, Indices
+from tl_core.errors import InputError
+from tl_core.networks.backbones import BackboneSpec, check_size, n_features
+from tl_core.networks.normalise import Normalise
+from tl_core.recipes.pretrain import PretrainRecipe
+from tl_core.training.loop import EpochMetrics, fit, predict_logits, start_training
+from tl_core.training.lr_finder import N_STEPS, RATES, LrCurve, lr_range_test
+from tl_core.training.optimizers import FitOptions, build_optimizer
+from tl_core.views.augment import augment_batch
+from tl_core.views.fixed import to_float
+from tl_core.views.mixing import mix_batch
+from tl_core.views.sizes import view_sizes
+
+EVALUATION_BATCH = 256
+N_TURNS = 4
+
+
+@dataclass(frozen=True)
+class PretrainEpoch:
+    """One epoch's training metrics with the validation accuracy after it."""
+
+    training: EpochMetrics
+    val_accuracy: float
+
+
+class Pretraining:
+    """A backbone with a linear classifier on the source, trained epoch by epoch.
+
+    `epochs()` may be left and, after `resume`, entered again: batches and views depend on (seed, epoch) alone,
+    so the losses continue as if nothing had happened. Several processes, each with its rank in `world`, train as one
+    would on the same batches; only mixup and cutmix find their partners within a process's share.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        spec: BackboneSpec,
+        dataset: ImageDataset,
+        split: ClassSplit,
+        recipe: PretrainRecipe,
+        *,
+        seed: int,
+        world: World = ALONE,
+    ) -> None:
+        if len(split.train) < 2:
+            raise InputError(f"{dataset.name} has {len(split.train)} training images; at least 2 are needed")
+        self.backbone = backbone
+        self._dataset = dataset
+        self._n_classes = len(dataset.class_names)
+        self._split = split
+        self._recipe = recipe
+        self._seed = seed
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            n_outputs = len(dataset.class_names) + (N_TURNS if recipe.rotation > 0 else 0)
+            head = nn.Linear(n_features(backbone, spec), n_outputs)
+        self._model = nn.Sequential(Normalise(spec), backbone, head).to(memory_format=torch.channels_last)
+        self._world = world
+        self._batch_size = min(recipe.batch_size, len(split.train))
+        if self._batch_size % world.size:
+            raise InputError(
+                f"batch_size is {self._batch_size}; allowed is a multiple of the number of processes, {world.size}"
+            )
+        self._sizes = view_sizes(recipe.start_size, recipe.view_size, spec.image_size, recipe.epochs)
+        for size in set(self._sizes):
+            check_size(backbone, replace(spec, image_size=size))
+
+    def epochs(
+        self,
+        device: torch.device,
+        checkpoint: Path | None = None,
+        on_batch: Callable[[int], object] = lambda _: None,
+    ) -> Iterator[PretrainEpoch]:
+        """Train, yielding after each epoch; at the end the model has the weights that were best on validation.
+
+        With a `checkpoint` path, the state is saved after each epoch and continued from if the file is there; the
+        epochs that it holds are yielded again first. `on_batch` is told the number of images before each step.
+        """
+        options = self._options(device, self.settle_max_lr(device))
+        model = self._model.to(device)
+        state = start_training(share_statistics(model) if self._world.size > 1 else model, options)
+        if checkpoint is not None and checkpoint.is_file():
+            state.load(checkpoint)
+            for epoch in state.history:
+                on_batch(int(epoch["images"]))
+                yield _from_record(epoch)
+
+        def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+            for images, targets in self._batches(epoch, device):
+                on_batch(len(images))
+                yield images, targets
+
+        for metrics in fit(state, batches, options, self._objective):
+            val_accuracy = self._accuracy(state.evaluated, self._split.val, device, options.dtype)
+            state.keep_if_best(val_accuracy)
+            state.history.append({**asdict(metrics), "val_accuracy": val_accuracy})
+            if checkpoint is not None and self._world.leads:
+                state.save(checkpoint)
+            yield _from_record(state.history[-1])
+        self._model.load_state_dict(state.best_weights)
+
+    def settle_max_lr(self, device: torch.device) -> float:
+        """The recipe's peak learning rate; if that is `auto`, what a range test says, which then becomes the recipe's.
+
+        Processes that train together test side by side and settle on the geometric mean.
+        """
+        if self._recipe.max_lr == "auto":
+            suggestion = self.lr_range_test(device, RATES, N_STEPS).suggestion
+            shared = total(torch.tensor(math.log(suggestion), device=device)) / self._world.size
+            self._recipe = replace(self._recipe, max_lr=math.exp(float(shared)))
+        return float(self._recipe.max_lr)
+
+    def lr_range_test(
+        self, device: torch.device, rates: tuple[float, float], n_steps: int, *, batch_statistics: bool = True
+    ) -> LrCurve:
+        """The range test on this model, its batches and its optimiser; leaves the model as it was."""
+        options = self._options(device, max_lr=rates[0])
+        batches = (batch for epoch in itertools.count() for batch in self._batches(epoch, device))
+        model = self._model.to(device)
+        optimizer = build_optimizer(model, options)
+        objective = self._objective
+        return lr_range_test(model, batches, optimizer, rates, n_steps, objective, batch_statistics=batch_statistics)
+
+    def test_accuracy(self, device: torch.device) -> float:
+        """Accuracy on the test part: to be asked once, at the end, of the weights chosen by validation."""
+        dtype = pick_dtype(self._recipe.precision, device, self._model)
+        return self._accuracy(self._model, self._split.test, device, dtype)
+
+    def _accuracy(self, model: nn.Module, rows: Indices, device: torch.device, dtype: torch.dtype) -> float:
+        """Share of the given rows that the model classifies right, without augmentation."""
+        chunks = np.array_split(rows, max(1, len(rows) // EVALUATION_BATCH))
+        logits = predict_logits(model, (self._load(chunk, device) for chunk in chunks), dtype)
+        predictions = logits[:, : self._n_classes].argmax(1).numpy()
+        return float((predictions == self._dataset.labels[rows]).mean())
+
+    def _objective(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross-entropy of the classes and, if asked for, of the quarter turns (Gidaris et al., 2018)."""
+        logits, turns = outputs[:, : self._n_classes], outputs[:, self._n_classes :]
+        smoothing = self._recipe.label_smoothing
+        if targets.ndim == 1:
+            return F.cross_entropy(logits, targets, label_smoothing=smoothing), (logits.argmax(1) == targets).sum()
+        wanted = targets[:, : self._n_classes]
+        loss = F.cross_entropy(logits, wanted, label_smoothing=smoothing)
+        if self._recipe.rotation > 0:
+            loss = loss + self._recipe.rotation * F.cross_entropy(turns, targets[:, self._n_classes :])
+        return loss, (logits.argmax(1) == wanted.argmax(1)).sum()
+
+    def _options(self, device: torch.device, max_lr: float) -> FitOptions:
+        return FitOptions(
+            epochs=self._recipe.epochs,
+            steps_per_epoch=len(self._split.train) // self._batch_size,
+            max_lr=max_lr,
+            optimizer=self._recipe.optimizer,
+            weight_decay=self._recipe.weight_decay,
+            schedule=self._recipe.schedule,
+            ema=self._recipe.ema,
+            seed=self._seed,
+            compile=self._recipe.compile,
+            dtype=pick_dtype(self._recipe.precision, device, self._model),
+        )
+
+    def _batches(self, epoch: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+        recipe, size = self._recipe, self._sizes[min(epoch, len(self._sizes) - 1)]
+        order = np.random.default_rng([self._seed, epoch]).permutation(self._split.train)
+        rng = np.random.default_rng([self._seed, epoch, 1])
+        generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
+        for start in range(0, len(order) - self._batch_size + 1, self._batch_size):
+            batch = np.sort(order[start : start + self._batch_size])  # sorted: the memory map is read in one direction
+            rows = batch[self._world.rank :: self._world.size]
+            images = augment_batch(self._load(rows, device), recipe.augment, generator, size, self._world)
+            targets = torch.from_numpy(self._dataset.labels[rows]).to(device)
+            if recipe.rotation > 0 or recipe.mixup > 0 or recipe.cutmix > 0:
+                targets = F.one_hot(targets, self._n_classes).to(images.dtype)
+            if recipe.rotation > 0:
+                of_all = rng.integers(N_TURNS, size=len(batch))
+                turns = torch.from_numpy(of_all[self._world.rank :: self._world.size]).to(device)
+                images = _turn(images, turns)
+                targets = torch.cat([targets, F.one_hot(turns, N_TURNS).to(images.dtype)], dim=1)
+            yield mix_batch(images, targets, recipe.mixup, recipe.cutmix, rng)
+
+    def _load(self, rows: Indices, device: torch.device) -> Tensor:
+        return to_float(torch.from_numpy(self._dataset.images[rows]).to(device, non_blocking=True))
+
+
+def _from_record(record: dict[str, float]) -> PretrainEpoch:
+    training = {name: value for name, value in record.items() if name != "val_accuracy"}
+    return PretrainEpoch(EpochMetrics(**training), record["val_accuracy"])  # type: ignore[arg-type]
+
+
+def _turn(images: Tensor, turns: Tensor) -> Tensor:
+    """Each of the square images (n, c, s, s) by its own number of quarter turns."""
+    turned = images.clone()
+    for turn in range(1, N_TURNS):
+        turned[turns == turn] = torch.rot90(images[turns == turn], turn, dims=(2, 3))
+    return turned

@@ -1,0 +1,289 @@
+"""Training on a whole labelled set, in stages: the head first, then as much of the backbone as is wanted.
+
+Each stage ends with the weights that were best on validation, and the next one starts there. Test images are scored by
+the very classifier that is exported, on the pictures themselves: no other transform can come in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.utils.class_weight import compute_class_weight
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tl_core.compute.devices import pick_dtype
+from tl_core.data.dataset import ImageDataset
+from tl_core.data.splits import ClassSplit, Indices
+from tl_core.errors import InputError
+from tl_core.freezing.activations import FrozenActivations
+from tl_core.freezing.split import SplitBackbone, split_backbone
+from tl_core.heads.classifier import Classifier, ClassifierDescription
+from tl_core.heads.dense import build_head, standardise
+from tl_core.networks.backbones import BackboneSpec, check_size, n_features
+from tl_core.networks.batch_norms import learns_statistics
+from tl_core.networks.normalise import Normalise
+from tl_core.recipes.train import Stage, TrainRecipe
+from tl_core.training.loop import EpochMetrics, classification, fit, predict_logits, start_training
+from tl_core.training.optimizers import FitOptions
+from tl_core.views.fixed import fixed_views, has_random_views
+from tl_core.views.mixing import mix_batch
+from tl_core.views.sizes import view_sizes
+
+KEPT_BYTES = 2**30
+"""The frozen part's output is kept for all images where it is not larger than this; a feature vector always is."""
+
+EVALUATION_BATCH = 128
+
+_AHEAD = 1024  # images of an epoch whose views are computed before any of them is trained on
+
+
+@dataclass(frozen=True)
+class TrainEpoch:
+    """One epoch's training metrics with what validation says after it; `stage` counts from 1."""
+
+    stage: int
+    training: EpochMetrics
+    val_loss: float
+    val_accuracy: float
+
+
+@dataclass(frozen=True)
+class ImagePredictions:
+    """What a classifier says of some images.
+
+    Attributes:
+        rows: of the dataset, int64 (n,).
+        labels, predictions: int64 (n,).
+        probabilities: of the predicted classes, float32 (n,).
+    """
+
+    rows: Indices
+    labels: NDArray[np.int64]
+    predictions: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right predictions."""
+        return float((self.labels == self.predictions).mean())
+
+
+class Training:
+    """A backbone with a head on a labelled set, trained stage by stage: `epochs(k)` for k = 0, 1, ... in this order."""
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        spec: BackboneSpec,
+        dataset: ImageDataset,
+        split: ClassSplit,
+        recipe: TrainRecipe,
+        *,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        if len(split.train) < 2:
+            raise InputError(f"{dataset.name} has {len(split.train)} training image(s); at least 2 are needed")
+        self._spec = spec
+        self._dataset = dataset
+        self._split = split
+        self._recipe = recipe
+        self._seed = seed
+        self._device = device
+        self._batch_size = min(recipe.batch_size, len(split.train))
+        for size in {size for stage in recipe.stages() for size in self._sizes(stage)} - {spec.image_size}:
+            check_size(backbone, replace(spec, image_size=size))
+        width = n_features(backbone, spec)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self._head = build_head(recipe.head, width, len(dataset.class_names), recipe.dropout).to(device)
+        self._learns_statistics = learns_statistics(recipe.norm_statistics, backbone)
+        self._backbone = backbone.to(device).to(memory_format=torch.channels_last)
+        self._objective = classification(recipe.label_smoothing, self._class_weights())
+
+    def epochs(
+        self, stage: int, checkpoint: Path | None = None, on_batch: Callable[[int], object] = lambda _: None
+    ) -> Iterator[TrainEpoch]:
+        """Train one stage, yielding after each epoch; at its end the weights are those that were best on validation.
+
+        With a `checkpoint` path, the state is saved after each epoch and continued from if the file is there; the
+        epochs that it holds are yielded again first. `on_batch` is told the number of images before each step.
+        """
+        plan = self._recipe.stages()[stage]
+        split = split_backbone(self._backbone, plan.freeze_depth)
+        prefix = self._activations(split, plan)
+        if stage == 0 and split.n_frozen == split.n_groups:
+            standardise(self._head, prefix.fixed(self._split.train, view=0))
+        network = nn.Sequential(split.suffix, self._head)
+        options = self._options(plan, stage)
+        state = start_training(network, options)
+        if checkpoint is not None and checkpoint.is_file():
+            state.load(checkpoint)
+            for record in state.history:
+                on_batch(int(record["images"]))
+                yield _from_record(stage, record)
+
+        def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+            for inputs, targets in self._batches(prefix, plan, stage, epoch):
+                on_batch(len(targets))
+                yield inputs, targets
+
+        epochs = iter(()) if self._is_stale(state.history) else fit(state, batches, options, self._objective)
+        for metrics in epochs:
+            loss, accuracy = self._validate(state.evaluated, prefix, options.dtype)
+            state.keep_if_best(accuracy)
+            state.history.append({**asdict(metrics), "val_loss": loss, "val_accuracy": accuracy})
+            if checkpoint is not None:
+                state.save(checkpoint)
+            yield _from_record(stage, state.history[-1])
+            if self._is_stale(state.history):
+                break
+        network.load_state_dict(state.best_weights)
+
+    def classifier(self) -> Classifier:
+        """The classifier as it stands: uint8 images to logits, in evaluation mode."""
+        return Classifier(self._spec, self._backbone, self._head, self._recipe.test_views).to(self._device).eval()
+
+    def description(self) -> ClassifierDescription:
+        """What must be known to rebuild it."""
+        names, recipe = self._dataset.class_names, self._recipe
+        return ClassifierDescription(self._spec, names, recipe.head, recipe.test_views)
+
+    def predict_test(self) -> ImagePredictions:
+        """The classifier's answers on the test part; they choose nothing."""
+        return predict_rows(self.classifier(), self._dataset, self._split.test, self._device)
+
+    def _is_stale(self, history: list[dict[str, float]]) -> bool:
+        """Whether the best validation accuracy is `patience` epochs old."""
+        scores = [record["val_accuracy"] for record in history]
+        patience = self._recipe.patience
+        return patience > 0 and bool(scores) and len(scores) - 1 - int(np.argmax(scores)) >= patience
+
+    def _validate(self, network: nn.Module, prefix: FrozenActivations, dtype: torch.dtype) -> tuple[float, float]:
+        """Loss and accuracy on the validation part, of the images as they are."""
+        rows = self._split.val
+        logits = predict_logits(network, _activations_of(prefix, rows), dtype)
+        labels = torch.from_numpy(self._dataset.labels[rows])
+        loss = F.cross_entropy(logits, labels)
+        return float(loss), float((logits.argmax(1) == labels).double().mean())
+
+    def _batches(
+        self, prefix: FrozenActivations, plan: Stage, stage: int, epoch: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        rng = np.random.default_rng([self._seed, stage, epoch])
+        order = rng.permutation(self._split.train)
+        generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
+        recipe, n_classes = self._recipe, len(self._dataset.class_names)
+        # A frozen part takes pictures of one size and of one class: what it says of a mixture is no mixture.
+        mixes = plan.trains_everything and (recipe.mixup > 0 or recipe.cutmix > 0)
+        draw = _views_of(prefix, order, plan.augment, generator, self._sizes(plan)[epoch])
+        for start in range(0, len(order) - self._batch_size + 1, self._batch_size):
+            # Sorted: the memory map is read in one direction.
+            places = start + np.argsort(order[start : start + self._batch_size])
+            views = draw(places)
+            targets = torch.from_numpy(self._dataset.labels[order[places]]).to(self._device)
+            if mixes:
+                targets = F.one_hot(targets, n_classes).to(views.dtype)
+                views, targets = mix_batch(views, targets, recipe.mixup, recipe.cutmix, rng)
+            yield views, targets
+
+    def _sizes(self, plan: Stage) -> list[int]:
+        """The side of the views in each epoch of a stage."""
+        start_size, view_size = (self._recipe.start_size, self._recipe.view_size) if plan.trains_everything else (0, 0)
+        return view_sizes(start_size, view_size, self._spec.image_size, plan.epochs)
+
+    def _activations(self, split: SplitBackbone, plan: Stage) -> FrozenActivations:
+        prefix = nn.Sequential(Normalise(self._spec), split.prefix).to(self._device)
+        keep = split.n_frozen == split.n_groups
+        if 0 < split.n_frozen < split.n_groups:
+            side = self._spec.image_size
+            with torch.inference_mode():
+                one = prefix(torch.zeros(1, 3, side, side, device=self._device))
+            n_views = 1 if has_random_views(plan.augment) else len(fixed_views(plan.augment))
+            keep = one.nbytes * len(self._dataset.labels) * n_views <= KEPT_BYTES
+        return FrozenActivations(prefix, self._dataset.images, self._device, keep)
+
+    def _options(self, plan: Stage, stage: int) -> FitOptions:
+        return FitOptions(
+            epochs=plan.epochs,
+            steps_per_epoch=len(self._split.train) // self._batch_size,
+            max_lr=plan.max_lr,
+            optimizer=plan.optimizer,
+            weight_decay=self._recipe.weight_decay,
+            schedule=plan.schedule,
+            seed=int(np.random.default_rng([self._seed, stage]).integers(2**31)),
+            dtype=pick_dtype(self._recipe.precision, self._device, self._backbone),
+            batch_statistics=self._learns_statistics,
+            clip_value=self._recipe.clip_value,
+            ema=self._recipe.ema,
+        )
+
+    def _class_weights(self) -> Tensor | None:
+        """How much an image of each class counts: inversely to the number of its training images."""
+        if self._recipe.class_weights == "none":
+            return None
+        labels = self._dataset.labels[self._split.train]
+        present = np.unique(labels)
+        weights = torch.ones(len(self._dataset.class_names))
+        weights[present] = torch.from_numpy(compute_class_weight("balanced", classes=present, y=labels)).float()
+        return weights.to(self._device)
+
+
+def _from_record(stage: int, record: dict[str, float]) -> TrainEpoch:
+    training = {name: value for name, value in record.items() if not name.startswith("val_")}
+    return TrainEpoch(stage + 1, EpochMetrics(**training), record["val_loss"], record["val_accuracy"])  # type: ignore[arg-type]
+
+
+def predict_rows(
+    classifier: Classifier, dataset: ImageDataset, rows: Indices, device: torch.device
+) -> ImagePredictions:
+    """What a classifier says of some rows of a dataset, from their pixels."""
+    chunks = (torch.from_numpy(dataset.images[chunk]).to(device) for chunk in _chunks(rows))
+    best = predict_logits(classifier, chunks).softmax(1).max(1)
+    return ImagePredictions(rows, dataset.labels[rows], best.indices.numpy(), best.values.numpy())
+
+
+def _views_of(
+    prefix: FrozenActivations, order: Indices, augment: str, generator: torch.Generator, size: int
+) -> Callable[[Indices], Tensor]:
+    """From places in an epoch's order to activations of a view of each image there; places are asked for in turn.
+
+    Where the views are few and whole, each is computed once and kept.
+    """
+    if has_random_views(augment) or size != prefix.image_size:
+        return lambda places: prefix.random(order[places], augment, generator, size)
+    views = np.array(fixed_views(augment))
+    drawn = views[torch.randint(len(views), (len(order),), generator=generator).numpy()]
+    known = 0
+
+    def draw(places: Indices) -> Tensor:
+        nonlocal known
+        while known <= places.max():
+            # Many at once: what is kept is asked for in whole chunks of a view, and not by the few of one batch.
+            ahead = slice(known, known + _AHEAD)
+            for view in views:
+                prefix.compute(order[ahead][drawn[ahead] == view], int(view))
+            known = ahead.stop
+        parts = [(np.flatnonzero(drawn[places] == view), int(view)) for view in np.unique(drawn[places])]
+        mixed = torch.cat([prefix.fixed(order[places[where]], view) for where, view in parts])
+        return mixed[torch.from_numpy(np.argsort(np.concatenate([where for where, _ in parts]), kind="stable"))]
+
+    return draw
+
+
+def _activations_of(prefix: FrozenActivations, rows: Indices) -> Iterator[Tensor]:
+    for chunk in _chunks(rows):
+        # Whoever asks may be in inference mode, and what is made there cannot be written to in training.
+        with torch.inference_mode(mode=False):
+            activations = prefix.fixed(chunk, view=0)
+        yield activations
+
+
+def _chunks(rows: Indices) -> Iterator[Indices]:
+    yield from np.array_split(rows, max(1, -(-len(rows) // EVALUATION_BATCH)))

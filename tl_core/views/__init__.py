@@ -1,0 +1,1 @@
+"""Views of images: fixed and random ones, their sizes, and mixtures."""
