@@ -26,10 +26,10 @@ $(STAMP): requirements.lock
 demo: setup ## run the whole line on the embedded digits
 	$(BIN)/python -m pipelines.main
 
-classify: setup ## a classifier from your own images (DATA=folder; BACKBONE=run, file or timm; ARCH=, NAME=, UNREADABLE=skip)
+classify: setup ## a classifier from your own images (DATA=folder; WEIGHTS=run, file or timm; BACKBONE=architecture, NAME=, UNREADABLE=skip)
 	@test -n "$(DATA)" || { echo "error: DATA is missing; give a folder that holds one folder of images per class: make classify DATA=my_folder" >&2; exit 2; }
 	$(BIN)/python -m pipelines.main --target "$(DATA)" --shots auto --name "$(or $(NAME),my-classifier)" \
-		$(if $(BACKBONE),--backbone_run "$(BACKBONE)") $(if $(ARCH),--backbone "$(ARCH)") $(if $(UNREADABLE),--unreadable "$(UNREADABLE)")
+		$(if $(WEIGHTS),--weights "$(WEIGHTS)") $(if $(BACKBONE),--backbone "$(BACKBONE)") $(if $(UNREADABLE),--unreadable "$(UNREADABLE)")
 
 test: setup ## run the tests (a few minutes)
 	$(BIN)/python -m pytest -m "not (slow or cluster or postgres)"
@@ -51,7 +51,7 @@ format: setup ## format and fix what can be fixed
 	$(BIN)/ruff check --fix .
 
 ui: setup ## browse the runs on http://127.0.0.1:5000 (PORT=... for another port)
-	@$(BIN)/python -m pipelines.ui --port $(or $(PORT),5000)
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --host 127.0.0.1 --port $(or $(PORT),5000) --workers 1
 
 stack: setup ## PostgreSQL, an MLflow server and optuna-dashboard on loopback (needs the extra postgres)
 	@$(BIN)/python -m pipelines.stack

@@ -26,7 +26,6 @@ from joblib import cpu_count
 
 from tl_core.data.dataset import load_dataset
 from tl_core.data.episodes import build_pool
-from tl_core.data.shifts import shift_images
 from tl_core.fewshot.finetuner import Finetuner
 from tl_core.heads.storage import load_backbone
 from tl_core.recipes.episode import EpisodeShape
@@ -126,14 +125,12 @@ def main() -> None:
     shape = EpisodeShape()
     network, spec = load_backbone(args.backbone)
     data, other = (load_dataset(which, spec.image_size) for which in (args.data, args.proxy))
-    turned = shift_images(other, "turn", seed=0)
-    target, proxy, like = (Finetuner(network, spec, which, torch.device("cpu")) for which in (data, other, turned))
+    target, proxy = (Finetuner(network, spec, which, torch.device("cpu")) for which in (data, other))
     reported = EpisodeScores(build_pool(data, "report"), shape, 0, range(FIRST_REPORTED, FIRST_REPORTED + args.report))
     search_half = target, build_pool(data, "search")
     sources = {
         "search half": search_half,
         "other classes": (proxy, build_pool(other, "all")),
-        "other classes turned": (like, build_pool(turned, "all")),
         "leaky": (target, build_pool(data, "report")),
         "unpruned": search_half,
     }

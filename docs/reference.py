@@ -6,7 +6,8 @@ import ast
 import inspect
 from collections.abc import Iterator
 from dataclasses import MISSING, fields, is_dataclass
-from typing import Any
+from itertools import pairwise
+from typing import Any, get_type_hints
 
 from pipelines.configs.entry_points import ENTRY_POINTS, config_type
 
@@ -30,30 +31,30 @@ def _render(name: str) -> str:
 
 
 def describe(config: type, defaults: Any = None) -> Iterator[tuple[str, str, str]]:
-    """Name, default and docstring of every flat field; `defaults` is the instance that a nested config starts from."""
-    docstrings = _docstrings(config)
+    """Yield name, default and docstring of every flat field; `defaults` is the instance that a group starts from."""
+    docstrings, kinds = _docstrings(config), get_type_hints(config)
     for field in fields(config):
         factory = field.default_factory
         value = getattr(defaults, field.name) if defaults else field.default if factory is MISSING else factory()
-        if is_dataclass(value):
-            yield from describe(type(value), value)
+        if is_dataclass(kinds[field.name]):
+            yield from describe(kinds[field.name], None if value is MISSING else value)
         else:
             default = "required" if value is MISSING else f"`{value}`" if value != "" else "empty"
             yield field.name, default, docstrings[field.name]
 
 
 def _docstrings(config: type) -> dict[str, str]:
-    """The string below each field, in the class or in one that it is made from."""
-    found: dict[str, str] = {}
-    for base in reversed([base for base in config.__mro__ if is_dataclass(base)]):
-        body = ast.parse(inspect.getsource(base)).body[0]
-        assert isinstance(body, ast.ClassDef)
-        for line, below in zip(body.body, body.body[1:], strict=False):
-            if isinstance(line, ast.AnnAssign) and isinstance(below, ast.Expr):
-                assert isinstance(line.target, ast.Name)
-                assert isinstance(below.value, ast.Constant)
-                found[line.target.id] = str(below.value.value)
-    return found
+    """Return the string below each field of a class."""
+    body = ast.parse(inspect.getsource(config)).body[0]
+    assert isinstance(body, ast.ClassDef)
+    return {
+        line.target.id: str(below.value.value)
+        for line, below in pairwise(body.body)
+        if isinstance(line, ast.AnnAssign)
+        and isinstance(line.target, ast.Name)
+        and isinstance(below, ast.Expr)
+        and isinstance(below.value, ast.Constant)
+    }
 
 
 def _cell(text: str) -> str:

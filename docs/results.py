@@ -24,7 +24,7 @@ def read_facts(main_run: str) -> dict[str, Any]:
     from pipelines.results.scores import COMPARED, METHODS_ARTIFACT, accuracies, accuracy_of
     from pipelines.store.artifacts import fetch_artifact
     from pipelines.store.connection import prepare_store
-    from pipelines.store.runs import find_run
+    from pipelines.store.find import find_run
     from tl_core.scoring.episodes import paired_difference
 
     prepare_store()

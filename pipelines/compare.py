@@ -1,7 +1,6 @@
 """Which of these is better, and is that more than luck?
 
-    mlflow run . -e compare -P finetune_runs=<id>,<id>,<id>
-    mlflow run . -e compare -P train_runs=<id>,<id>,<id>
+    mlflow run . -e compare -P runs=<id>,<id>,<id>
 
 Takes finetune runs that scored different backbones or recipes on the same episodes, or train runs with the same test
 images, and gives every paired difference with its interval and a p-value that allows for the number of pairs.
@@ -29,14 +28,8 @@ if TYPE_CHECKING:
 class CompareConfig:
     """Which of these is better, and is that more than luck? Paired differences on the same episodes or images."""
 
-    finetune_runs: str = ""
-    """Ids of two or more finetune runs, separated by commas."""
-    train_runs: str = ""
-    """Ids of two or more train runs, separated by commas, instead."""
-
-    def __post_init__(self) -> None:
-        if bool(self.finetune_runs) == bool(self.train_runs):
-            raise InputError("a comparison is of finetune_runs or of train_runs; give one of the two")
+    runs: str
+    """Two or more finetune runs, or two or more train runs, separated by commas."""
 
 
 def run(config: CompareConfig) -> str:
@@ -45,11 +38,17 @@ def run(config: CompareConfig) -> str:
 
     from pipelines.reports.log import log_report
     from pipelines.results.scores import run_ids
-    from pipelines.store.runs import tracked_run
+    from pipelines.store.find import find_run
+    from pipelines.store.params import log_params
+    from pipelines.store.runs import KIND, tracked_run
 
     with tracked_run("compare", config) as run_id:
-        ids = run_ids(config.train_runs or config.finetune_runs)
-        lines = _compare_trainings(ids) if config.train_runs else _compare_episodes(ids)
+        found = [find_run(run_id, "finetune", "train") for run_id in run_ids(config.runs)]
+        ids, kinds = [run.info.run_id for run in found], {run.data.tags[KIND] for run in found}
+        if len(kinds) > 1:
+            raise InputError("expected finetune runs or train runs, got both; their scores are not of the same images")
+        log_params({"runs": ",".join(ids)})
+        lines = _compare_trainings(ids) if kinds == {"train"} else _compare_episodes(ids)
         mlflow.log_text("\n".join(lines), "comparison.txt")
         log_report(run_id)
         print("\n".join(lines))

@@ -1,6 +1,6 @@
 """Does one file answer as the trained classifier does?
 
-    mlflow run . -e export -P fit_run=<id of a fit run> -P finetune_run=<id of the run that scored it>
+    mlflow run . -e export -P run=<fit run> -P finetune_run=<finetune run that scored it>
 
 Writes the classifier as one self-describing .onnx file, and compares it, from image files to probabilities, with torch
 at several batch sizes; a file that disagrees is not kept. With `int8`, a smaller, faster variant is written beside it.
@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,34 +33,41 @@ _TIMED_CALLS = 20
 class ExportConfig:
     """Does one file answer as the trained classifier does? Export to ONNX with a parity check."""
 
-    fit_run: str
-    """Id of a fit run, or of a train run."""
+    run: str
+    """Fit or train run whose classifier is exported."""
     finetune_run: str = ""
-    """Id of the finetune run that scored this classifier; its accuracy is then written into the file."""
+    """Finetune run that scored this classifier; its accuracy is then written into the file."""
     int8: bool = False
-    """Whether to write a variant in 8-bit integers too, calibrated on the images of the fit run."""
+    """Write a variant in 8-bit integers too, calibrated on images of the fit run."""
 
 
 def run(config: ExportConfig) -> str:
     """Export, check and log; returns the run's id, whose artifact `onnx/classifier.onnx` is the product."""
     import mlflow
 
+    from pipelines.configs.fields import flat_params
     from pipelines.inputs.networks import CLASSIFIER_ARTIFACT, ONNX_ARTIFACT, SIZE_METRIC
+    from pipelines.inputs.run_ids import with_run_ids
     from pipelines.store.artifacts import fetch_artifact
-    from pipelines.store.runs import find_run, tracked_run
+    from pipelines.store.find import find_run
+    from pipelines.store.params import log_params
+    from pipelines.store.runs import tracked_run
     from tl_core.export.onnx_file import export_onnx
     from tl_core.heads.storage import load_classifier
 
     with tracked_run("export", config) as run_id, tempfile.TemporaryDirectory() as folder:
-        fit_run = find_run(config.fit_run, "fit", "train")
+        fit_run = find_run(config.run, "fit", "train")
+        config = replace(config, run=fit_run.info.run_id)
+        config = with_run_ids(config, finetune_run="finetune")
+        log_params(flat_params(config))
         score = _score(config.finetune_run, fit_run)
-        classifier, description = load_classifier(fetch_artifact(config.fit_run, CLASSIFIER_ARTIFACT))
+        classifier, description = load_classifier(fetch_artifact(config.run, CLASSIFIER_ARTIFACT))
         started = time.perf_counter()
         path = Path(folder, ONNX_ARTIFACT)
         metadata = {**_metadata(description, fit_run), **score, "export_run": run_id}
         export_onnx(classifier, description.backbone.image_size, metadata, path)
         mlflow.log_metrics({"export_seconds": time.perf_counter() - started, SIZE_METRIC: path.stat().st_size / 1e6})
-        images = _check(classifier, path, config.fit_run)
+        images = _check(classifier, path, config.run)
         if config.int8:
             _add_int8(path, images)
         mlflow.log_artifacts(str(path.parent), path.parent.name)
@@ -70,37 +77,37 @@ def run(config: ExportConfig) -> str:
 
 def _metadata(description: ClassifierDescription, fit_run: Run) -> dict[str, str]:
     from pipelines.configs.entry_points import project_version
+    from pipelines.store.params import used_params
 
-    params, tags = fit_run.data.params, fit_run.data.tags
-    backbone_run = params.get("backbone_run") or params["weights"]  # of a fit run, of a train run
+    weights, tags = used_params(fit_run)["weights"], fit_run.data.tags
     return {
         "class_names": json.dumps(description.class_names),
         "image_size": str(description.backbone.image_size),
         "resize_rule": "crop",
         "backbone": description.backbone.architecture,
         "temperature": str(description.temperature),
-        "backbone_run": backbone_run,
+        "weights": weights,
         "fit_run": fit_run.info.run_id,
-        "source_fingerprint": _source_fingerprint(backbone_run),
+        "source_fingerprint": _source_fingerprint(weights),
         "target_fingerprint": tags.get("target_fingerprint", ""),
         "version": project_version(),
     }
 
 
-def _source_fingerprint(backbone_run: str) -> str:
+def _source_fingerprint(weights: str) -> str:
     from pipelines.inputs.names import is_run
-    from pipelines.store.runs import find_run
+    from pipelines.store.find import find_run
 
-    if not is_run(backbone_run):
+    if not is_run(weights):
         return ""
-    return find_run(backbone_run, "pretrain").data.tags.get("source_fingerprint", "")
+    return find_run(weights, "pretrain").data.tags.get("source_fingerprint", "")
 
 
 def _score(finetune_run: str, fit_run: Run) -> dict[str, str]:
     """What the file says of its accuracy: that of its recipe, measured on episodes."""
     from pipelines.inputs.provenance import check_same_origin
     from pipelines.results.scores import accuracy_of
-    from pipelines.store.runs import find_run
+    from pipelines.store.find import find_run
 
     metrics = fit_run.data.metrics
     if not finetune_run and "test/accuracy" in metrics:  # a train run has a test part of its own

@@ -1,6 +1,6 @@
 """How well is a few-image target learned, and how sure is that?
 
-    mlflow run . -e finetune -P target=EuroSAT.zip -P backbone_run=<id of a pretrain run> -P n_episodes=100
+    mlflow run . -e finetune -P target=EuroSAT.zip -P weights=<pretrain run> -P n_episodes=100
 
 Draws episodes, fine-tunes the backbone afresh on each one's support images and scores its query images. Every
 episode is a nested run; the parent has the mean accuracy with its 95 % interval.
@@ -9,19 +9,24 @@ episode is a nested run; the parent has the mean accuracy with its 95 % interval
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.command_line.command import run_command_line
-from pipelines.inputs.target import Target, TargetConfig, open_target
-from tl_core.recipes.checks import check_range
-from tl_core.recipes.choices import ChosenPart, Part
+from pipelines.configs.data import PartOfTarget
+from pipelines.configs.episodes import ScoredEpisodes
+from pipelines.configs.fields import flat_params, with_values
+from pipelines.configs.network import FewShotNetwork
+from pipelines.configs.where import SharedWhere
+from tl_core.recipes.checks import check_seed
+from tl_core.recipes.choices import Part
 from tl_core.recipes.engine import LOCAL, Engine
 from tl_core.recipes.episode import OPEN_SHAPE, EpisodeShape
 from tl_core.recipes.finetune import FinetuneRecipe
 
 if TYPE_CHECKING:
+    from pipelines.inputs.target import Target
     from pipelines.results.episode_log import EpisodeLog
     from tl_core.data.dataset import ImageDataset
     from tl_core.data.episodes import Episode, EpisodePool
@@ -36,28 +41,23 @@ MIN_EPISODES = 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneConfig(TargetConfig):
+class FinetuneConfig:
     """How well is a few-image target learned, and how sure is that? Fine-tuning on many episodes."""
 
+    data: PartOfTarget = field(default_factory=PartOfTarget)
+    network: FewShotNetwork
     shape: EpisodeShape = OPEN_SHAPE
-    n_episodes: int = 20
-    """Episodes to average over: the interval shrinks with their square root."""
-    until_ci: float = 0.0
-    """Stop earlier, once the interval's half-width is at most this many points; 0 runs all episodes."""
-    part: ChosenPart = "auto"
-    """Images that episodes draw from: the half that search never sees (report), the half it sees (search), or all; auto
-    is all where few images are left in a half and nothing was searched, else report."""
+    episodes: ScoredEpisodes = field(default_factory=ScoredEpisodes)
+    seed: int = 0
+    """Seed of the episodes, their batches and views, and the weights of an untrained network."""
     search_run: str = ""
-    """Id of a search run whose recipe replaces the one below."""
-    workers: int = 0
-    """Processes that fine-tune, each with one thread; 0 is one per core. The results are the same for any number."""
+    """Search run whose recipe replaces the one below."""
+    recipe: FinetuneRecipe = field(default_factory=FinetuneRecipe)
+    where: SharedWhere = field(default_factory=SharedWhere)
     engine: Engine = LOCAL
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        check_range("n_episodes", self.n_episodes, 1, 10_000_000)
-        check_range("until_ci", self.until_ci, 0, 100)
-        check_range("workers", self.workers, 0, 1024)
+        check_seed(self.seed)
 
 
 def run(config: FinetuneConfig) -> str:
@@ -67,31 +67,36 @@ def run(config: FinetuneConfig) -> str:
     from pipelines.inputs.names import is_run
     from pipelines.inputs.networks import find_recipe
     from pipelines.inputs.provenance import check_unseen, log_origin
+    from pipelines.inputs.run_ids import with_run_ids
+    from pipelines.inputs.target import open_target
     from pipelines.reports.log import log_report
     from pipelines.results.episode_log import EpisodeLog
     from pipelines.results.feature_map import log_feature_map
     from pipelines.store.checkpoints import kept_checkpoint
+    from pipelines.store.params import log_params
     from pipelines.store.runs import tracked_run
     from tl_core.data.episodes import build_pool, check_pool, fit_shape, sample_episode
 
     name = _run_name(config)
     with tracked_run("finetune", config, name) as run_id:
+        config = with_run_ids(config, weights="pretrain", search_run="search")
         recipe = find_recipe(config.search_run, config.recipe)
         opened = open_target(config)
         dataset = opened.dataset
-        log_origin(config.backbone_run, opened.spec, config.seed, recipe)
+        log_origin(config.network.weights, opened.spec, config.seed, recipe)
         part = _choose_part(dataset, config)
         pool = build_pool(dataset, part)
         rows = np.concatenate(pool.rows_by_class)
-        if is_run(config.backbone_run):
-            check_unseen(config.backbone_run, "pretrain", dataset, rows)
+        if is_run(config.network.weights):
+            check_unseen(config.network.weights, "pretrain", dataset, rows)
         if config.search_run:
             check_unseen(config.search_run, "search", dataset, rows)
-        config = replace(config, part=part, shape=fit_shape(pool, config.shape))
+        config = with_values(config, part=part, shape=fit_shape(pool, config.shape))
         check_pool(pool, config.shape)
         recipe = opened.settle_max_lr(_rate_supports(dataset, config), recipe)
+        log_params(flat_params(with_values(config, recipe=recipe, **opened.used())))
         # Whoever does the work, it is the same work.
-        same = replace(config, workers=0, engine=LOCAL)
+        same = with_values(config, workers=0, engine=LOCAL)
         with kept_checkpoint("finetune", same, dataset.fingerprint, suffix=".jsonl") as journal:
             log = EpisodeLog(dataset, pool, config.shape, config.seed, recipe, journal)
             _score(log, opened, pool, recipe, config)
@@ -100,7 +105,7 @@ def run(config: FinetuneConfig) -> str:
         log_report(run_id)
         shape = f"{config.shape.n_way}-way {config.shape.n_shot}-shot with {config.shape.n_query} queries"
         print(f"{shape}, from {of_images.n:,} images ({part}); other images of the same kind: {of_images.percent()}")
-        print(f"{name}, run {run_id}: accuracy {accuracy.percent()} on {config.target}")
+        print(f"{name}, run {run_id}: accuracy {accuracy.percent()} on {config.data.target}")
     return run_id
 
 
@@ -108,8 +113,8 @@ def _choose_part(dataset: ImageDataset, config: FinetuneConfig) -> Part:
     """`report`, so that a later search has a half of its own, unless that would leave too little to judge by."""
     from tl_core.data.episodes import can_be_halved
 
-    if config.part != "auto":
-        return config.part
+    if config.data.part != "auto":
+        return config.data.part
     return "report" if config.search_run or can_be_halved(dataset) else "all"
 
 
@@ -121,12 +126,13 @@ def _score(log: EpisodeLog, opened: Target, pool: EpisodePool, recipe: FinetuneR
     from tl_core.fewshot.parallel import run_episodes
 
     def episodes(first: int) -> Iterator[Episode]:
-        return (sample_episode(pool, config.shape, config.seed, i) for i in range(first, config.n_episodes))
+        return (sample_episode(pool, config.shape, config.seed, i) for i in range(first, config.episodes.n_episodes))
 
     n_done = log.replay(episodes(0))
-    with tqdm(total=config.n_episodes, initial=n_done, desc="finetune", unit="episode", disable=None) as progress:
-        results = run_episodes(opened.finetuner, episodes(n_done), recipe, config.workers, config.engine)
-        while not _is_sure(log.accuracy(), config.until_ci) and (result := next(results, None)) is not None:
+    total = config.episodes.n_episodes
+    with tqdm(total=total, initial=n_done, desc="finetune", unit="episode", disable=None) as progress:
+        results = run_episodes(opened.finetuner, episodes(n_done), recipe, config.where.workers, config.engine)
+        while not _is_sure(log.accuracy(), config.episodes.until_ci) and (result := next(results, None)) is not None:
             log.add(result)
             progress.set_postfix_str(log.accuracy().percent())
             progress.update()
@@ -136,7 +142,7 @@ def _rate_supports(dataset: ImageDataset, config: FinetuneConfig) -> Iterator[Su
     """Support sets for `max_lr=auto`: from the half that nothing is reported on, unless all images are one part."""
     from tl_core.data.episodes import build_pool, sample_episode
 
-    pool = build_pool(dataset, "all" if config.part == "all" else "search")
+    pool = build_pool(dataset, "all" if config.data.part == "all" else "search")
     for index in range(N_RATE_TESTS):
         episode = sample_episode(pool, config.shape, config.seed, index)
         yield episode.support_rows, episode.support_labels, episode.seed
@@ -150,7 +156,8 @@ def _run_name(config: FinetuneConfig) -> str:
     """Tells the runs of one table apart: `finetune pixels`, `finetune 0a1b2c3d searched`, `finetune timm 5-shot`."""
     from pipelines.inputs.names import is_run
 
-    start = config.backbone_run[:_NAME_LENGTH] if is_run(config.backbone_run) else Path(config.backbone_run).stem
+    weights = config.network.weights
+    start = weights[:_NAME_LENGTH] if is_run(weights) else Path(weights).stem
     shots = f" {config.shape.n_shot}-shot" if config.shape.n_shot else ""
     searched = " searched" if config.search_run else ""
     return f"finetune {start}{searched}{shots}"

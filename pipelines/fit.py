@@ -1,6 +1,6 @@
 """What is the final classifier?
 
-    mlflow run . -e fit -P target=EuroSAT.zip -P backbone_run=<id> -P search_run=<id>
+    mlflow run . -e fit -P target=EuroSAT.zip -P weights=<pretrain run> -P search_run=<search run>
 
 Fine-tunes the backbone once, on all labelled images of the target, with the recipe that the search found. How good
 it is, is what `finetune` measured: no image is left here to measure it on.
@@ -9,19 +9,33 @@ it is, is what `finetune` measured: no image is left here to measure it on.
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipelines.command_line.command import run_command_line
-from pipelines.inputs.target import TargetConfig, open_target
+from pipelines.configs.data import TargetData
+from pipelines.configs.fields import flat_params, with_values
+from pipelines.configs.network import FewShotNetwork
+from pipelines.configs.where import Where
+from tl_core.recipes.checks import check_seed
+from tl_core.recipes.finetune import FinetuneRecipe
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitConfig(TargetConfig):
+class FitConfig:
     """What is the final classifier? Fine-tuning on all labelled images of the target."""
 
+    data: TargetData = field(default_factory=TargetData)
+    network: FewShotNetwork
+    seed: int = 0
+    """Seed of the batches, the views, and the weights of an untrained network."""
     search_run: str = ""
-    """Id of a search run whose recipe replaces the one below."""
+    """Search run whose recipe replaces the one below."""
+    recipe: FinetuneRecipe = field(default_factory=FinetuneRecipe)
+    where: Where = field(default_factory=Where)
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
 
 
 def run(config: FitConfig) -> str:
@@ -37,18 +51,23 @@ def run(config: FitConfig) -> str:
         find_recipe,
     )
     from pipelines.inputs.provenance import log_origin
+    from pipelines.inputs.run_ids import with_run_ids
+    from pipelines.inputs.target import open_target
+    from pipelines.store.params import log_params
     from pipelines.store.runs import tracked_run
     from tl_core.data.dataset import copy_files
     from tl_core.heads.classifier import ClassifierDescription
     from tl_core.heads.storage import save_classifier
 
     with tracked_run("fit", config) as run_id:
+        config = with_run_ids(config, weights="pretrain", search_run="search")
         recipe = find_recipe(config.search_run, config.recipe)
         opened = open_target(config)
         dataset, finetuner = opened.dataset, opened.finetuner
-        log_origin(config.backbone_run, opened.spec, config.seed, recipe)
+        log_origin(config.network.weights, opened.spec, config.seed, recipe)
         rows = np.arange(len(dataset.labels))
         recipe = opened.settle_max_lr([(rows, dataset.labels, config.seed)], recipe)
+        log_params(flat_params(with_values(config, recipe=recipe, **opened.used())))
         classifier = finetuner.fit_classifier(rows, recipe, config.seed)
         mlflow.log_metric("n_images", len(rows))
         with tempfile.TemporaryDirectory() as folder:
@@ -58,7 +77,8 @@ def run(config: FitConfig) -> str:
             save_classifier(classifier, description, Path(folder, CLASSIFIER_ARTIFACT))
             samples = np.sort(np.random.default_rng(config.seed).permutation(rows)[:N_SAMPLES])
             np.savez_compressed(Path(folder, SAMPLES_ARTIFACT), images=dataset.images[samples])
-            copy_files(config.target, [dataset.file_names[i] for i in samples], Path(folder, SAMPLE_FILES_ARTIFACT))
+            names = [dataset.file_names[i] for i in samples]
+            copy_files(config.data.target, names, Path(folder, SAMPLE_FILES_ARTIFACT))
             mlflow.log_artifacts(folder)
         print(f"fit {run_id}: {len(dataset.class_names)} classes from {len(rows):,} images")
     return run_id

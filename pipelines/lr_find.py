@@ -8,48 +8,59 @@ loss fell most steeply.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import get_args
 
 from pipelines.command_line.command import run_command_line
-from tl_core.recipes.checks import check_range
-from tl_core.recipes.choices import Device, Unreadable
+from pipelines.configs.data import Source
+from pipelines.configs.network import Network
+from pipelines.configs.where import Where
+from tl_core.recipes.checks import check_choice, check_seed
+from tl_core.recipes.choices import Optimizer, Precision
 from tl_core.recipes.pretrain import PretrainRecipe
 from tl_core.recipes.train import NormStatistics
+
+
+@dataclass(frozen=True, kw_only=True)
+class RangeTestRecipe:
+    """Hyper-parameters of pretraining that a range test depends on."""
+
+    batch_size: int = 128
+    """Images per step."""
+    optimizer: Optimizer = "sgd"
+    """Optimiser; sgd uses Nesterov momentum 0.9."""
+    weight_decay: float = 5e-4
+    """Weight decay, on weights with two or more dimensions only."""
+    label_smoothing: float = 0.1
+    """Label smoothing of the cross-entropy."""
+    augment: str = "crop+flip"
+    """Random views: none, or flip, dihedral, crop, colour joined by +."""
+    mixup: float = 0.0
+    """Alpha of mixup; 0 is none."""
+    cutmix: float = 0.0
+    """Alpha of cutmix; 0 is none. With mixup too, each batch draws one of the two."""
+    rotation: float = 0.0
+    """Weight of a second task, to predict by which quarter turn each image was turned; 0 is none."""
+    precision: Precision = "auto"
+    """Number format of the training: bfloat16 autocast, float32, or auto, which takes the faster one for the device."""
+    norm_statistics: NormStatistics = "learn"
+    """Statistics of the batch norms: learn, as `pretrain` does, or keep or auto, as `train` does from weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LrFindConfig:
     """Which learning rate should pretraining peak at? The learning-rate range test."""
 
-    source: str = "digits:source"
-    """Data spec of the source."""
-    backbone: str = "resnet10_small"
-    """Any architecture name of timm, or resnet10, resnet10_small."""
-    image_size: int = 32
-    """Side of the square input in pixels."""
-    weights: str = ""
-    """Weights to start from: a file, timm, timm:TAG or torchvision:ENUM.NAME; empty starts from random ones."""
-    min_lr: float = 1e-4
-    """First learning rate."""
-    end_lr: float = 10.0
-    """Last learning rate, if the loss does not explode before."""
-    n_steps: int = 100
-    """Steps between them."""
+    data: Source = field(default_factory=Source)
+    network: Network = field(default_factory=Network)
     seed: int = 0
     """Seed of the split, the initial weights, the batches and the views."""
-    device: Device = "auto"
-    """Where to compute."""
-    unreadable: Unreadable = "refuse"
-    """What to do about unreadable files: refuse the source, or skip them."""
-    norm_statistics: NormStatistics = "learn"
-    """Of the batch norms: learn, as `pretrain` does, or keep or auto, as `train` does from weights."""
-    recipe: PretrainRecipe = field(default_factory=PretrainRecipe)
+    recipe: RangeTestRecipe = field(default_factory=RangeTestRecipe)
+    where: Where = field(default_factory=Where)
 
     def __post_init__(self) -> None:
-        check_range("min_lr", self.min_lr, 1e-9, 100)
-        check_range("end_lr", self.end_lr, self.min_lr, 1000)
-        check_range("n_steps", self.n_steps, 10, 100_000)
-        check_range("seed", self.seed, 0, 2**62)
+        check_seed(self.seed)
+        check_choice("norm_statistics", self.recipe.norm_statistics, get_args(NormStatistics))
 
 
 def run(config: LrFindConfig) -> str:
@@ -57,6 +68,7 @@ def run(config: LrFindConfig) -> str:
     import mlflow
 
     from pipelines.inputs.networks import load_network
+    from pipelines.inputs.run_ids import with_run_ids
     from pipelines.results.figures import draw_lr_curve
     from pipelines.store.logging import log_dataset, log_series
     from pipelines.store.runs import tracked_run
@@ -64,18 +76,21 @@ def run(config: LrFindConfig) -> str:
     from tl_core.data.dataset import load_dataset
     from tl_core.data.splits import split_within_classes
     from tl_core.networks.batch_norms import learns_statistics
+    from tl_core.training.lr_finder import N_STEPS, RATES
     from tl_core.training.pretraining import Pretraining
 
     with tracked_run("lr_find", config) as run_id:
-        backbone, spec = load_network(config.weights or "random", config.backbone, config.image_size, config.seed)
-        device = pick_device(config.device)
-        dataset = load_dataset(config.source, spec.image_size, unreadable=config.unreadable)
+        config = with_run_ids(config, weights="pretrain")
+        network = config.network
+        backbone, spec = load_network(network.weights, network.backbone, network.image_size, config.seed)
+        device = pick_device(config.where.device)
+        dataset = load_dataset(config.data.source, spec.image_size, unreadable=config.data.unreadable)
         log_dataset(dataset, "source")
         split = split_within_classes(dataset, 0.1, 0.1, config.seed)
-        training = Pretraining(backbone, spec, dataset, split, config.recipe, seed=config.seed)
-        learns = learns_statistics(config.norm_statistics, backbone)
-        rates = (config.min_lr, config.end_lr)
-        curve = training.lr_range_test(device, rates, config.n_steps, batch_statistics=learns)
+        settings = asdict(config.recipe)
+        learns = learns_statistics(settings.pop("norm_statistics"), backbone)
+        training = Pretraining(backbone, spec, dataset, split, PretrainRecipe(**settings), seed=config.seed)
+        curve = training.lr_range_test(device, RATES, N_STEPS, batch_statistics=learns)
         log_series({"lr": curve.rates, "loss": curve.losses})
         mlflow.log_metric("suggestion", curve.suggestion)
         mlflow.log_figure(draw_lr_curve(curve), "lr_curve.png")

@@ -1,6 +1,6 @@
 """Which of several networks is accurate enough, and fast enough?
 
-    mlflow run . -e pareto -P target=EuroSAT.zip -P networks=RUN,RUN,resnet18=timm -P sizes=64,96
+    mlflow run . -e pareto -P target=EuroSAT.zip -P weights=RUN,RUN,resnet18=timm -P image_size=64,96
 
 A study with two objectives: accuracy over episodes of the half that `finetune` does not report on, with a linear head
 on the frozen network, and the seconds that the exported file takes for one image on one core. Every trial is a nested
@@ -11,18 +11,21 @@ run; those that no other beats in both are the Pareto front. Being the best of m
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from pipelines.command_line.command import run_command_line
-from pipelines.inputs.target import TargetConfig
+from pipelines.configs.data import TargetData
+from pipelines.configs.episodes import PairedEpisodes
+from pipelines.configs.network import FewShotNetwork
+from pipelines.configs.where import Where
 from tl_core.errors import InputError
-from tl_core.recipes.checks import check_range
-from tl_core.recipes.choices import Device, Unreadable
+from tl_core.recipes.checks import check_range, check_seed
 from tl_core.recipes.episode import OPEN_SHAPE, EpisodeShape
 from tl_core.recipes.finetune import FinetuneRecipe
 
 if TYPE_CHECKING:
+    from pipelines.inputs.target import Target
     from tl_core.search.pareto_front import Design, Scored
 
 
@@ -30,38 +33,34 @@ if TYPE_CHECKING:
 class ParetoConfig:
     """Which of several networks is accurate enough, and fast enough? An Optuna study of both."""
 
-    target: str = "digits:target"
-    """Data spec of the target."""
-    networks: str
-    """Networks, separated by commas: ids of pretrain runs, or an architecture, =, and its weights: a file, timm,
-    timm:TAG, torchvision:ENUM.NAME or random."""
-    sizes: str = ""
+    data: TargetData = field(default_factory=TargetData)
+    weights: str
+    """Networks, separated by commas: pretrain runs, or an architecture, =, and its weights: a file, timm, timm:TAG,
+    torchvision:ENUM.NAME or random."""
+    image_size: str = ""
     """Input sides in pixels to choose from, separated by commas; empty is that of the first network."""
     n_trials: int = 30
-    """Trials that the study shall hold in the end."""
-    shape: EpisodeShape = OPEN_SHAPE
-    n_episodes: int = 40
-    """Episodes per trial, the same ones for every trial."""
-    augment: str = "dihedral"
-    """Views of the support images: none, or flip, dihedral, crop, colour joined by +."""
+    """Trials that the study holds in the end."""
     study: str = ""
     """Name of a study to continue; empty starts one named after the run."""
+    shape: EpisodeShape = OPEN_SHAPE
+    episodes: PairedEpisodes = field(default_factory=PairedEpisodes)
+    augment: str = "dihedral"
+    """Views of the support images: none, or flip, dihedral, crop, colour joined by +."""
     seed: int = 0
     """Seed of the episodes and the proposals."""
-    device: Device = "auto"
-    """Where to compute the accuracies; the seconds are a CPU's."""
-    unreadable: Unreadable = "refuse"
-    """What to do about unreadable files: refuse the target, or skip them."""
+    where: Where = field(default_factory=Where)
 
     def __post_init__(self) -> None:
+        check_seed(self.seed)
         check_range("n_trials", self.n_trials, 1, 1_000_000)
-        check_range("n_episodes", self.n_episodes, 2, 1_000_000)
-        check_range("seed", self.seed, 0, 2**31 - 1)
-        if not _words(self.networks):
-            raise InputError("networks is empty; give ids of pretrain runs, or ARCHITECTURE=WEIGHTS, joined by commas")
-        wrong = [size for size in _words(self.sizes) if not size.isdigit()]
+        if not _words(self.weights):
+            raise InputError("weights is empty; give pretrain runs, or ARCHITECTURE=WEIGHTS, joined by commas")
+        wrong = [size for size in _words(self.image_size) if not size.isdigit()]
         if wrong:
-            raise InputError(f"sizes is {self.sizes!r}; allowed are whole numbers of pixels, joined by commas")
+            raise InputError(
+                f"expected image_size as whole numbers of pixels joined by commas, got {self.image_size!r}"
+            )
 
 
 def _words(text: str) -> list[str]:
@@ -75,8 +74,8 @@ def run(config: ParetoConfig) -> str:
     from optuna.visualization import plot_pareto_front
     from tqdm import tqdm
 
-    from pipelines.results.trial_log import study_storage
     from pipelines.store.child_runs import ChildRuns, FinishedRun
+    from pipelines.store.connection import study_storage
     from pipelines.store.runs import tracked_run
     from tl_core.scoring.episodes import estimate
     from tl_core.search.pareto_front import all_scored, build_front_study, find_front, run_designs
@@ -85,8 +84,8 @@ def run(config: ParetoConfig) -> str:
     with tracked_run("pareto", config) as run_id:
         study = build_front_study(config.study or f"pareto-{run_id}", study_storage(), config.seed)
         mlflow.set_tag("study", study.study_name)
-        networks = _words(config.networks)
-        sizes = [int(size) for size in _words(config.sizes)] or [_own_size(networks[0], config.seed)]
+        networks = _words(config.weights)
+        sizes = [int(size) for size in _words(config.image_size)] or [_own_size(networks[0], config.seed)]
         hold_to_setting(study, _setting(config, networks, sizes))
         children = ChildRuns("trial")
         designs = run_designs(study, networks, sizes, _judge(config), config.n_trials)
@@ -115,8 +114,12 @@ def run(config: ParetoConfig) -> str:
 
 def _setting(config: ParetoConfig, networks: Sequence[str], sizes: Sequence[int]) -> dict[str, object]:
     """What a study that goes on must not change."""
-    told = ("target", "shape", "n_episodes", "augment", "seed")
-    return {name: value for name, value in asdict(config).items() if name in told} | {
+    return {
+        "target": config.data.target,
+        "shape": asdict(config.shape),
+        "n_episodes": config.episodes.n_episodes,
+        "augment": config.augment,
+        "seed": config.seed,
         "networks": list(networks),
         "sizes": list(sizes),
     }
@@ -142,23 +145,18 @@ def _split(network: str) -> tuple[str, str]:
     return weights, architecture
 
 
-def _target(config: ParetoConfig, design: Design) -> TargetConfig:
+def _open(config: ParetoConfig, design: Design) -> Target:
+    from pipelines.inputs.target import open_network_on
+
     weights, architecture = _split(design.network)
-    return TargetConfig(
-        target=config.target,
-        backbone_run=weights,
-        backbone=architecture,
-        image_size=design.image_size,
-        features=design.features,
-        seed=config.seed,
-        device=config.device,
-        unreadable=config.unreadable,
+    network = FewShotNetwork(
+        weights=weights, backbone=architecture, image_size=design.image_size, features=design.features
     )
+    return open_network_on(config.data, network, config.seed, config.where.device)
 
 
 def _judge(config: ParetoConfig) -> Callable[[Design], tuple[Sequence[float], float]]:
     """From a design to its accuracies and seconds; networks, and what was timed, are kept."""
-    from pipelines.inputs.target import open_target
     from tl_core.data.episodes import build_pool, check_pool, fit_shape, sample_episode
     from tl_core.fewshot.finetuner import Finetuner
     from tl_core.search.pareto_front import seconds_per_image
@@ -170,11 +168,11 @@ def _judge(config: ParetoConfig) -> Callable[[Design], tuple[Sequence[float], fl
     def judge(design: Design) -> tuple[Sequence[float], float]:
         key = (design.network, design.image_size, design.features)
         if key not in opened:
-            finetuner = open_target(_target(config, design)).finetuner
+            finetuner = _open(config, design).finetuner
             pool = build_pool(finetuner.dataset, "search")
             shape = fit_shape(pool, config.shape)
             check_pool(pool, shape)
-            opened[key] = finetuner, EpisodeScores(pool, shape, config.seed, range(config.n_episodes))
+            opened[key] = finetuner, EpisodeScores(pool, shape, config.seed, range(config.episodes.n_episodes))
         finetuner, episodes = opened[key]
         recipe = FinetuneRecipe(augment=config.augment, test_views=design.test_views, l2=design.l2)
         scores = list(episodes.score(finetuner, recipe))

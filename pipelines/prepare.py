@@ -9,11 +9,11 @@ fingerprint.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipelines.command_line.command import run_command_line
-from tl_core.recipes.choices import Unreadable
+from pipelines.configs.data import Data
 
 _MOST_NAMED = 5
 
@@ -22,12 +22,9 @@ _MOST_NAMED = 5
 class PrepareConfig:
     """What is in this data? Classes, counts, unreadable files, fingerprint."""
 
-    data: str = "digits:target"
-    """Class folders, a .zip or .tar of them, a .csv of images and labels, digits:source, digits:target or eurosat."""
+    data: Data = field(default_factory=Data)
     image_size: int = 64
     """Side of the square, in pixels, that images are decoded to."""
-    unreadable: Unreadable = "refuse"
-    """What to do about unreadable files: refuse the data, or skip them."""
 
 
 def run(config: PrepareConfig) -> str:
@@ -43,7 +40,7 @@ def run(config: PrepareConfig) -> str:
 
     with tracked_run("prepare", config) as run_id:
         started = time.perf_counter()
-        dataset = load_dataset(config.data, config.image_size, unreadable="skip")
+        dataset = load_dataset(config.data.data, config.image_size, unreadable="skip")
         seconds = time.perf_counter() - started
         counts = dataset.class_counts()
         log_dataset(dataset, "data")
@@ -59,19 +56,19 @@ def run(config: PrepareConfig) -> str:
         mlflow.log_table(pd.DataFrame({"class": list(counts), "images": list(counts.values())}), "classes.json")
         mlflow.log_dict({file.name: file.reason for file in dataset.unreadable}, "unreadable.json")
         print(
-            f"{config.data}: {len(dataset.labels):,} images in {len(counts)} classes, {dataset.decoded:,} decoded now"
+            f"{dataset.name}: {len(dataset.labels):,} images in {len(counts)} classes, {dataset.decoded:,} decoded now"
         )
         print(f"fingerprint {dataset.fingerprint[:16]}, {len(dataset.labels) / seconds:,.0f} images/s")
         for name, count in counts.items():
             print(f"  {name:<40} {count:>8,}")
         for file in dataset.unreadable:
             print(f"  unreadable: {file.name}: {file.reason}")
-        folder = Path(config.data).expanduser()
-        others = list(other_files(folder)) if folder.is_dir() and config.data not in BUILT_IN else []
+        folder = Path(config.data.data).expanduser()
+        others = list(other_files(folder)) if folder.is_dir() and config.data.data not in BUILT_IN else []
         if others:
             more = f" and {len(others) - _MOST_NAMED:,} more" if len(others) > _MOST_NAMED else ""
             print(f"  left out, not named like images: {', '.join(others[:_MOST_NAMED])}{more}")
-        if config.unreadable == "refuse":
+        if config.data.unreadable == "refuse":
             refuse_unreadable(dataset.name, dataset.unreadable, len(dataset.labels) + len(dataset.unreadable))
     return run_id
 

@@ -16,8 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.command_line.command import run_command_line
-from tl_core.recipes.checks import check_range
-from tl_core.recipes.choices import Device, Unreadable
+from pipelines.configs.data import SplitSource
+from pipelines.configs.fields import flat_params, with_values
+from pipelines.configs.network import Network
+from pipelines.configs.where import Where
+from tl_core.recipes.checks import check_seed
 from tl_core.recipes.episode import EpisodeShape
 from tl_core.recipes.pretrain import PretrainRecipe
 
@@ -35,33 +38,18 @@ if TYPE_CHECKING:
 class PretrainConfig:
     """How well does a backbone learn the source classes? Supervised pretraining."""
 
-    source: str = "digits:source"
-    """Data spec of the source."""
-    backbone: str = "resnet10_small"
-    """Any architecture name of timm, or resnet10, resnet10_small."""
-    image_size: int = 32
-    """Side of the square input in pixels."""
-    weights: str = ""
-    """Weights to start from: a file, timm, timm:TAG or torchvision:ENUM.NAME; empty starts from random ones."""
+    data: SplitSource = field(default_factory=SplitSource)
+    network: Network = field(default_factory=Network)
     novel: str = ""
     """Data spec of other classes; where given, few-shot accuracies on them are logged with the backbone."""
     novel_shape: EpisodeShape = field(default_factory=EpisodeShape)
-    val_fraction: float = 0.1
-    """Share of each class that chooses the epoch."""
-    test_fraction: float = 0.1
-    """Share of each class that is scored once, at the end."""
     seed: int = 0
     """Seed of the split, the initial weights, the batches and the views."""
-    device: Device = "auto"
-    """Where to compute."""
-    unreadable: Unreadable = "refuse"
-    """What to do about unreadable files: refuse the source, or skip them."""
     recipe: PretrainRecipe = field(default_factory=PretrainRecipe)
+    where: Where = field(default_factory=Where)
 
     def __post_init__(self) -> None:
-        check_range("val_fraction", self.val_fraction, 0.001, 0.5)
-        check_range("test_fraction", self.test_fraction, 0.001, 0.5)
-        check_range("seed", self.seed, 0, 2**62)
+        check_seed(self.seed)
 
 
 def run(config: PretrainConfig) -> str:
@@ -72,7 +60,7 @@ def run(config: PretrainConfig) -> str:
     from tl_core.compute.devices import pick_device
     from tl_core.compute.distributed import join_world
 
-    device = pick_device(config.device)
+    device = pick_device(config.where.device)
     with join_world(device) as world:
         return _lead(config, device, world) if world.leads else _follow(config, device, world)
 
@@ -83,25 +71,32 @@ def _lead(config: PretrainConfig, device: torch.device, world: World) -> str:
 
     from pipelines.inputs.networks import BACKBONE_ARTIFACT
     from pipelines.inputs.provenance import log_seen_images
+    from pipelines.inputs.run_ids import with_run_ids
     from pipelines.reports.log import log_report
     from pipelines.results.figures import Curve, draw_curves
     from pipelines.store.checkpoints import kept_checkpoint
     from pipelines.store.logging import log_dataset
+    from pipelines.store.params import log_params
     from pipelines.store.runs import tracked_run
     from tl_core.data.dataset import load_dataset
     from tl_core.data.episodes import build_pool, check_pool, fit_shape
     from tl_core.heads.storage import save_backbone
 
-    with tracked_run("pretrain", config, f"pretrain {config.backbone}") as run_id:
+    with tracked_run("pretrain", config, f"pretrain {config.network.backbone}") as run_id:
+        config = with_run_ids(config, weights="pretrain")
         work = _build(config, world)
         log_dataset(work.dataset, "source")
         log_seen_images(work.dataset, np.arange(len(work.dataset.labels)))
-        novel = load_dataset(config.novel, work.spec.image_size, unreadable=config.unreadable) if config.novel else None
-        if novel is not None:
+        novel = None
+        if config.novel:
+            novel = load_dataset(config.novel, work.spec.image_size, unreadable=config.data.unreadable)
             pool = build_pool(novel, "all")
             check_pool(pool, fit_shape(pool, config.novel_shape))
         with kept_checkpoint("pretrain", config, work.dataset.fingerprint) as checkpoint:
-            mlflow.log_metric("max_lr", work.training.settle_max_lr(device))
+            max_lr = work.training.settle_max_lr(device)
+            mlflow.log_metric("max_lr", max_lr)
+            used = {"backbone": work.spec.architecture, "image_size": work.spec.image_size, "device": device.type}
+            log_params(flat_params(with_values(config, max_lr=max_lr, **used)))
             history = _train(work, config, device, checkpoint)
             test_accuracy = work.training.test_accuracy(device)
             best = max(epoch.val_accuracy for epoch in history)
@@ -127,10 +122,12 @@ def _lead(config: PretrainConfig, device: torch.device, world: World) -> str:
 
 
 def _follow(config: PretrainConfig, device: torch.device, world: World) -> str:
+    from pipelines.inputs.run_ids import with_run_ids
     from pipelines.store.checkpoints import checkpoint_path
     from pipelines.store.connection import prepare_store
 
     prepare_store()  # the weights to start from may be those of a run
+    config = with_run_ids(config, weights="pretrain")
     work = _build(config, world)
     for _ in work.training.epochs(device, checkpoint_path("pretrain", config, work.dataset.fingerprint)):
         pass  # the first process logs
@@ -151,9 +148,10 @@ def _build(config: PretrainConfig, world: World) -> _Work:
     from tl_core.data.splits import split_within_classes
     from tl_core.training.pretraining import Pretraining
 
-    backbone, spec = load_network(config.weights or "random", config.backbone, config.image_size, config.seed)
-    dataset = load_dataset(config.source, spec.image_size, unreadable=config.unreadable)
-    split = split_within_classes(dataset, config.val_fraction, config.test_fraction, config.seed)
+    network = config.network
+    backbone, spec = load_network(network.weights, network.backbone, network.image_size, config.seed)
+    dataset = load_dataset(config.data.source, spec.image_size, unreadable=config.data.unreadable)
+    split = split_within_classes(dataset, config.data.val_fraction, config.data.test_fraction, config.seed)
     training = Pretraining(backbone, spec, dataset, split, config.recipe, seed=config.seed, world=world)
     return _Work(spec, dataset, split, training)
 
@@ -181,7 +179,7 @@ def _train(work: _Work, config: PretrainConfig, device: torch.device, checkpoint
     resumed = checkpoint.is_file()
     with tqdm(
         total=config.recipe.epochs * len(work.split.train),
-        desc=f"pretrain {config.backbone}",
+        desc=f"pretrain {config.network.backbone}",
         unit=" images",
         unit_scale=True,
         disable=None,

@@ -1,7 +1,7 @@
 """Is this the version to trust?
 
-    mlflow run . -e register -P export_run=<id> -P finetune_run=<id> -P name=eurosat
-    mlflow run . -e register -P export_run=<id of a train run's export> -P name=flowers
+    mlflow run . -e register -P run=<export run> -P finetune_run=<finetune run> -P name=eurosat
+    mlflow run . -e register -P run=<export run of a train run> -P name=flowers
 
 Registers the exported file as `@challenger`. It becomes `@champion` if it holds parity and its budgets, and if there is
 none yet or its accuracy on the same episodes, or on the same test images, is not worse than the champion's by more than
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 class RegisterConfig:
     """Is this the version to trust? Registration with a gate."""
 
-    export_run: str
-    """Id of an export run."""
+    run: str
+    """Export run whose file is registered."""
     finetune_run: str = ""
-    """Id of the finetune run that measured this backbone and recipe: the evidence. A train run is its own."""
+    """Finetune run that measured this backbone and recipe: the evidence. A train run is its own."""
     name: str = "transfer-lab"
     """Name of the registered model."""
     tolerance: float = 0.01
@@ -51,18 +51,24 @@ def run(config: RegisterConfig) -> str:
     """Register, decide and log; returns the run's id."""
     import mlflow
 
+    from pipelines.configs.fields import flat_params
     from pipelines.inputs.networks import ONNX_ARTIFACT
+    from pipelines.inputs.run_ids import with_run_ids
     from pipelines.registration.evidence import find_scored_run
     from pipelines.registration.version_notes import describe_version
     from pipelines.store.artifacts import fetch_artifact
     from pipelines.store.connection import promotion_lock
-    from pipelines.store.runs import find_run, tracked_run
+    from pipelines.store.find import find_run
+    from pipelines.store.params import log_params
+    from pipelines.store.runs import tracked_run
     from registry.versions import champion_of, reachable_registry, register_challenger
 
     with tracked_run("register", config) as run_id:
-        export_run = find_run(config.export_run, "export")
+        config = with_run_ids(config, run="export", finetune_run="finetune")
+        log_params(flat_params(config))
+        export_run = find_run(config.run, "export")
         scored_run = find_scored_run(export_run, config.finetune_run)
-        new = describe_version(config.name, export_run, scored_run, fetch_artifact(config.export_run, ONNX_ARTIFACT))
+        new = describe_version(config.name, export_run, scored_run, fetch_artifact(config.run, ONNX_ARTIFACT))
         with reachable_registry():
             champion_of(config.name)  # a registry that is down is noticed before anything is written
             version = register_challenger(config.name, new).version

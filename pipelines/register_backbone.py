@@ -1,14 +1,14 @@
 """Which backbone do others start from?
 
-    mlflow run . -e register_backbone -P pretrain_run=<id> -P name=mini-imagenet-resnet10
+    mlflow run . -e register_backbone -P run=<pretrain run> -P name=mini-imagenet-resnet10
 
-Registers the weights of a pretrain run as the newest version, with what it was trained on and how well. `backbone_run`
+Registers the weights of a pretrain run as the newest version, with what it was trained on and how well. `weights`
 takes the run id that `models:/<name>/<version>` shows.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pipelines.command_line.command import run_command_line
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class RegisterBackboneConfig:
     """Which backbone do others start from? Registration of pretrained weights."""
 
-    pretrain_run: str
-    """Id of a pretrain run."""
+    run: str
+    """Pretrain run whose backbone is registered."""
     name: str = "transfer-lab-backbone"
     """Name of the registered model."""
 
@@ -31,16 +31,21 @@ def run(config: RegisterBackboneConfig) -> str:
     """Register; returns the run's id."""
     import mlflow
 
+    from pipelines.configs.fields import flat_params
     from pipelines.inputs.networks import BACKBONE_ARTIFACT
     from pipelines.store.artifacts import fetch_artifact
-    from pipelines.store.runs import find_run, tracked_run
+    from pipelines.store.find import find_run
+    from pipelines.store.params import log_params
+    from pipelines.store.runs import tracked_run
     from registry.versions import create_version, reachable_registry
 
     with tracked_run("register_backbone", config) as run_id:
-        pretrain_run = find_run(config.pretrain_run, "pretrain")
-        fetch_artifact(config.pretrain_run, BACKBONE_ARTIFACT)
+        pretrain_run = find_run(config.run, "pretrain")
+        config = replace(config, run=pretrain_run.info.run_id)
+        log_params(flat_params(config))
+        fetch_artifact(config.run, BACKBONE_ARTIFACT)
         tags = {
-            "pretrain_run": config.pretrain_run,
+            "pretrain_run": config.run,
             "source_fingerprint": pretrain_run.data.tags.get("source_fingerprint", ""),
         }
         source = f"{pretrain_run.info.artifact_uri}/{BACKBONE_ARTIFACT}"
@@ -52,7 +57,9 @@ def run(config: RegisterBackboneConfig) -> str:
 
 
 def _describe(pretrain_run: Run) -> str:
-    params, metrics = pretrain_run.data.params, pretrain_run.data.metrics
+    from pipelines.store.params import used_params
+
+    params, metrics = used_params(pretrain_run), pretrain_run.data.metrics
     accuracy = f"{100 * metrics['test/accuracy']:.2f} %" if "test/accuracy" in metrics else "not recorded"
     novel = "".join(
         f"\n- {name}: {100 * value:.2f} +- {100 * metrics.get(f'{name}_ci95', float('nan')):.2f} %"
@@ -62,7 +69,7 @@ def _describe(pretrain_run: Run) -> str:
     return (
         f"# {params['backbone']} at {params['image_size']} px\n\n- trained on {params['source']}\n"
         f"- test accuracy on held-out images of the source: {accuracy}{novel}\n"
-        f"- use: backbone_run={pretrain_run.info.run_id}"
+        f"- use: weights={pretrain_run.info.run_id}"
     )
 
 

@@ -1,6 +1,6 @@
 """What does a run say, in pictures and plain words?
 
-    mlflow run . -e report -P run=<id of a main, finetune, search, compare, train or pretrain run> -P output=report.html
+    mlflow run . -e report -P run=<main, finetune, search, compare, train or pretrain run> -P output=report.html
 
 One page that needs no network and no other file: the answer with its interval, what it rests on, what it cost, and how
 to repeat it. Those runs carry it as their artifact `report.html` already; this writes it anew, and where you want it.
@@ -20,7 +20,7 @@ class ReportConfig:
     """What does a run say, in pictures and plain words? One page, made from its records."""
 
     run: str
-    """Id of a main, finetune, search, compare, train or pretrain run."""
+    """Main, finetune, search, compare, train or pretrain run."""
     output: str = REPORT_ARTIFACT
     """The .html file to write."""
 
@@ -31,7 +31,8 @@ def run(config: ReportConfig) -> str:
 
     from pipelines.reports.kinds import KINDS, build_report
     from pipelines.reports.page import render_page
-    from pipelines.store.runs import find_run, tracked_run
+    from pipelines.store.find import find_run
+    from pipelines.store.runs import tracked_run
     from tl_core.errors import InputError
 
     with tracked_run("report", config) as run_id:

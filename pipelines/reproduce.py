@@ -37,7 +37,7 @@ def run(config: ReproduceConfig) -> str:
     """Run every variant on every data set, compare and log; returns the run's id."""
     import mlflow
 
-    from pipelines.command_line.reproduction_files import RUNS_FIELD, load_reproduction, plan_runs, runner_of
+    from pipelines.command_line.reproduction_files import load_reproduction, plan_runs, runner_of
     from pipelines.reports.reproduction_table import describe_results, predictions_table
     from pipelines.store.runs import tracked_run
     from tl_core.data.dataset import default_cache_dir
@@ -61,7 +61,7 @@ def run(config: ReproduceConfig) -> str:
             mlflow.log_text(predictions_table(found).to_csv(index=False), "predictions.csv")
         print("\n".join(["", *lines]))
         print(f"reproduce {run_id}: {reproduction.name}, {n_done} runs")
-        failed += _compare_all(found, RUNS_FIELD[reproduction.entry_point])
+        failed += _compare_all(found)
         if failed:
             raise InputError(f"{len(failed)} failed, reproduce run {run_id} has the table of the others; {failed[0]}")
     return run_id
@@ -84,7 +84,7 @@ def _run_all(
     return found, failed
 
 
-def _compare_all(found: Mapping[str, Mapping[str, str]], field: str) -> list[str]:
+def _compare_all(found: Mapping[str, Mapping[str, str]]) -> list[str]:
     """Compare the variants on each set; returns a sentence for each set on which they cannot be."""
     from pipelines import compare
 
@@ -92,7 +92,7 @@ def _compare_all(found: Mapping[str, Mapping[str, str]], field: str) -> list[str
     for data, run_ids in found.items():
         if len(run_ids) > 1:
             try:
-                compare.run(compare.CompareConfig(**{field: ",".join(run_ids.values())}))
+                compare.run(compare.CompareConfig(runs=",".join(run_ids.values())))
             except InputError as error:
                 failed.append(f"the comparison on {data}: {error}")
     return failed

@@ -16,8 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipelines.command_line.command import run_command_line
-from tl_core.recipes.checks import check_range
-from tl_core.recipes.choices import Device, Features, SplitRule, Unreadable
+from pipelines.configs.data import SplitData
+from pipelines.configs.fields import flat_params, with_values
+from pipelines.configs.network import TrainNetwork
+from pipelines.configs.where import Where
+from tl_core.recipes.checks import check_seed
 from tl_core.recipes.train import TrainRecipe
 
 
@@ -25,36 +28,17 @@ from tl_core.recipes.train import TrainRecipe
 class TrainConfig:
     """How well does a network learn a whole labelled set? Transfer learning with a test part."""
 
-    data: str = "digits:target"
-    """Data spec: class folders (in folders train, val and test, or not), an archive of them, or a csv."""
-    weights: str = "random"
-    """What to start from: id of a pretrain run; a weights file, timm, timm:TAG or torchvision:ENUM.NAME; or random."""
-    backbone: str = "resnet10_small"
-    """Architecture, where no pretrain run is named."""
-    image_size: int = 0
-    """Input side in pixels; 0 is that which the backbone was trained at, and 32 where it was not."""
-    features: Features = "last"
-    """What the head sees: the last stage, or the last four (stages), which often carries further from the source."""
-    split: SplitRule = "auto"
-    """Parts: those of the layout, a random split of each class, or auto, the layout's where it has them."""
-    val_fraction: float = 0.1
-    """Share of each class that chooses the epoch, where the layout has no such part."""
-    test_fraction: float = 0.2
-    """Share of each class that is scored, where the layout has no such part."""
+    data: SplitData = field(default_factory=SplitData)
+    network: TrainNetwork = field(default_factory=TrainNetwork)
     seed: int = 0
     """Seed of the split, the initial weights, the batches and the views."""
-    device: Device = "auto"
-    """Where to compute."""
-    unreadable: Unreadable = "refuse"
-    """What to do about unreadable files: refuse the data, or skip them."""
     name: str = ""
-    """What tables and figures call this run; by default its backbone."""
+    """Name of this run in tables and figures; by default its backbone."""
     recipe: TrainRecipe = field(default_factory=TrainRecipe)
+    where: Where = field(default_factory=Where)
 
     def __post_init__(self) -> None:
-        check_range("val_fraction", self.val_fraction, 0.001, 0.5)
-        check_range("test_fraction", self.test_fraction, 0.001, 0.5)
-        check_range("seed", self.seed, 0, 2**62)
+        check_seed(self.seed)
 
 
 def run(config: TrainConfig) -> str:
@@ -65,10 +49,12 @@ def run(config: TrainConfig) -> str:
     from pipelines.inputs.names import is_run, network_name
     from pipelines.inputs.networks import load_network
     from pipelines.inputs.provenance import check_unseen, log_seen_images
+    from pipelines.inputs.run_ids import with_run_ids
     from pipelines.reports.log import log_report
     from pipelines.results.train_log import TrainLog
     from pipelines.store.checkpoints import kept_checkpoint
     from pipelines.store.logging import log_dataset
+    from pipelines.store.params import log_params
     from pipelines.store.runs import tracked_run
     from tl_core.compute.devices import pick_device
     from tl_core.data.dataset import load_dataset
@@ -76,19 +62,23 @@ def run(config: TrainConfig) -> str:
     from tl_core.networks.backbones import with_features
     from tl_core.training.staged import Training
 
-    name = config.name or f"train {config.backbone}"
+    name = config.name or f"train {config.network.backbone}"
     with tracked_run("train", config, name) as run_id, tempfile.TemporaryDirectory() as folder:
-        network, spec = load_network(config.weights, config.backbone, config.image_size, config.seed)
-        network, spec = with_features(network, spec, config.features)
-        dataset = load_dataset(config.data, spec.image_size, unreadable=config.unreadable)
+        config = with_run_ids(config, weights="pretrain")
+        start, data = config.network, config.data
+        network, spec = load_network(start.weights, start.backbone, start.image_size, config.seed)
+        network, spec = with_features(network, spec, start.features)
+        dataset = load_dataset(data.data, spec.image_size, unreadable=data.unreadable)
         log_dataset(dataset, "target")
-        split = split_for_training(dataset, config.split, config.val_fraction, config.test_fraction, config.seed)
-        if is_run(config.weights):
-            check_unseen(config.weights, "pretrain", dataset, split.test)
+        split = split_for_training(dataset, data.split, data.val_fraction, data.test_fraction, config.seed)
+        if is_run(start.weights):
+            check_unseen(start.weights, "pretrain", dataset, split.test)
         log_seen_images(dataset, np.concatenate([split.train, split.val]))
-        device = pick_device(config.device)
+        device = pick_device(config.where.device)
+        used = {"backbone": spec.architecture, "image_size": spec.image_size, "device": device.type, "name": name}
+        log_params(flat_params(with_values(config, **used)))
         training = Training(network, spec, dataset, split, config.recipe, seed=config.seed, device=device)
-        log = TrainLog(dataset, split, network_name(config.weights, spec, config.seed), Path(folder))
+        log = TrainLog(dataset, split, network_name(start.weights, spec, config.seed), Path(folder))
         n_images = sum(stage.epochs for stage in config.recipe.stages()) * len(split.train)
         progress = tqdm(total=n_images, desc=name, unit=" images", unit_scale=True, disable=None)
         with progress, kept_checkpoint("train", config, dataset.fingerprint) as checkpoint:
@@ -103,7 +93,7 @@ def run(config: TrainConfig) -> str:
                     log.close_stage(training)
             accuracy = log.close()
         log_report(run_id)
-        print(f"train {run_id}: test accuracy {accuracy.percent()} on {config.data}, {log.say_chosen()}")
+        print(f"train {run_id}: test accuracy {accuracy.percent()} on {data.data}, {log.say_chosen()}")
     return run_id
 
 

@@ -65,7 +65,7 @@ def write_card(facts: CardFacts) -> str:
         f"Accuracy {facts.accuracy}, 95 % interval, {_HOW_GOOD[facts.scored_on].format(sample=facts.sample)}",
         *_confusion_lines(facts.confusions),
         "## Made from",
-        f"- backbone: {file['backbone']}, weights {file['backbone_run']}, source {_short(file['source_fingerprint'])}",
+        f"- backbone: {file['backbone']}, weights {file['weights']}, source {_short(file['source_fingerprint'])}",
         f"- target images: {_short(file['target_fingerprint'])}",
         f"- recipe: {_named(facts.recipe)}",
         f"- runs: {_named(facts.runs)}",

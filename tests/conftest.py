@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import socket
+import sqlite3
 import sys
+import tempfile
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +24,8 @@ os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"  # the test processes share the cores
 
+ROOT = Path(__file__).resolve().parents[1]
+MLRUNS = ROOT / "mlruns"
 COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200)}
 
 MakeColours = Callable[..., Path]
@@ -54,14 +61,35 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRANSFER_LAB_CACHE", str(tmp_path / "cache"))
 
 
-@pytest.fixture(scope="session")
-def fresh_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The SQLite file of a new MLflow store: its tables take seconds to make, a copy takes none."""
-    import mlflow
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_is_left_in_the_checkout() -> Iterator[None]:
+    """The user's own records lie where the tests are started: not one may be added."""
+    before = {*MLRUNS.iterdir(), *ROOT.glob("*.db")}
+    yield
+    left = {*MLRUNS.iterdir(), *ROOT.glob("*.db")} - before
+    assert not left, f"the tests left {left}"
 
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
+
+@cache
+def _new_store() -> Path:
+    """The SQLite file of a new MLflow store: its tables take seconds to make, a copy takes none."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    path = Path(tempfile.mkdtemp()) / "mlflow.db"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        SqlAlchemyStore(f"sqlite:///{path}", str(path.parent / "mlruns"))
+    atexit.register(shutil.rmtree, path.parent, ignore_errors=True)
     return path
+
+
+def make_store(folder: Path) -> str:
+    """Make a new MLflow store whose artifacts lie beside it; returns its address."""
+    path = folder / "mlflow.db"
+    shutil.copy(_new_store(), path)
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("UPDATE experiments SET artifact_location = ?", ((folder / "mlruns" / "0").as_uri(),))
+    return f"sqlite:///{path}"
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +104,7 @@ def own_store(folder: Path) -> Iterator[Path]:
     import mlflow
 
     with pytest.MonkeyPatch.context() as patch:
-        uri = f"sqlite:///{folder / 'mlflow.db'}"
+        uri = make_store(folder)
         patch.setenv("MLFLOW_TRACKING_URI", uri)
         patch.setenv("OPTUNA_STORAGE", f"sqlite:///{folder / 'studies.db'}")
         patch.setenv("TRANSFER_LAB_CACHE", str(folder / "cache"))
@@ -86,12 +114,11 @@ def own_store(folder: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def store(fresh_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A real MLflow store on a temporary SQLite file; yields its URI."""
     import mlflow
 
-    shutil.copy(fresh_store, tmp_path / "mlflow.db")
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    uri = make_store(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.setenv("OPTUNA_STORAGE", f"sqlite:///{tmp_path / 'studies.db'}")
     for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):

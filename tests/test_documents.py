@@ -106,4 +106,4 @@ def test_the_reference_explains_every_parameter() -> None:
         described = list(reference.describe(config_type(name)))
         assert [field for field, _, _ in described] == [field for field, _, _ in parameters(config_type(name))]
         assert all(len(text) > 10 for _, _, text in described), name
-    assert "| `backbone_run` | required |" in reference.render_reference()
+    assert "| `weights` | required |" in reference.render_reference()

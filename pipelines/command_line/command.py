@@ -63,11 +63,14 @@ class Output:
 def _parse_command_line(config_type: type[Config]) -> Config:
     """The config that this process's command line says; beside it, every entry point knows `--json`."""
     import tyro
-    from tyro.conf import FlagConversionOff, OmitArgPrefixes
+    from tyro.conf import FlagConversionOff, OmitArgPrefixes, arg
 
+    # Without names of their own, so that the headings of the help are those of the config's groups.
+    config_field: Any = Annotated[config_type, FlagConversionOff, arg(name="")]
+    output_field: Any = Annotated[Output, arg(name="")]
     both = make_dataclass(
         "CommandLine",
-        [("config", Annotated[config_type, FlagConversionOff]), ("output", Output, field(default_factory=Output))],
+        [("config", config_field), ("output", output_field, field(default_factory=Output))],
         namespace={"__doc__": config_type.__doc__},
     )
     name = f"python -m pipelines.{Path(sys.argv[0]).stem}"

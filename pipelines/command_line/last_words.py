@@ -9,7 +9,7 @@ import mlflow
 from mlflow.entities import Run
 
 from pipelines.configs.entry_points import REPORT_ARTIFACT
-from pipelines.store.connection import KIND
+from pipelines.store.runs import KIND
 
 _CURVES = ("train/", "val/loss", "val/accuracy", "episode/", "system/")
 _TOLD = ("summary/", "shots/")  # by `main` itself, as tables

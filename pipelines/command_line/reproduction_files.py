@@ -19,8 +19,6 @@ from tl_core.errors import InputError
 REPRODUCTIONS = ROOT / "reproductions"
 
 DATA_FIELD = {"train": "data", "finetune": "target"}
-WEIGHTS_FIELD = {"train": "weights", "finetune": "backbone_run"}
-RUNS_FIELD = {"train": "train_runs", "finetune": "finetune_runs"}
 _FIELDS = {"question", "command", "published", "measured", "entry_point", "arguments", "variants"}
 
 
@@ -91,7 +89,7 @@ def plan_runs(reproduction: Reproduction, data: str, weights: str, overrides: st
     for spec in specs:
         plan[spec] = {}
         for name, (arguments, start) in variants.items():
-            given = {DATA_FIELD[reproduction.entry_point]: spec, WEIGHTS_FIELD[reproduction.entry_point]: start}
+            given = {DATA_FIELD[reproduction.entry_point]: spec, "weights": start}
             title = {"name": name} if reproduction.entry_point == "train" else {}
             plan[spec][name] = _build(reproduction, {**title, **arguments, **given, **replaced})
     return plan

@@ -10,12 +10,12 @@ from tl_core.networks.weights_spec import is_weights_spec
 if TYPE_CHECKING:
     from tl_core.networks.backbones import BackboneSpec
 
-CONTROLS = ("random", "pixels")
+BASELINES = ("random", "pixels")
 
 
-def is_run(backbone_run: str) -> bool:
-    """Whether `backbone_run` names one of our runs."""
-    return backbone_run not in CONTROLS and not is_weights_spec(backbone_run)
+def is_run(weights: str) -> bool:
+    """Return whether `weights` names one of our runs."""
+    return weights not in BASELINES and not is_weights_spec(weights)
 
 
 def network_name(network: str, spec: BackboneSpec, seed: int) -> str:

@@ -1,4 +1,4 @@
-"""From what a user writes for `backbone_run` to a network that can be fine-tuned."""
+"""From what a user writes for `weights` to a network that can be fine-tuned."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 
 from torch import nn
 
-from pipelines.inputs.names import CONTROLS
+from pipelines.inputs.names import BASELINES
 from pipelines.store.artifacts import fetch_artifact
-from pipelines.store.runs import find_run
+from pipelines.store.find import find_run
 from tl_core.heads.storage import load_backbone
 from tl_core.networks.backbones import BackboneSpec, build_backbone, check_size
 from tl_core.networks.weights import load_weights
@@ -26,30 +26,30 @@ ONNX_ARTIFACT, INT8_ARTIFACT = "onnx/classifier.onnx", "onnx/classifier.int8.onn
 LATENCY_METRIC, SIZE_METRIC = "latency_ms", "megabytes"
 """Of an export run: how long one image takes, and how large the file is."""
 
-CONTROL_SIZE = 32
+BASELINE_SIZE = 32
 
 
-def load_network(backbone_run: str, backbone: str, image_size: int, seed: int) -> tuple[nn.Module, BackboneSpec]:
-    """A pretrain run's backbone, one with weights from elsewhere, or a control: `random` weights, or the `pixels`.
+def load_network(weights: str, backbone: str, image_size: int, seed: int) -> tuple[nn.Module, BackboneSpec]:
+    """Load a pretrain run's backbone, one with weights from elsewhere, or a baseline: `random` weights, or `pixels`.
 
     Raises:
         InputError: no such run or weights, or their files are damaged.
     """
-    if backbone_run in CONTROLS:
-        spec = BackboneSpec("pixels" if backbone_run == "pixels" else backbone, image_size or CONTROL_SIZE)
+    if weights in BASELINES:
+        spec = BackboneSpec("pixels" if weights == "pixels" else backbone, image_size or BASELINE_SIZE)
         return build_backbone(spec, seed), spec
-    if is_weights_spec(backbone_run):
-        return load_weights(backbone_run, backbone, image_size)
-    find_run(backbone_run, "pretrain")
-    network, spec = load_backbone(fetch_artifact(backbone_run, BACKBONE_ARTIFACT))
+    if is_weights_spec(weights):
+        return load_weights(weights, backbone, image_size)
+    run = find_run(weights, "pretrain")
+    network, spec = load_backbone(fetch_artifact(run.info.run_id, BACKBONE_ARTIFACT))
     resized = replace(spec, image_size=image_size or spec.image_size)
     check_size(network, resized)
     return network, resized
 
 
 def find_recipe(search_run: str, default: FinetuneRecipe) -> FinetuneRecipe:
-    """The recipe that a search found, or the default where no search is named."""
+    """Return the recipe that a search found, or the default where no search is named."""
     if not search_run:
         return default
-    find_run(search_run, "search")
-    return parse_recipe(Path(fetch_artifact(search_run, RECIPE_ARTIFACT)).read_text())
+    run = find_run(search_run, "search")
+    return parse_recipe(Path(fetch_artifact(run.info.run_id, RECIPE_ARTIFACT)).read_text())

@@ -13,8 +13,9 @@ from pipelines.results.scores import accuracies
 from pipelines.results.train_log import fingerprint_of
 from pipelines.results.trainings import hits_in, predictions_of
 from pipelines.store.artifacts import fetch_artifact
-from pipelines.store.connection import KIND
-from pipelines.store.runs import find_run
+from pipelines.store.find import find_run
+from pipelines.store.params import used_params
+from pipelines.store.runs import KIND
 from registry.gate import Evidence, Measured
 from tl_core.errors import InputError
 from tl_core.export.onnx_file import Parity
@@ -26,7 +27,7 @@ def find_scored_run(export_run: Run, finetune_run: str) -> Run:
     Raises:
         InputError: no such run, one too many or too few, or one that scored something else.
     """
-    fitted = find_run(export_run.data.params["fit_run"], "fit", "train")
+    fitted = find_run(used_params(export_run)["run"], "fit", "train")
     name = f"{fitted.data.tags[KIND]} run {fitted.info.run_id}"
     if fitted.data.tags[KIND] == "train":
         if finetune_run:

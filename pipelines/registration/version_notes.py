@@ -15,12 +15,14 @@ from pipelines.registration.evidence import load_evidence
 from pipelines.results.predictions import CONFUSIONS_ARTIFACT
 from pipelines.results.trainings import predictions_of
 from pipelines.store.artifacts import fetch_artifact
-from pipelines.store.connection import KIND
+from pipelines.store.params import used_params
+from pipelines.store.runs import KIND
 from registry.card import CardFacts, Confusions, write_card
 from registry.gate import Evidence, ScoredOn
 from registry.versions import NewVersion
 from serving.model import OnnxClassifier
 from tl_core.errors import InputError
+from tl_core.recipes.finetune import FinetuneRecipe
 from tl_core.recipes.train import TrainRecipe
 from tl_core.scoring.classification import count_confusions
 from tl_core.scoring.episodes import estimate
@@ -66,7 +68,7 @@ def _tags(export_run: Run, scored_run: Run) -> dict[str, str]:
 def _lineage(export_run: Run, scored_run: Run) -> dict[str, str]:
     """Run ids by the step that they are of."""
     scored = {scored_run.data.tags[KIND]: scored_run.info.run_id}
-    fit = {} if "train" in scored else {"fit": export_run.data.params["fit_run"]}
+    fit = {} if "train" in scored else {"fit": used_params(export_run)["run"]}
     return {**fit, **scored, "export": export_run.info.run_id}
 
 
@@ -95,7 +97,7 @@ def _accuracy(evidence: Evidence) -> str:
 
 
 def _sample(scored_run: Run) -> str:
-    params = scored_run.data.params
+    params = used_params(scored_run)
     if scored_run.data.tags[KIND] == "train":
         return f"the test images of {params['data']}"
     shape = json.loads(scored_run.data.tags["episodes"])  # a parameter of 0 has left it to the images
@@ -103,11 +105,10 @@ def _sample(scored_run: Run) -> str:
 
 
 def _recipe(scored_run: Run) -> dict[str, str]:
-    params = scored_run.data.params
+    params = used_params(scored_run)
     if scored_run.data.tags[KIND] == "train":
         return {field.name: params[field.name] for field in fields(TrainRecipe) if field.name in params}
-    prefix = "recipe."
-    return {key.removeprefix(prefix): _rounded(value) for key, value in params.items() if key.startswith(prefix)}
+    return {field.name: _rounded(params[field.name]) for field in fields(FinetuneRecipe) if field.name in params}
 
 
 def _rounded(value: str) -> str:

@@ -15,15 +15,19 @@ from pipelines.results.comparable import settings_that_differ
 from pipelines.results.figures import draw_estimates, draw_intervals
 from pipelines.results.scores import named_runs, paired_accuracies, run_ids
 from pipelines.results.trainings import curve_of, load_trainings
+from pipelines.store.find import find_run
+from pipelines.store.params import used_params
+from pipelines.store.runs import KIND
 from tl_core.scoring.episodes import SIGNIFICANT, Comparison, Estimate, compare_all, estimate
 from tl_core.scoring.images import ImageComparison, Interval, compare_on_images, wilson
 
 
 def report_comparison(run: Run) -> Page:
     """Of a compare run: which is best, and which differences are more than luck."""
-    if trained := run.data.params.get("train_runs"):
-        return _compare_trainings(run, run_ids(trained))
-    runs = named_runs(run_ids(run.data.params["finetune_runs"]))
+    ids = run_ids(used_params(run)["runs"])
+    if find_run(ids[0], "finetune", "train").data.tags[KIND] == "train":
+        return _compare_trainings(run, ids)
+    runs = named_runs(ids)
     scores = paired_accuracies(runs)
     results = {name: estimate(values) for name, values in scores.items()}
     pairs = compare_all(scores)

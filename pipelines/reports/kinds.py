@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 
 import mlflow
 from mlflow.entities import Run
@@ -24,7 +25,9 @@ from pipelines.reports.sections import (
 from pipelines.reports.words import say_estimate, say_interval, say_seconds, sentence
 from pipelines.results.scores import accuracy_of, episodes_of
 from pipelines.results.trainings import curve_of, load_training
-from pipelines.store.connection import KIND
+from pipelines.store.params import used_params
+from pipelines.store.runs import KIND
+from tl_core.recipes.finetune import FinetuneRecipe
 from tl_core.scoring.images import wilson, wilson_of_share
 
 
@@ -58,17 +61,15 @@ def _finetune(run: Run) -> Page:
 
 def _say_gain(run: Run) -> str:
     """What the search of a finetune run has said of its recipe, if there was one."""
-    search = run.data.params.get("search_run", "")
+    search = used_params(run).get("search_run", "")
     if not search:
         return ""
     return f"in the search for its recipe: {say_verdict(mlflow.MlflowClient().get_run(search))}"
 
 
 def _recipe_section(run: Run) -> Section:
-    recipe = {
-        name.removeprefix("recipe."): value for name, value in run.data.params.items() if name.startswith("recipe.")
-    }
-    rows = [[name, recipe[name]] for name in sorted(recipe)]
+    params = used_params(run)
+    rows = [[field.name, params[field.name]] for field in fields(FinetuneRecipe) if field.name in params]
     return Section("Recipe", [], [Table("Settings of the fine-tuning", [], rows, folded=True)])
 
 

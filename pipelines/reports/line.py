@@ -25,7 +25,8 @@ from pipelines.reports.words import say_comparison, say_estimate, say_points, sa
 from pipelines.results.scores import COMPARED, METHODS_ARTIFACT, accuracies
 from pipelines.results.shots import read_shots
 from pipelines.store.artifacts import fetch_artifact
-from pipelines.store.connection import KIND
+from pipelines.store.params import used_params
+from pipelines.store.runs import KIND
 from registry.versions import CHALLENGER, CHAMPION
 from tl_core.scoring.episodes import estimate, paired_difference
 
@@ -46,7 +47,7 @@ def report_main(run: Run) -> Page:
         [
             _classifier_section(steps),
             methods_section({name: estimate(values) for name, values in scores.items()}, _differences(scores)),
-            *([shots_section(read_shots(run.info.run_id))] if run.data.params.get("shots") else []),
+            *([shots_section(read_shots(run.info.run_id))] if used_params(run).get("shots") else []),
             distribution_section(found),
             *answers_sections(found),
             features_section(found),
@@ -90,8 +91,8 @@ def _steps(run: Run) -> dict[str, list[Run]]:
 
 def _classifier_section(steps: Mapping[str, Sequence[Run]]) -> Section:
     registered, exported = steps["register"][-1], steps["export"][-1]
-    name, tags, metrics = registered.data.params["name"], registered.data.tags, exported.data.metrics
-    used = steps["fit"][-1].data.params
+    name, tags, metrics = used_params(registered)["name"], registered.data.tags, exported.data.metrics
+    used = used_params(steps["fit"][-1])
     alias = CHAMPION if tags["promoted"] == "True" else CHALLENGER
     rows = [
         ["registered as", f"{name}, version {tags['version']}, @{alias}: {tags['gate']}"],
@@ -101,7 +102,7 @@ def _classifier_section(steps: Mapping[str, Sequence[Run]]) -> Section:
         ["one image", f"{metrics[LATENCY_METRIC]:.1f} ms from file to answer, on the machine of the export"],
         ["fitted to", f"{steps['fit'][-1].data.metrics['n_images']:,.0f} images, all that are labelled"],
     ]
-    command = "mlflow --env-file .env run . --env-manager local -e predict \\\n"
+    command = "mlflow run . --env-manager local -e predict \\\n"
     command += f"    -P model=models:/{name}@{alias} -P images=photos -P output=predictions.csv"
     text = "It is fitted to every labelled image; the scores are those of its recipe on images that it was not given."
     return Section("Classifier", [text], [Table("The file to take away", [], rows), Command(command)])

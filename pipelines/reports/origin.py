@@ -15,8 +15,8 @@ from pipelines.configs.entry_points import config_type
 from pipelines.configs.fields import parameters
 from pipelines.reports.page import Command, Section, Table
 from pipelines.reports.words import say_seconds
-from pipelines.results.comparable import plain_param
-from pipelines.store.connection import KIND
+from pipelines.store.params import used_params
+from pipelines.store.runs import KIND
 
 _COUNTS = {
     "n_episodes": "episodes scored",
@@ -27,13 +27,15 @@ _COUNTS = {
     "n_val": "images for validation",
     "n_test": "images of the test part",
 }
-_RUNS = ("backbone_run", "weights", "search_run", "finetune_runs", "train_runs")
-_LAUNCH = "mlflow --env-file .env run . --env-manager local -e"
+_RUNS = ("weights", "search_run", "runs")
+_LAUNCH = "mlflow run . --env-manager local -e"
+_WHERE = ("device", "workers", "engine", "address")
+"""Params that change where the work is done and not what comes out."""
 
 
 def title_of(run: Run) -> str:
     """What a report is called: the run's kind and name, and its data."""
-    name, params = run.data.tags[MLFLOW_RUN_NAME], run.data.params
+    name, params = run.data.tags[MLFLOW_RUN_NAME], used_params(run)
     data = Path(params.get("target") or params.get("data") or params.get("source") or "").name
     return name if data in name else f"{name} on {data}"
 
@@ -54,7 +56,7 @@ def seconds_of(run: Run) -> float:
 def origin_section(run: Run, *others: tuple[str, str]) -> Section:
     """The runs and the data that a run came from, and the command that repeats it; `others` are further rows."""
     rows = [[f"this {run.data.tags[KIND]} run", run.info.run_id]]
-    given = {name: plain_param(run.data.params.get(name, "")) for name in _RUNS}
+    given = {name: used_params(run).get(name, "") for name in _RUNS}
     rows += [[name.replace("_", " "), value] for name, value in given.items() if value]
     rows += map(list, others)
     for used in run.inputs.dataset_inputs if run.inputs else []:
@@ -73,10 +75,11 @@ def origin_section(run: Run, *others: tuple[str, str]) -> Section:
 def command_of(run: Run) -> str:
     """The command that repeats a run: what differs from the defaults, quoted for a shell."""
     kind = run.data.tags[KIND]
+    params = used_params(run)
     words = [
-        f"-P {name}={shlex.quote(plain_param(run.data.params[name]))}"
+        f"-P {name}={shlex.quote(params[name])}"
         for name, _, default in parameters(config_type(kind))
-        if name in run.data.params and not _same(plain_param(run.data.params[name]), default)
+        if name in params and name not in _WHERE and not _same(params[name], default)
     ]
     return " \\\n    ".join([f"{_LAUNCH} {kind}", *words])
 

@@ -99,9 +99,9 @@ def search_section(run: Run) -> Section:
         )
         chart = make_chart(figure, "trials", "Mean accuracy of every trial on its episodes.", height=3)
     finalists = pd.read_csv(fetch_artifact(run.info.run_id, "finalists.csv"))
-    searched_on = run.data.params.get("proxy") or "the half of the images that no score is reported on"
     sentences = [
-        f"{metrics['n_trials']:.0f} trials took {metrics['episodes_spent']:,.0f} episodes, all from {searched_on}.",
+        f"{metrics['n_trials']:.0f} trials took {metrics['episodes_spent']:,.0f} episodes, all from the half of the "
+        "images that no score is reported on.",
         f"Result: {say_verdict(run)}.",
     ]
     if "optimism" in metrics:

@@ -10,7 +10,6 @@ from pipelines.inputs.networks import ONNX_ARTIFACT
 from pipelines.results.columns import aligned
 from pipelines.results.scores import COMPARED, METHODS_ARTIFACT, accuracies
 from pipelines.store.artifacts import fetch_artifact
-from pipelines.store.connection import default_tracking_uri
 from registry.versions import CHAMPION, champion_of
 from tl_core.scoring.episodes import Estimate, estimate, paired_difference
 
@@ -45,10 +44,8 @@ def _points(difference: Estimate) -> str:
 def _where(export_run: str, name: str) -> list[str]:
     champion = champion_of(name)
     standing = f"models:/{name}@{CHAMPION} (version {champion.version})" if champion else "none"
-    uri = mlflow.get_tracking_uri()
-    look = "make ui" if uri == default_tracking_uri() else f"mlflow server --backend-store-uri {uri}"
     return [
         f"the classifier   {fetch_artifact(export_run, ONNX_ARTIFACT)}",
         f"champion         {standing}",
-        f"browse the runs  {look}, then open http://127.0.0.1:5000",
+        "browse the runs  mlflow ui, then open http://127.0.0.1:5000",
     ]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 
 from mlflow.entities import Run
 
-from pipelines.store.runs import find_run
+from pipelines.store.find import find_run
+from pipelines.store.params import used_params
 from tl_core.errors import InputError
 
 _NAMES = ("name",)  # params that say what a run is called, not what it did
@@ -34,15 +34,7 @@ def find_comparable_runs(run_ids: Sequence[str], kind: str, tag: str, scored_on:
 
 def settings_that_differ(runs: Mapping[str, Run]) -> list[list[str]]:
     """A heading, then one row per param that is not the same in all runs, by the runs' readable names."""
-    known = sorted({name for run in runs.values() for name in run.data.params} - set(_NAMES))
-    values = {name: [plain_param(run.data.params.get(name, "")) for run in runs.values()] for name in known}
-    rows = [[name, *of_runs] for name, of_runs in values.items() if len(set(of_runs)) > 1]
-    # A finetune run has its recipe twice: as it was asked for, and under `recipe.` as it was used.
-    used = {row[0].removeprefix("recipe.") for row in rows if row[0].startswith("recipe.")}
-    return [["setting", *runs], *(row for row in rows if row[0] not in used)]
-
-
-def plain_param(value: str) -> str:
-    """A param as it was meant: `mlflow run` records it in the quotes that it gives it for the shell."""
-    parts = shlex.split(value) if value[:1] in ("'", '"') else [value]
-    return "".join(parts) if len(parts) < 2 else value
+    params = [used_params(run) for run in runs.values()]
+    known = sorted({name for of_run in params for name in of_run} - set(_NAMES))
+    values = {name: [of_run.get(name, "") for of_run in params] for name in known}
+    return [["setting", *runs], *([name, *of_runs] for name, of_runs in values.items() if len(set(of_runs)) > 1)]

@@ -15,6 +15,7 @@ from pipelines.results.columns import aligned
 from pipelines.results.comparable import find_comparable_runs
 from pipelines.results.figures import Curve
 from pipelines.store.artifacts import fetch_artifact
+from pipelines.store.params import used_params
 from tl_core.scoring.images import Hits, Interval
 
 PREDICTIONS_ARTIFACT = "predictions.parquet"
@@ -82,7 +83,7 @@ def table_of(trainings: Sequence[TrainingResult], results: Mapping[str, Interval
     """Lines of a table: one training per row, with what it started from."""
     rows: list[Sequence[str]] = [("run", "weights", "accuracy, 95 % interval", "precision", "recall", "F1")]
     for training in trainings:
-        metrics, weights = training.run.data.metrics, training.run.data.params["weights"]
+        metrics, weights = training.run.data.metrics, used_params(training.run)["weights"]
         scores = [f"{100 * metrics[f'test/{name}']:.2f}" for name in ("precision", "recall", "f1")]
         rows.append((training.name, short_weights(weights), results[training.name].percent(), *scores))
     return aligned(rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 
@@ -14,17 +13,11 @@ from optuna.trial import TrialState
 from pipelines.inputs.networks import RECIPE_ARTIFACT
 from pipelines.results.figures import draw_episodes_spent
 from pipelines.store.child_runs import ChildRuns, FinishedRun
-from pipelines.store.connection import STORE
 from tl_core.scoring.episodes import estimate, independent_difference
 from tl_core.search.trials import TrialResult, count_episodes
 from tl_core.search.verdict import Finalist, Verdict
 
 MIN_FOR_IMPORTANCES = 4
-
-
-def study_storage() -> str:
-    """Where studies live: $OPTUNA_STORAGE, else a SQLite file of their own beside the tracking store."""
-    return os.environ.get("OPTUNA_STORAGE") or f"sqlite:///{STORE / 'studies.db'}"
 
 
 class TrialLog:

@@ -9,7 +9,7 @@ import mlflow
 from mlflow.exceptions import MlflowException
 from mlflow.utils.file_utils import local_file_uri_to_path
 
-from pipelines.store.connection import is_away
+from pipelines.store.connection import is_unreachable
 from tl_core.data.dataset import default_cache_dir
 from tl_core.errors import InputError
 
@@ -29,7 +29,7 @@ def fetch_artifact(run_id: str, name: str) -> Path:
             folder = default_cache_dir() / "artifacts" / run_id
             path = Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=name, dst_path=str(folder)))
     except (MlflowException, OSError) as error:
-        if isinstance(error, MlflowException) and is_away(error):
+        if isinstance(error, MlflowException) and is_unreachable(error):
             raise
         raise InputError(f"artifact {name!r} of run {run_id} cannot be fetched ({error})") from error
     if not path.exists():

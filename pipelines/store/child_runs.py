@@ -11,7 +11,8 @@ from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from pipelines.store.connection import PROCESS, is_away
+from pipelines.store.connection import is_unreachable
+from pipelines.store.process import PROCESS
 from pipelines.store.runs import child_tags
 
 _MAX_WAITING = 1000  # runs in memory at most, where the store is slower than the work
@@ -76,7 +77,7 @@ class ChildRuns:
         try:
             self._write(run)
         except MlflowException as error:
-            if not is_away(error):
+            if not is_unreachable(error):
                 raise
             self._away = error
 

@@ -1,101 +1,146 @@
-"""The tracking store: where it is, and whether it answers."""
+"""The tracking store: where it is, and whether it answers.
+
+It is MLflow's own default, `mlflow.db` in the working directory with the artifacts in `mlruns/` beside it, so that
+`mlflow run` and `mlflow ui` find it without a flag. `MLFLOW_TRACKING_URI` wins where it is set.
+"""
 
 from __future__ import annotations
 
 import os
-import socket
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from pathlib import Path
 
 import mlflow
-import psutil
+import sqlalchemy
 from filelock import FileLock
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE, ErrorCode
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
-from pipelines.configs.fields import ROOT
+from pipelines.store.process import close_runs_of_dead_processes
+from pipelines.store.redaction import redact
+from tl_core.data.dataset import default_cache_dir
+from tl_core.errors import InputError
+from tl_core.files import room_for
 
-STORE = ROOT / "mlruns"
-EXPERIMENT = "transfer-lab"
+ARTIFACTS = "mlruns"
+"""Folder of the artifacts, beside the file of a SQLite store."""
+
+OLD_STORE = Path("mlruns", "mlflow.db")
+"""Store of earlier versions."""
 
 _NOTE = (
     "Few-shot transfer learning. A `main` run holds the whole line; open it to see its steps, and `finetune` to see "
-    "one run per episode. The artifact `report.html` of a run says in words and pictures what it found; every mean has "
-    "its 95 % interval beside it, under the same name with `_ci95`."
+    "one run per episode. The artifact `report.html` of a run says in words and figures what it found; every mean has "
+    "its 95 % confidence interval beside it, under the same name with `_ci95`."
 )
-
-KIND = "kind"
-"""Tag that says which entry point a run belongs to."""
-
-PROCESS = "process"
-"""Tag that says which process a run belongs to: host, number and start, so that a dead one's runs can be closed."""
-
-_CLOCK_CORRECTION = 60  # seconds
-
-
-def default_tracking_uri() -> str:
-    """The checkout's own store: SQLite beside its artifacts."""
-    return f"sqlite:///{STORE / 'mlflow.db'}"
 
 
 def prepare_store() -> None:
-    """Point MLflow at the store and create it once.
+    """Create the store once, choose its experiment, and close the runs of processes that are gone.
 
-    Two processes that create the tables of one SQLite file at the same time ruin it, hence the lock. The
-    experiment is made here so that its artifacts lie inside `mlruns/`; `MLFLOW_TRACKING_URI` wins where set.
+    Two processes that create the tables of one SQLite file at the same time ruin it, hence the lock.
     """
-    if not os.environ.get("MLFLOW_TRACKING_URI"):
-        mlflow.set_tracking_uri(default_tracking_uri())
-    STORE.mkdir(exist_ok=True)
-    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
-    with FileLock(STORE / ".lock"):
+    uri = mlflow.get_tracking_uri()
+    file = _sqlite_file(uri)
+    with FileLock(_lock_folder() / ".lock"):
+        if file is not None and not file.exists():
+            _mention_old_store()
+            _create_tables(uri, file)
         client = mlflow.MlflowClient()
-        if client.get_experiment_by_name(name) is None:
-            local = mlflow.get_tracking_uri().startswith("sqlite")
-            client.create_experiment(name, artifact_location=(STORE / "artifacts").as_uri() if local else None)
-        _describe_experiment(client, name)
+        experiment_id = _experiment_id(client, file)
+        if file is not None:  # a server's experiments are its users' to describe
+            _describe_experiment(client, experiment_id)
     if not os.environ.get("MLFLOW_RUN_ID"):  # under `mlflow run` the experiment is already chosen
-        mlflow.set_experiment(name)
-    _close_runs_of_dead_processes(name)
+        mlflow.set_experiment(experiment_id=experiment_id)
+    close_runs_of_dead_processes(experiment_id)
 
 
-def _describe_experiment(client: mlflow.MlflowClient, name: str) -> None:
-    """Say once what the experiment is; `mlflow run` may have made it, and people may have said it better."""
-    experiment = client.get_experiment_by_name(name)
-    assert experiment is not None
-    if MLFLOW_RUN_NOTE not in experiment.tags:
-        client.set_experiment_tag(experiment.experiment_id, MLFLOW_RUN_NOTE, _NOTE)
+def store_folder() -> Path:
+    """Return the folder of a SQLite store, and the working directory for any other."""
+    file = _sqlite_file(mlflow.get_tracking_uri())
+    return Path.cwd() if file is None else file.parent
 
 
-def _this_process() -> str:
-    return f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
+def study_storage() -> str:
+    """Return where Optuna's studies live: $OPTUNA_STORAGE, else a SQLite file beside the tracking store.
 
-
-def _close_runs_of_dead_processes(experiment: str) -> None:
-    """Mark as KILLED what processes of this machine have left RUNNING when they were killed."""
-    client = mlflow.MlflowClient()
-    known = client.get_experiment_by_name(experiment)
-    assert known is not None
-    ours = f"attributes.status = 'RUNNING' and tags.{PROCESS} LIKE '{socket.gethostname()}:%'"
-    for run in client.search_runs([known.experiment_id], ours):
-        _, number, start = run.data.tags[PROCESS].rsplit(":", 2)
-        with suppress(psutil.NoSuchProcess):
-            # Not to the second: a correction of the clock moves every start.
-            if abs(psutil.Process(int(number)).create_time() - float(start)) <= _CLOCK_CORRECTION:
-                continue
-        client.set_tag(run.info.run_id, "error", "the process ended without closing this run")
-        client.set_terminated(run.info.run_id, "KILLED")
+    They have a file of their own, since two libraries that migrate one file cannot share it.
+    """
+    file = store_folder() / "studies.db"
+    return os.environ.get("OPTUNA_STORAGE") or str(sqlalchemy.URL.create("sqlite", database=str(file)))
 
 
 @contextmanager
 def promotion_lock() -> Iterator[None]:
-    """Let one process at a time ask who is champion and change it: MLflow's aliases cannot be swapped atomically."""
-    with FileLock(STORE / ".promotion.lock"):
+    """Let one process at a time read and change the champion: MLflow's aliases cannot be swapped atomically."""
+    with FileLock(_lock_folder() / ".promotion.lock"):
         yield
 
 
-def is_away(error: MlflowException) -> bool:
-    """Whether the store could not be reached, after all of MLflow's own retries; an answer is no such error."""
+def is_unreachable(error: MlflowException) -> bool:
+    """Return whether the store could not be reached, after all of MLflow's retries; an answer is no such error."""
     unreachable = not isinstance(error, RestException) and str(error.message).startswith("API request to")
     return unreachable or error.error_code == ErrorCode.Name(TEMPORARILY_UNAVAILABLE)
+
+
+def unreachable_as_input_error(error: MlflowException, advice: str) -> Exception:
+    """Return an `InputError` with advice for a store that does not answer, and any other error as it is."""
+    if not is_unreachable(error):
+        return error
+    return InputError(f"the tracking store {redact(mlflow.get_tracking_uri())} does not answer; {advice}")
+
+
+def _lock_folder() -> Path:
+    """Return a folder for locks: beside the artifacts of a SQLite store, in the cache for any other."""
+    local = _sqlite_file(mlflow.get_tracking_uri()) is not None
+    folder = store_folder() / ARTIFACTS if local else default_cache_dir()
+    with room_for(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _sqlite_file(uri: str) -> Path | None:
+    """Return the file of a SQLite store, None for any other."""
+    if not uri.startswith("sqlite:"):
+        return None
+    database = sqlalchemy.make_url(uri).database
+    return Path(database).absolute() if database and database != ":memory:" else None
+
+
+def _create_tables(uri: str, file: Path) -> None:
+    """Create a SQLite store whose artifacts lie beside it; MLflow alone would put them into the working directory."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    SqlAlchemyStore(uri, str(file.parent / ARTIFACTS))
+
+
+def _experiment_id(client: mlflow.MlflowClient, file: Path | None) -> str:
+    """Return the experiment that runs go to, MLflow's default one unless another is named; make it if need be."""
+    if os.environ.get("MLFLOW_EXPERIMENT_ID"):
+        return os.environ["MLFLOW_EXPERIMENT_ID"]
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
+    if not name:
+        return "0"
+    experiment = client.get_experiment_by_name(name)
+    if experiment is not None:
+        return str(experiment.experiment_id)
+    location = None if file is None else (file.parent / ARTIFACTS).as_uri()
+    return str(client.create_experiment(name, artifact_location=location))
+
+
+def _describe_experiment(client: mlflow.MlflowClient, experiment_id: str) -> None:
+    """Say once what the experiment is; people may have said it better."""
+    if MLFLOW_RUN_NOTE not in client.get_experiment(experiment_id).tags:
+        client.set_experiment_tag(experiment_id, MLFLOW_RUN_NOTE, _NOTE)
+
+
+def _mention_old_store() -> None:
+    if OLD_STORE.is_file() and not os.environ.get("MLFLOW_TRACKING_URI"):
+        print(
+            f"note: the records of an earlier version are in {OLD_STORE}; to go on with them, give "
+            f"MLFLOW_TRACKING_URI=sqlite:///{OLD_STORE} to every command",
+            file=sys.stderr,
+        )

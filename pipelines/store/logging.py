@@ -6,25 +6,13 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import mlflow
-from mlflow.entities import Metric, Param
+from mlflow.entities import Metric
 
-from pipelines.store.redaction import redact
 from tl_core.data.dataset import ImageDataset
 
 _DIGEST_LENGTH, _PROFILE_LENGTH, _BATCH_LENGTH = 36, 16_777_215, 1000  # what the store takes
-
-
-def log_params(params: Mapping[str, Any]) -> None:
-    """Log the params that the run does not have yet: `mlflow run` has logged some, in its own spelling."""
-    run = mlflow.active_run()
-    assert run is not None
-    client = mlflow.MlflowClient()
-    known = client.get_run(run.info.run_id).data.params
-    new = [Param(key, redact(str(value))) for key, value in params.items() if key not in known]
-    client.log_batch(run.info.run_id, params=new)
 
 
 def log_series(series: Mapping[str, Sequence[float]]) -> None:

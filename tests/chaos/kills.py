@@ -46,8 +46,8 @@ TIMED = ("images_per_second", "seconds", "n_resumed")
 
 COMMANDS: dict[str, str] = {
     "pretrain": f"pretrain {SMALL} --epochs 4 --batch_size 64 --device cpu --seed 1",
-    "finetune": f"finetune --backbone_run {{pretrain}} {SHAPE} --n_episodes 24 {RECIPE} --workers 1",
-    "search": f"search --backbone_run {{pretrain}} {SHAPE} --n_trials 4 --n_episodes 5 --final_episodes 5 --steps 4",
+    "finetune": f"finetune --weights {{pretrain}} {SHAPE} --n_episodes 24 {RECIPE} --workers 1",
+    "search": f"search --weights {{pretrain}} {SHAPE} --n_trials 4 --n_episodes 5 --final_episodes 5 --steps 4",
     "predict": "predict --model {model} --images {images} --output {folder}/predictions.csv --batch_size 4",
     "register": f"register --export_run {{export}} --finetune_run {{finetune}} --name {MODEL}",
 }
@@ -167,7 +167,7 @@ def prepare(folder: Path) -> dict[str, str]:
         "pretrain",
         "finetune",
         "search",
-        f"fit --backbone_run {{pretrain}} {RECIPE}",
+        f"fit --weights {{pretrain}} {RECIPE}",
         "export --fit_run {fit}",
     ):
         if kind in COMMANDS:

@@ -7,7 +7,6 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ import pytest
 from mlflow.entities import Run
 
 from pipelines import main, predict
+from pipelines.configs.fields import make_config, with_values
 from pipelines.finetune import FinetuneConfig
 from pipelines.main import MainConfig
 from tests.conftest import COLOURS, own_store, write_colour_images
@@ -35,15 +35,14 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]
     """Run `main` on made colours; yields its run id and the folder of pictures."""
     with own_store(tmp_path_factory.mktemp("line")) as folder:
         data = write_colour_images(folder / "data")
-        config = MainConfig(
+        config = make_config(
+            MainConfig,
             source=str(write_colour_images(folder / "source", seed=1)),
             target=str(data),
             image_size=16,
             shape=SHAPE,
             n_episodes=4,
             n_trials=3,
-            search_episodes=3,
-            final_episodes=2,
             name=NAME,
             recipe=PretrainRecipe(epochs=2, batch_size=16, augment="flip"),
         )
@@ -99,10 +98,10 @@ def test_the_searched_run_uses_the_recipe_that_the_search_found(line: tuple[str,
     from pipelines.inputs.networks import find_recipe
 
     search = child_of_kind(line[0], "search")
-    found = find_recipe(search.info.run_id, FinetuneConfig(backbone_run="random").recipe)
+    found = find_recipe(search.info.run_id, make_config(FinetuneConfig, weights="random").recipe)
     params = child_of_kind(line[0], "finetune", -1).data.params
-    assert float(params["recipe.max_lr"]) == found.max_lr
-    assert params["recipe.augment"] == found.augment
+    assert float(params["max_lr"]) == found.max_lr
+    assert params["augment"] == found.augment
     assert len(children(search.info.run_id)) == 3
     import mlflow
 
@@ -151,7 +150,7 @@ def test_the_file_says_of_itself_what_the_records_say(line: tuple[str, Path]) ->
     pretrained = child_of_kind(line[0], "pretrain")
     assert json.loads(says["class_names"]) == sorted(COLOURS)
     assert (says["image_size"], says["resize_rule"], says["temperature"], says["opset"]) == ("16", "crop", "1.0", "20")
-    assert (says["backbone"], says["backbone_run"]) == ("resnet10_small", pretrained.info.run_id)
+    assert (says["backbone"], says["weights"]) == ("resnet10_small", pretrained.info.run_id)
     assert (says["fit_run"], says["finetune_run"]) == (fitted.info.run_id, scored.info.run_id)
     assert json.loads(says["accuracy"]) == {
         "mean": pytest.approx(scored.data.metrics["accuracy"]),
@@ -182,7 +181,7 @@ def test_a_file_that_does_not_answer_as_torch_does_is_not_kept_and_the_worst_ima
     np.savez_compressed(path, images=images)
     try:
         with pytest.raises(InputError, match=r"was not kept: .* the worst image is .*samples.zip/blue/007.png"):
-            export.run(export.ExportConfig(fit_run=fit_run))
+            export.run(export.ExportConfig(run=fit_run))
     finally:
         path.write_bytes(whole)
     (failed,) = mlflow.search_runs(
@@ -198,7 +197,7 @@ def test_an_int8_variant_lies_beside_the_file(line: tuple[str, Path]) -> None:
     from pipelines.inputs.networks import INT8_ARTIFACT, ONNX_ARTIFACT
     from pipelines.store.artifacts import fetch_artifact
 
-    run_id = export.run(export.ExportConfig(fit_run=child_of_kind(line[0], "fit").info.run_id, int8=True))
+    run_id = export.run(export.ExportConfig(run=child_of_kind(line[0], "fit").info.run_id, int8=True))
     whole, small = fetch_artifact(run_id, ONNX_ARTIFACT), fetch_artifact(run_id, INT8_ARTIFACT)
     assert small.stat().st_size < 0.4 * whole.stat().st_size
     assert mlflow.MlflowClient().get_run(run_id).data.metrics["int8/equal_argmax"] >= 0.99
@@ -210,9 +209,9 @@ def test_a_second_registration_is_decided_by_the_gate(line: tuple[str, Path]) ->
     from pipelines import export, fit, register
 
     worse = child_of_kind(line[0], "finetune", 1).info.run_id
-    fit_run = fit.run(fit.FitConfig(target=str(line[1]), backbone_run="random", image_size=16))
-    export_run = export.run(export.ExportConfig(fit_run=fit_run))
-    run_id = register.run(register.RegisterConfig(export_run=export_run, finetune_run=worse, name=NAME, tolerance=0.0))
+    fit_run = fit.run(make_config(fit.FitConfig, target=str(line[1]), weights="random", image_size=16))
+    export_run = export.run(export.ExportConfig(run=fit_run))
+    run_id = register.run(register.RegisterConfig(run=export_run, finetune_run=worse, name=NAME, tolerance=0.0))
     tags = mlflow.MlflowClient().get_run(run_id).data.tags
     assert tags["promoted"] == "False"
     assert "paired difference" in tags["gate"]
@@ -223,9 +222,9 @@ def test_a_searched_recipe_may_not_be_reported_on_what_the_search_saw(line: tupl
     from pipelines import finetune
 
     search = child_of_kind(line[0], "search").info.run_id
-    config = FinetuneConfig(target=str(line[1]), backbone_run="random", shape=SHAPE, search_run=search)
+    config = make_config(FinetuneConfig, target=str(line[1]), weights="random", shape=SHAPE, search_run=search)
     with pytest.raises(InputError, match=f"search run {search} has seen 30 of the 60 images to report on"):
-        finetune.run(replace(config, part="all"))
+        finetune.run(with_values(config, part="all"))
 
 
 def test_a_backbone_may_not_be_scored_on_its_own_source(line: tuple[str, Path]) -> None:
@@ -233,13 +232,13 @@ def test_a_backbone_may_not_be_scored_on_its_own_source(line: tuple[str, Path]) 
 
     pretrain = child_of_kind(line[0], "pretrain")
     source = line[1].parent / "source"
-    config = FinetuneConfig(target=str(source), backbone_run=pretrain.info.run_id, shape=SHAPE)
+    config = make_config(FinetuneConfig, target=str(source), weights=pretrain.info.run_id, shape=SHAPE)
     with pytest.raises(InputError, match="has seen 30 of the 30 images to report on"):
         finetune.run(config)
 
 
 def test_source_and_target_may_not_share_images(line: tuple[str, Path]) -> None:
-    config = MainConfig(source=str(line[1]), target=str(line[1]), image_size=16, shape=SHAPE)
+    config = make_config(MainConfig, source=str(line[1]), target=str(line[1]), image_size=16, shape=SHAPE)
     with pytest.raises(InputError, match="source and target share 60 images"):
         main.run(config)
 
@@ -250,7 +249,7 @@ def test_scores_of_another_classifier_are_no_evidence(line: tuple[str, Path]) ->
     export_run = child_of_kind(line[0], "export").info.run_id
     other = child_of_kind(line[0], "finetune", 0).info.run_id
     with pytest.raises(InputError, match="scored another network than fit run"):
-        register.run(register.RegisterConfig(export_run=export_run, finetune_run=other, name=NAME))
+        register.run(register.RegisterConfig(run=export_run, finetune_run=other, name=NAME))
 
 
 def test_runs_on_the_same_episodes_are_compared(line: tuple[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
@@ -259,7 +258,7 @@ def test_runs_on_the_same_episodes_are_compared(line: tuple[str, Path], capsys: 
     from pipelines import compare
 
     ids = [run.info.run_id for run in children(line[0]) if run.data.tags["kind"] == "finetune"][:3]
-    run_id = compare.run(compare.CompareConfig(finetune_runs=", ".join(ids)))
+    run_id = compare.run(compare.CompareConfig(runs=", ".join(ids)))
     table = mlflow.artifacts.load_text(f"runs:/{run_id}/differences.csv").splitlines()
     assert table[0] == "first,second,difference,ci95,p,p_holm"
     assert len(table) == 4
@@ -274,14 +273,14 @@ def test_runs_on_other_episodes_are_not_compared(line: tuple[str, Path]) -> None
     from pipelines import compare, finetune
 
     known = child_of_kind(line[0], "finetune", 0).info.run_id
-    config = FinetuneConfig(
-        target=str(line[1]), backbone_run="pixels", image_size=16, shape=SHAPE, n_episodes=2, seed=9
+    config = make_config(
+        FinetuneConfig, target=str(line[1]), weights="pixels", image_size=16, shape=SHAPE, n_episodes=2, seed=9
     )
     other = finetune.run(config)
     with pytest.raises(InputError, match="were scored on different episodes"):
-        compare.run(compare.CompareConfig(finetune_runs=f"{known},{other}"))
+        compare.run(compare.CompareConfig(runs=f"{known},{other}"))
     with pytest.raises(InputError, match="two or more different finetune runs"):
-        compare.run(compare.CompareConfig(finetune_runs=f"{known},{known}"))
+        compare.run(compare.CompareConfig(runs=f"{known},{known}"))
 
 
 @pytest.mark.parametrize(("until_ci", "n"), [(100.0, 20), (0.0, 22)])
@@ -290,8 +289,14 @@ def test_episodes_stop_once_the_interval_is_small_enough(line: tuple[str, Path],
 
     from pipelines import finetune
 
-    config = FinetuneConfig(
-        target=str(line[1]), backbone_run="pixels", image_size=16, shape=SHAPE, n_episodes=22, until_ci=until_ci
+    config = make_config(
+        FinetuneConfig,
+        target=str(line[1]),
+        weights="pixels",
+        image_size=16,
+        shape=SHAPE,
+        n_episodes=22,
+        until_ci=until_ci,
     )
     assert mlflow.MlflowClient().get_run(finetune.run(config)).data.metrics["n_episodes"] == n
 
@@ -300,8 +305,15 @@ def test_a_study_is_not_continued_on_other_episodes(line: tuple[str, Path]) -> N
     from pipelines import search
 
     study = child_of_kind(line[0], "search").data.tags["study"]
-    config = search.SearchConfig(
-        target=str(line[1]), backbone_run="random", image_size=16, shape=SHAPE, n_episodes=3, n_trials=4, study=study
+    config = make_config(
+        search.SearchConfig,
+        target=str(line[1]),
+        weights="random",
+        image_size=16,
+        shape=SHAPE,
+        n_episodes=3,
+        n_trials=4,
+        study=study,
     )
     with pytest.raises(InputError, match=f"study {study} was begun with network="):
         search.run(config)
@@ -314,9 +326,10 @@ def test_auto_is_settled_before_the_episodes_and_logged(line: tuple[str, Path]) 
 
     recipe = FinetuneRecipe(freeze_depth=0.5, steps=2, max_lr="auto")
     run_id = finetune.run(
-        FinetuneConfig(
+        make_config(
+            FinetuneConfig,
             target=str(line[1]),
-            backbone_run="random",
+            weights="random",
             backbone="resnet10_small",
             image_size=16,
             shape=SHAPE,
@@ -337,7 +350,7 @@ def test_a_folder_with_few_images_is_scored_as_it_is(
     from pipelines import finetune
 
     few = write_colour_images(tmp_path / "few", n_per_class=4, size=16)
-    run_id = finetune.run(FinetuneConfig(target=str(few), backbone_run="pixels", image_size=16, n_episodes=3))
+    run_id = finetune.run(make_config(FinetuneConfig, target=str(few), weights="pixels", image_size=16, n_episodes=3))
     data = mlflow.MlflowClient().get_run(run_id).data
     assert {"n_way": 3, "n_shot": 2, "n_query": 2}.items() <= json.loads(data.tags["episodes"]).items()
     assert 6 <= data.metrics["n_images"] <= 12
@@ -392,7 +405,7 @@ def test_two_classes_of_three_pictures_make_a_classifier(
     folder = write_colour_images(tmp_path / "few", n_per_class=3, size=16)
     shutil.rmtree(folder / "blue")
     backbone = child_of_kind(line[0], "pretrain").info.run_id
-    config = MainConfig(target=str(folder), backbone_run=backbone, n_episodes=3, shots="auto", name="few")
+    config = make_config(MainConfig, target=str(folder), weights=backbone, n_episodes=3, shots="auto", name="few")
     run_id = main.run(config)
     said = capsys.readouterr().out
     assert Counter(run.data.tags["kind"] for run in children(run_id)) == {
@@ -426,5 +439,5 @@ def test_a_backbone_of_digits_is_not_praised_for_pictures(
     import mlflow
 
     with mlflow.start_run():
-        main._check_source(load_dataset(str(line[1]), 32), MainConfig(target=str(line[1])))
+        main._check_source(load_dataset(str(line[1]), 32), make_config(MainConfig, target=str(line[1])))
     assert "warning: the backbone has seen nothing but handwritten digits" in capsys.readouterr().err

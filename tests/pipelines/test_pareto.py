@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pipelines import pareto
+from pipelines.configs.fields import make_config, with_values
 from pipelines.pareto import ParetoConfig
 from tl_core.errors import InputError
 from tl_core.recipes.episode import EpisodeShape
@@ -22,10 +22,11 @@ def test_every_trial_is_a_nested_run_and_the_front_a_table(
     import mlflow
 
     monkeypatch.setenv("TRANSFER_LAB_CACHE", str(tmp_path / "cache"))
-    config = ParetoConfig(
+    config = make_config(
+        ParetoConfig,
         target=str(colours),
-        networks="resnet10_small=random, resnet10=random",
-        sizes="16",
+        weights="resnet10_small=random, resnet10=random",
+        image_size="16",
         shape=EpisodeShape(3, 2, 3),
         n_trials=2,
         n_episodes=3,
@@ -41,7 +42,7 @@ def test_every_trial_is_a_nested_run_and_the_front_a_table(
     assert len(table) - 1 == run.data.metrics["n_front"] >= 1
     assert "plots/pareto_front.html" in [file.path for file in client.list_artifacts(run_id, "plots")]
 
-    goes_on = replace(config, study=run.data.tags["study"], n_trials=3)
+    goes_on = with_values(config, study=run.data.tags["study"], n_trials=3)
     again = pareto.run(goes_on)
     assert len(client.search_runs([run.info.experiment_id], f"tags.`mlflow.parentRunId` = '{again}'")) == 1
     assert client.get_run(again).data.metrics["n_trials"] == 3
@@ -50,13 +51,13 @@ def test_every_trial_is_a_nested_run_and_the_front_a_table(
         f"runs:/{again}/pareto.csv"
     )
     with pytest.raises(InputError, match="was begun with n_episodes=3, not 4"):
-        pareto.run(replace(goes_on, n_episodes=4))
+        pareto.run(with_values(goes_on, n_episodes=4))
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"networks": " ,"}, "networks is empty"), ({"networks": "a", "sizes": "64,big"}, "sizes is '64,big'")],
+    [({"weights": " ,"}, "weights is empty"), ({"weights": "a", "image_size": "64,big"}, "got '64,big'")],
 )
 def test_bad_input(arguments: dict[str, str], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        ParetoConfig(**arguments)  # type: ignore[arg-type]
+        make_config(ParetoConfig, **arguments)  # type: ignore[arg-type]

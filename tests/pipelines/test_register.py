@@ -16,7 +16,6 @@ import pytest
 
 from pipelines import register, register_backbone, rollback
 from pipelines.register import RegisterConfig
-from pipelines.store.connection import EXPERIMENT
 from registry.versions import champion_of
 from tests.serving.conftest import CLASS_NAMES, METADATA, write_model
 from tl_core.errors import InputError
@@ -42,9 +41,8 @@ class Runs:
 
 
 @pytest.fixture(autouse=True)
-def _experiment(store: str, tmp_path: Path) -> None:
-    mlflow.create_experiment(EXPERIMENT, artifact_location=(tmp_path / "artifacts").as_uri())
-    mlflow.set_experiment(EXPERIMENT)
+def _store(store: str) -> None:
+    """A store of its own for every test."""
 
 
 def record(kind: str, params: dict[str, Any], metrics: dict[str, float], files: Path, **tags: str) -> str:
@@ -64,19 +62,19 @@ def prepared(
     metrics = {name: value for name, value in {**PARITY, **COST, **measured}.items() if value is not None}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        fit_run = record("fit", {"backbone_run": "b"}, {}, folder, recipe=recipe)
+        fit_run = record("fit", {"weights": "b"}, {}, folder, recipe=recipe)
         (folder / "onnx").mkdir()
-        lineage = {"backbone": "resnet10", "backbone_run": "b", "fit_run": fit_run, "export_run": "e"}
+        lineage = {"backbone": "resnet10", "weights": "b", "fit_run": fit_run, "export_run": "e"}
         fingerprints = {"source_fingerprint": "s", "target_fingerprint": "t"}
         write_model(folder / "onnx" / "classifier.onnx", {**METADATA, **lineage, **fingerprints})
-        export_run = record("export", {"fit_run": fit_run}, metrics, folder)
+        export_run = record("export", {"run": fit_run}, metrics, folder)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         counts = {"class_names": CLASS_NAMES, "counts": [[9, 1, 0], [0, 10, 0], [0, 0, 10]]}
         (folder / "confusion.json").write_text(json.dumps(counts))
         values = accuracies or GOOD
         pd.DataFrame({"episode": range(len(values)), "accuracy": values}).to_parquet(folder / "episodes.parquet")
-        shape = {"n_way": 0, "n_shot": 0, "target": "photos", "recipe.head": "linear", "recipe.max_lr": "0.00125929"}
+        shape = {"n_way": 0, "n_shot": 0, "target": "photos", "head": "linear", "max_lr": "0.00125929"}
         scores = {"accuracy": sum(values) / len(values), "n_episodes": float(len(values))}
         finetune_run = record("finetune", shape, scores, folder, episodes=episodes, recipe=recipe)
     if accuracies is None:
@@ -100,9 +98,9 @@ def trained(right: str | None, images: str = "") -> Runs:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "onnx").mkdir()
-        lineage = {"backbone": "resnet34", "backbone_run": "timm", "source_fingerprint": "", "target_fingerprint": "t"}
+        lineage = {"backbone": "resnet34", "weights": "timm", "source_fingerprint": "", "target_fingerprint": "t"}
         write_model(folder / "onnx" / "classifier.onnx", {**METADATA, **lineage})
-        return Runs(record("export", {"fit_run": train_run}, {**PARITY, **COST}, folder), "")
+        return Runs(record("export", {"run": train_run}, {**PARITY, **COST}, folder), "")
 
 
 def forget_scores(run_id: str) -> None:
@@ -115,7 +113,7 @@ def forget_scores(run_id: str) -> None:
 
 def registered(runs: Runs, **options: Any) -> dict[str, str]:
     """Register and return the tags of the run."""
-    config = RegisterConfig(export_run=runs.export_run, finetune_run=runs.finetune_run, name=NAME, **options)
+    config = RegisterConfig(run=runs.export_run, finetune_run=runs.finetune_run, name=NAME, **options)
     return dict(mlflow.MlflowClient().get_run(register.run(config)).data.tags)
 
 
@@ -255,7 +253,7 @@ def test_a_train_run_and_a_finetune_run_cannot_be_compared() -> None:
 def test_a_version_of_a_train_run_carries_its_evidence_and_its_card() -> None:
     runs = trained(RIGHT)
     version = mlflow.MlflowClient().get_model_version(NAME, registered(runs)["version"])
-    train_run = mlflow.MlflowClient().get_run(runs.export_run).data.params["fit_run"]
+    train_run = mlflow.MlflowClient().get_run(runs.export_run).data.params["run"]
     assert (version.tags["train_run"], version.tags["test_images"]) == (train_run, "of the run")
     assert (version.tags["accuracy"], version.tags["n_images"]) == ("0.8", "100")
     for part in ("80.00 % (71.12 to 86.66, n=100)", "the test images of photos", "red taken for green 20.0%"):
@@ -317,7 +315,7 @@ def test_a_backbone_is_registered_with_what_it_is() -> None:
         params = {"backbone": "resnet10", "image_size": 64, "source": "train.tar"}
         metrics = {"test/accuracy": 0.5, "novel/5-way": 0.7, "novel/5-way_ci95": 0.01}
         pretrain_run = record("pretrain", params, metrics, folder, source_fingerprint="s")
-    register_backbone.run(register_backbone.RegisterBackboneConfig(pretrain_run=pretrain_run, name="b"))
+    register_backbone.run(register_backbone.RegisterBackboneConfig(run=pretrain_run, name="b"))
     version = mlflow.MlflowClient().get_model_version("b", "1")
     assert "# resnet10 at 64 px" in str(version.description)
     assert "50.00 %" in str(version.description)

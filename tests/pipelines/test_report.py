@@ -12,6 +12,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from pipelines.command_line.command import parse_config
+from pipelines.configs.fields import make_config
 from pipelines.finetune import FinetuneConfig
 from pipelines.report import ReportConfig
 from pipelines.report import run as write_report
@@ -150,7 +151,7 @@ def test_numbers_are_said_as_people_say_them(said: str, expected: str) -> None:
 
 def test_the_command_of_a_run_gives_its_config_again(store: str) -> None:
     recipe = FinetuneRecipe(max_lr=2e-4, augment="crop+flip")
-    config = FinetuneConfig(target="my folder/it's; $x", backbone_run="random", n_episodes=7, recipe=recipe)
+    config = make_config(FinetuneConfig, target="my folder/it's; $x", weights="random", n_episodes=7, recipe=recipe)
     with tracked_run("finetune", config) as run_id:
         pass
     command = command_of(mlflow.MlflowClient().get_run(run_id))
@@ -165,7 +166,7 @@ def test_the_command_of_a_run_gives_its_config_again(store: str) -> None:
 def test_values_that_mlflow_run_has_quoted_are_quoted_once(store: str) -> None:
     with mlflow.start_run() as run:
         mlflow.set_tag("kind", "finetune")
-        mlflow.log_params({"target": "'my folder'", "backbone_run": "random", "max_lr": "1e-2"})
+        mlflow.log_params({"target": "'my folder'", "weights": "random", "max_lr": "1e-2"})
     command = command_of(mlflow.MlflowClient().get_run(run.info.run_id))
     assert "-P target='my folder'" in command
     assert "max_lr" not in command  # another spelling of the default
@@ -211,7 +212,7 @@ def test_kept_answers_say_what_was_answered(store: str) -> None:
 def test_a_report_that_cannot_be_written_costs_a_warning_and_no_run(
     store: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with tracked_run("finetune", FinetuneConfig(backbone_run="random")) as run_id:
+    with tracked_run("finetune", make_config(FinetuneConfig, weights="random")) as run_id:
         log_report(run_id)
     assert f"warning: run {run_id} has no report (run {run_id} has no artifact" in capsys.readouterr().err
     assert mlflow.MlflowClient().get_run(run_id).info.status == "FINISHED"
@@ -220,5 +221,5 @@ def test_a_report_that_cannot_be_written_costs_a_warning_and_no_run(
 def test_only_runs_that_have_something_to_report_are_reported(store: str) -> None:
     with mlflow.start_run() as run:
         mlflow.set_tag("kind", "fit")
-    with pytest.raises(InputError, match="is of kind fit; what is needed here is main or finetune"):
+    with pytest.raises(InputError, match=r"expected a run of kind main or finetune.*of kind fit"):
         write_report(ReportConfig(run=run.info.run_id))

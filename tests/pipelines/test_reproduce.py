@@ -168,7 +168,7 @@ def test_a_row_does_not_carry_the_name_of_a_network_that_was_not_run() -> None:
     assert list(plan_runs(small, "a", "random", "epochs=1,1")["a"]) == ["VGG16", "VGG19", "Inception v3", "Xception"]
     assert list(plan_runs(small, "a", "random", "backbone=resnet10")["a"]) == ["backbone=resnet10"]
     (config,) = plan_runs(small, "a", "random", "backbone=resnet10")["a"].values()
-    assert (config.name, config.backbone) == ("backbone=resnet10", "resnet10")
+    assert (config.name, config.network.backbone) == ("backbone=resnet10", "resnet10")
     # Where each has weights of its own they stay apart; where the network is the reproduction's their names stay.
     own = plan_runs(small, "a", "w.pth,x.pth,y.pth,z.pth", "backbone=resnet10")["a"]
     assert [(name, of.weights) for name, of in own.items()][:2] == [
@@ -242,5 +242,5 @@ def test_a_reproduction_of_ones_own_is_named_by_its_path(tmp_path: Path) -> None
     plan = plan_runs(load_reproduction(str(tmp_path / "own.toml")), "here,there", "random", "max_lr=1e-3")
     assert list(plan) == ["here", "there"]
     config = plan["there"]["own"]
-    assert (config.data, config.name) == ("there", "own")
+    assert (config.data.data, config.name) == ("there", "own")
     assert [(stage.epochs, stage.max_lr) for stage in config.recipe.stages()] == [(1, 1e-3), (2, 1e-3)]

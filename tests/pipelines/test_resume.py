@@ -35,7 +35,7 @@ N_EPISODES = 8
 
 def config(data: Path) -> list[str]:
     options = (
-        "--backbone_run random --image_size 16 --n_way 3 --n_shot 3 --n_query 5 --freeze_depth 0 --workers 1 --steps 10"
+        "--weights random --image_size 16 --n_way 3 --n_shot 3 --n_query 5 --freeze_depth 0 --workers 1 --steps 10"
     )
     return [
         *[sys.executable, "-m", "pipelines.finetune", "--target", str(data), "--n_episodes", str(N_EPISODES)],
@@ -75,8 +75,7 @@ def test_a_killed_finetune_is_finished_and_its_runs_are_closed(tmp_path: Path) -
     subprocess.run(config(data), cwd=ROOT, env=environment, check=True)
 
     client = mlflow.MlflowClient(environment["MLFLOW_TRACKING_URI"])
-    (experiment,) = [e for e in client.search_experiments() if e.name != "Default"]
-    runs = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"])
+    runs = client.search_runs(["0"], order_by=["attributes.start_time ASC"])
     parents = [run for run in runs if run.data.tags["kind"] == "finetune"]
     assert [run.info.status for run in parents] == ["KILLED", "FINISHED"]
     assert [run for run in runs if run.info.status == "RUNNING"] == []

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pipelines import search
+from pipelines.configs.fields import make_config, with_values
 from pipelines.search import SearchConfig
 from tests.conftest import own_store, write_colour_images
 from tl_core.errors import InputError
@@ -30,25 +30,24 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """An own tracking store and an own file of studies."""
     with own_store(tmp_path_factory.mktemp("search")) as folder:
         write_colour_images(folder / "data")
-        write_colour_images(folder / "others", seed=1)
         yield folder
 
 
 def config(store: Path, **changes: Any) -> SearchConfig:
-    base = SearchConfig(
+    base = make_config(
+        SearchConfig,
         target=str(store / "data"),
-        backbone_run="random",
+        weights="random",
         image_size=16,
         shape=SHAPE,
         n_trials=6,
         n_episodes=6,
-        n_finalists=2,
         final_episodes=3,
         report_episodes=4,
         workers=1,
         recipe=RECIPE,
     )
-    return replace(base, **changes)
+    return with_values(base, **changes)
 
 
 def run_of(run_id: str) -> Run:
@@ -117,22 +116,6 @@ def test_two_processes_propose_and_score_as_one_does_while_the_recipes_are_laid_
     one, two = scores(alone), scores(two_at_a_time)
     assert len(one.keys() & two.keys()) >= 1
     assert all(one[key] == two[key] for key in one.keys() & two.keys())
-
-
-def test_other_classes_take_the_place_of_the_target_which_is_not_opened(store: Path) -> None:
-    run_id = search.run(
-        config(store, target="nowhere", proxy=str(store / "others"), shift="turn", report_episodes=0, n_trials=2)
-    )
-    assert "report_accuracy" not in run_of(run_id).data.metrics
-    assert "target_fingerprint" not in run_of(run_id).data.tags
-    assert run_of(run_id).data.tags["proxy_fingerprint"]
-
-
-@pytest.mark.slow
-def test_what_was_searched_on_other_classes_is_reported_on_the_target(store: Path) -> None:
-    run_id = search.run(config(store, proxy=str(store / "others"), n_trials=2))
-    assert run_of(run_id).data.metrics["report_accuracy"] > 0.3
-    assert run_of(run_id).data.tags["target_fingerprint"] != run_of(run_id).data.tags["proxy_fingerprint"]
 
 
 def test_a_search_part_too_small_says_how_much_is_missing(store: Path) -> None:

@@ -43,7 +43,7 @@ def test_the_trials_of_a_killed_worker_and_of_a_sleeping_one_are_repeated_by_oth
     lines = [line.removeprefix("export ").partition("=") for line in told.stdout.decode().splitlines()]
     environment |= {name: value for name, _, value in lines}
     data = write_colour_images(tmp_path / "data")
-    search = f"-m pipelines.search --target {data} --backbone_run random --image_size 16 --study shared --workers 1"
+    search = f"-m pipelines.search --target {data} --weights random --image_size 16 --study shared --workers 1"
     size = (
         f"--n_way 3 --n_shot 2 --n_query 3 --n_trials {N_TRIALS} --n_episodes 20 --final_episodes 2 --report_episodes 2"
     )

@@ -11,6 +11,7 @@ import pytest
 from mlflow.entities import Run
 
 from pipelines import export, pretrain, train
+from pipelines.configs.fields import make_config
 from pipelines.pretrain import PretrainConfig
 from pipelines.store.artifacts import fetch_artifact
 from pipelines.train import TrainConfig
@@ -36,7 +37,7 @@ def parts(tmp_path: Path) -> Path:
 @pytest.fixture
 def trained(request: pytest.FixtureRequest, parts: Path, store: str) -> Run:
     features = getattr(request, "param", "last")
-    run_id = train.run(TrainConfig(data=str(parts), image_size=16, features=features, recipe=RECIPE))
+    run_id = train.run(make_config(TrainConfig, data=str(parts), image_size=16, features=features, recipe=RECIPE))
     return mlflow.MlflowClient().get_run(run_id)
 
 
@@ -81,7 +82,7 @@ def test_the_exported_file_gives_the_predictions_that_were_scored(trained: Run, 
     from pipelines.inputs.networks import ONNX_ARTIFACT
     from serving.model import OnnxClassifier
 
-    export_run = export.run(export.ExportConfig(fit_run=trained.info.run_id))
+    export_run = export.run(export.ExportConfig(run=trained.info.run_id))
     model = OnnxClassifier.load(fetch_artifact(export_run, ONNX_ARTIFACT))
     table = pd.read_parquet(fetch_artifact(trained.info.run_id, "predictions.parquet"))
     images = np.stack([decode_image(parts / file, 16) for file in table["file"]])
@@ -92,12 +93,12 @@ def test_the_exported_file_gives_the_predictions_that_were_scored(trained: Run, 
 
 def test_a_backbone_that_has_seen_the_test_images_is_refused(parts: Path, store: str) -> None:
     recipe = PretrainRecipe(epochs=1, batch_size=16)
-    backbone = pretrain.run(PretrainConfig(source=str(parts), image_size=16, recipe=recipe))
+    backbone = pretrain.run(make_config(PretrainConfig, source=str(parts), image_size=16, recipe=recipe))
     with pytest.raises(InputError, match="has seen 24 of the 24 images to report on"):
-        train.run(TrainConfig(data=str(parts), weights=backbone, recipe=RECIPE))
+        train.run(make_config(TrainConfig, data=str(parts), weights=backbone, recipe=RECIPE))
 
 
 def test_a_class_that_only_the_test_part_has_is_refused(parts: Path, store: str) -> None:
     (parts / "train" / "red").rename(parts.parent / "elsewhere")
     with pytest.raises(InputError, match="classes that its training part lacks: red"):
-        train.run(TrainConfig(data=str(parts), image_size=16))
+        train.run(make_config(TrainConfig, data=str(parts), image_size=16))

@@ -14,7 +14,7 @@ FACTS = CardFacts(
     recipe={"head": "linear", "steps": "40"},
     file={
         "backbone": "resnet10",
-        "backbone_run": "b1",
+        "weights": "b1",
         "source_fingerprint": "0123456789abcdef",
         "target_fingerprint": "",
         "image_size": "64",

@@ -21,6 +21,11 @@ def check_count(name: str, value: int, low: int, high: int) -> None:
         raise InputError(f"{name} is {value!r}; allowed is a whole number from {low} to {high}")
 
 
+def check_seed(seed: int) -> None:
+    """Raise `InputError` unless a seed suits every random generator that is used."""
+    check_count("seed", seed, 0, 2**31 - 1)
+
+
 def check_max_lr(value: MaxLr) -> None:
     """Raise `InputError` unless value is a learning rate or `auto`."""
     if value == "auto":

@@ -28,7 +28,7 @@ pytestmark = [
 N_EPISODES = 100
 AWAY = 30  # seconds
 OPTIONS = (
-    f"--backbone_run random --image_size 16 --n_way 3 --n_shot 3 --n_query 5 --n_episodes {N_EPISODES} "
+    f"--weights random --image_size 16 --n_way 3 --n_shot 3 --n_query 5 --n_episodes {N_EPISODES} "
     "--freeze_depth 0 --steps 4 --workers 1"
 )
 
@@ -108,8 +108,7 @@ def journalled(folder: Path) -> int:
 def losses_of(store: str) -> list[float]:
     """The losses of the one finished finetune run, whose episodes are all there, once; nothing else is open."""
     client = mlflow.MlflowClient(store)
-    (experiment,) = [e for e in client.search_experiments() if e.name != "Default"]
-    runs = list(client.search_runs([experiment.experiment_id], max_results=5000))
+    runs = list(client.search_runs(["0"], max_results=5000))
     assert [run.info.run_name for run in runs if run.info.status == "RUNNING"] == []
     (parent,) = [r for r in runs if r.data.tags["kind"] == "finetune" and r.info.status == "FINISHED"]
     children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
@@ -124,10 +123,7 @@ def losses_of(store: str) -> list[float]:
 
 @pytest.fixture
 def undisturbed(data: Path, tmp_path: Path) -> list[float]:
-    from pipelines.store.connection import EXPERIMENT
-
     store = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    mlflow.MlflowClient(store).create_experiment(EXPERIMENT, (tmp_path / "artifacts").as_uri())
     process = finetune(data, environment(tmp_path / "alone", store))
     assert process.wait() == 0
     return losses_of(store)
@@ -145,7 +141,7 @@ def test_a_server_that_is_away_for_half_a_minute_is_waited_for(
     assert losses_of(server.address) == undisturbed
 
 
-def test_a_server_that_stays_away_gets_the_results_by_sync(
+def test_a_server_that_stays_away_gets_the_results_by_the_same_command(
     server: Server, data: Path, tmp_path: Path, undisturbed: list[float]
 ) -> None:
     variables = environment(tmp_path, server.address, MLFLOW_HTTP_REQUEST_MAX_RETRIES="2")
@@ -156,14 +152,12 @@ def test_a_server_that_stays_away_gets_the_results_by_sync(
     assert process.returncode == 2
     assert errors.strip().splitlines()[-1] == (
         f"error: the tracking store {server.address} does not answer; "
-        "what was computed is kept: python -m pipelines.sync uploads it"
+        "what was computed is kept, and the same command uploads it once the store answers"
     )
     assert journalled(tmp_path) == N_EPISODES
-    sync = [sys.executable, "-m", "pipelines.sync"]
-    assert subprocess.run(sync, cwd=ROOT, env=variables, capture_output=True, check=False).returncode == 2
+    assert finetune(data, variables).wait() == 2
     assert journalled(tmp_path) == N_EPISODES
     server.start()
-    subprocess.run(sync, cwd=ROOT, env=variables, check=True)
+    assert finetune(data, variables).wait() == 0
     assert losses_of(server.address) == undisturbed
     assert journalled(tmp_path) == 0
-    assert list((tmp_path / "cache" / "spool").glob("*.json")) == []

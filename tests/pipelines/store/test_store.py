@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from mlflow.exceptions import MlflowException
 
-from pipelines.configs.fields import ROOT, flat_params
+from pipelines.configs.fields import ROOT, flat_params, make_config
 from pipelines.finetune import FinetuneConfig
-from pipelines.store.connection import is_away, prepare_store
-from pipelines.store.logging import log_params
-from pipelines.store.runs import find_run, tracked_run
+from pipelines.store.connection import _mention_old_store, is_unreachable, prepare_store
+from pipelines.store.find import find_run
+from pipelines.store.runs import tracked_run
 from tests.conftest import free_port, write_colour_images
 from tl_core.errors import InputError
 
@@ -30,7 +30,7 @@ class Knobs:
 
 
 def test_nested_configs_are_flat_params() -> None:
-    params = flat_params(FinetuneConfig(backbone_run="random"))
+    params = flat_params(make_config(FinetuneConfig, weights="random"))
     assert params["n_way"] == 0
     assert params["max_lr"] == 1e-2
     assert "recipe" not in params
@@ -40,7 +40,7 @@ def test_an_experiment_is_described_once_and_in_peoples_own_words_if_they_have_a
     import mlflow
 
     def described() -> str:
-        experiment = mlflow.get_experiment_by_name("transfer-lab")
+        experiment = mlflow.get_experiment("0")
         assert experiment is not None
         return str(experiment.tags["mlflow.note.content"])
 
@@ -70,7 +70,7 @@ def test_a_store_that_went_away_is_not_taken_for_bad_input_of_a_nested_run(
     with pytest.raises(InputError, match=r"does not answer; what was computed is kept") as failure:
         lose_the_store()
     assert isinstance(failure.value.__cause__, MlflowException)
-    assert is_away(failure.value.__cause__)
+    assert is_unreachable(failure.value.__cause__)
 
 
 def test_a_run_ends_as_its_work_does(store: str) -> None:
@@ -95,14 +95,6 @@ def test_runs_inside_runs_are_nested(store: str) -> None:
     assert mlflow.MlflowClient().get_run(inner).data.tags["mlflow.parentRunId"] == outer
 
 
-def test_a_param_that_mlflow_run_spelled_otherwise_is_left_alone(store: str) -> None:
-    import mlflow
-
-    with tracked_run("any", Knobs(rate=0.001)) as run_id:
-        log_params({"rate": "1e-3", "new": 1})
-    assert mlflow.MlflowClient().get_run(run_id).data.params == {"rate": "0.001", "new": "1"}
-
-
 def test_a_run_that_failed_cannot_be_built_upon(store: str) -> None:
     with pytest.raises(ValueError, match="boom"), tracked_run("fit", Knobs()) as run_id:
         raise ValueError("boom")
@@ -115,16 +107,14 @@ def _environment(folder: Path) -> dict[str, str]:
     store = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}", "TRANSFER_LAB_CACHE": str(folder / "cache")}
     binaries = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_EXPERIMENT")}
-    return {**inherited, **store, "PATH": binaries, "MLFLOW_EXPERIMENT_NAME": "transfer-lab"}
+    return {**inherited, **store, "PATH": binaries}
 
 
 def _statuses(folder: Path) -> list[str]:
     import mlflow
 
     client = mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
-    experiment = client.get_experiment_by_name("transfer-lab")
-    assert experiment is not None
-    return sorted(run.info.status for run in client.search_runs([experiment.experiment_id]))
+    return sorted(run.info.status for run in client.search_runs(["0"]))
 
 
 def test_processes_that_start_together_share_a_fresh_store(tmp_path: Path) -> None:
@@ -147,17 +137,40 @@ def test_a_terminated_process_closes_its_run(tmp_path: Path) -> None:
     assert _statuses(tmp_path) == ["KILLED"]
 
 
-def test_mlflow_run_opens_the_run_that_the_entry_point_fills(tmp_path: Path) -> None:
+def test_mlflow_run_and_mlflow_ui_share_a_store_without_a_flag_or_a_variable(tmp_path: Path) -> None:
+    """Started from another folder than the project's: the store is that of the folder."""
     import mlflow
 
     data = write_colour_images(tmp_path / "data", n_per_class=3)
-    command = [sys.executable, "-m", "mlflow", "run", ".", "--env-manager", "local", "-e", "prepare"]
+    command = [sys.executable, "-m", "mlflow", "run", str(ROOT), "--env-manager", "local", "-e", "prepare"]
     parameters = ["-P", f"data={data}", "-P", "image_size=16"]
-    subprocess.run([*command, *parameters], cwd=ROOT, env=_environment(tmp_path), check=True, capture_output=True)
+    environment = {name: value for name, value in _environment(tmp_path).items() if name != "MLFLOW_TRACKING_URI"}
+    subprocess.run([*command, *parameters], cwd=tmp_path, env=environment, check=True, capture_output=True)
     assert _statuses(tmp_path) == ["FINISHED"]
-    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    experiment = client.get_experiment_by_name("transfer-lab")
-    assert experiment is not None
-    (run,) = client.search_runs([experiment.experiment_id])
+    (run,) = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}").search_runs(["0"])
     assert run.data.metrics["n_images"] == 9
     assert run.data.params["data"] == str(data)
+    assert run.info.artifact_uri == (tmp_path / "mlruns" / "0" / run.info.run_id / "artifacts").as_uri()
+
+
+def test_a_store_elsewhere_keeps_its_artifacts_elsewhere(tmp_path: Path) -> None:
+    data, elsewhere = write_colour_images(tmp_path / "data", n_per_class=3), tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    command = [sys.executable, "-m", "pipelines.prepare", "--data", str(data), "--image_size", "16"]
+    environment = {**_environment(elsewhere), "PYTHONPATH": str(ROOT)}
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    assert {path.name for path in tmp_path.iterdir()} == {"data", "elsewhere"}
+    assert [path.name for path in elsewhere.rglob("classes.json")] == ["classes.json"]
+
+
+def test_a_store_of_an_earlier_version_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    _mention_old_store()
+    assert capsys.readouterr().err == ""
+    (tmp_path / "mlruns").mkdir()
+    (tmp_path / "mlruns" / "mlflow.db").touch()
+    _mention_old_store()
+    assert "MLFLOW_TRACKING_URI=sqlite:///mlruns/mlflow.db" in capsys.readouterr().err

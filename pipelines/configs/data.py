@@ -1,0 +1,105 @@
+"""Which images are learned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tl_core.recipes.checks import check_range
+from tl_core.recipes.choices import ChosenPart, SplitRule, Unreadable
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Which images are read."""
+
+    data: str = "digits:target"
+    """Class folders, a .zip or .tar of them, a .csv of images and labels, digits:source, digits:target or eurosat."""
+    unreadable: Unreadable = "refuse"
+    """How unreadable files are met: refuse the data, or skip the files."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitData:
+    """Which labelled images are learned, and which of them are held out."""
+
+    data: str = "digits:target"
+    """Data spec: class folders (in folders train, val and test, or not), an archive of them, or a csv."""
+    split: SplitRule = "auto"
+    """Split: that of the layout, a random one of each class, or auto, the layout's where there is one."""
+    val_fraction: float = 0.1
+    """Share of each class that chooses the epoch, where the layout has no such part."""
+    test_fraction: float = 0.2
+    """Share of each class that is scored, where the layout has no such part."""
+    unreadable: Unreadable = "refuse"
+    """How unreadable files are met: refuse the data, or skip the files."""
+
+    def __post_init__(self) -> None:
+        check_fractions(self.val_fraction, self.test_fraction)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Which images a backbone is pretrained on."""
+
+    source: str = "digits:source"
+    """Data spec of the source."""
+    unreadable: Unreadable = "refuse"
+    """How unreadable files are met: refuse the source, or skip the files."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitSource:
+    """Which images a backbone is pretrained on."""
+
+    source: str = "digits:source"
+    """Data spec of the source."""
+    val_fraction: float = 0.1
+    """Share of each class that chooses the epoch."""
+    test_fraction: float = 0.1
+    """Share of each class that is scored once, at the end."""
+    unreadable: Unreadable = "refuse"
+    """How unreadable files are met: refuse the source, or skip the files."""
+
+    def __post_init__(self) -> None:
+        check_fractions(self.val_fraction, self.test_fraction)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetData:
+    """Which few images are learned."""
+
+    target: str = "digits:target"
+    """Data spec of the target."""
+    unreadable: Unreadable = "refuse"
+    """How unreadable files are met: refuse the target, or skip the files."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartOfTarget:
+    """Which few images are learned, and which of them episodes draw from."""
+
+    target: str = "digits:target"
+    """Data spec of the target."""
+    part: ChosenPart = "auto"
+    """Images that episodes draw from: the half that search never sees (report), the half it sees (search), or all; auto
+    is all where few images are left in a half and nothing was searched, else report."""
+    unreadable: Unreadable = "refuse"
+    """How unreadable files are met: refuse the target, or skip the files."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceAndTarget:
+    """Which images the backbone is pretrained on, and which few images are learned."""
+
+    source: str = "digits:source"
+    """Data spec of the source; it is not read where weights are given."""
+    target: str = "digits:target"
+    """Data spec of the target."""
+    unreadable: Unreadable = "refuse"
+    """How unreadable files are met: refuse the data, or skip the files."""
+
+
+def check_fractions(val: float, test: float) -> None:
+    """Raise `InputError` unless both fractions leave images for training."""
+    check_range("val_fraction", val, 0.001, 0.5)
+    check_range("test_fraction", test, 0.001, 0.5)

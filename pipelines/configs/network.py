@@ -1,0 +1,61 @@
+"""Which network a run starts from: `weights` names the weights, `backbone` the architecture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tl_core.recipes.choices import Features
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """Which network is pretrained."""
+
+    weights: str = "random"
+    """Weights to start from: a pretrain run, a file, timm, timm:TAG, torchvision:ENUM.NAME, or random."""
+    backbone: str = "resnet10_small"
+    """Architecture: any name of timm, or resnet9, resnet10, resnet10_fine or resnet10_small; a run knows its own."""
+    image_size: int = 32
+    """Side of the square input in pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainNetwork:
+    """Which network is trained."""
+
+    weights: str = "random"
+    """Weights to start from: a pretrain run, a file, timm, timm:TAG, torchvision:ENUM.NAME, or random."""
+    backbone: str = "resnet10_small"
+    """Architecture: any name of timm, or resnet9, resnet10, resnet10_fine or resnet10_small; a run knows its own."""
+    image_size: int = 0
+    """Side of the square input in pixels; 0 is the size that the weights were trained at, and 32 for random ones."""
+    features: Features = "last"
+    """Features that the head sees: of the last stage, or of the last four (stages), which often transfer better."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FewShotNetwork:
+    """Which network is fine-tuned."""
+
+    weights: str
+    """Weights to start from: a pretrain run, a file, timm, timm:TAG, torchvision:ENUM.NAME, or a baseline: random (an
+    untrained network) or pixels (no network at all)."""
+    backbone: str = "resnet10_small"
+    """Architecture: any name of timm, or resnet9, resnet10, resnet10_fine or resnet10_small; a run knows its own."""
+    image_size: int = 0
+    """Side of the square input in pixels; 0 is the size that the weights were trained at, and 32 for the baselines."""
+    features: Features = "last"
+    """Features that the head sees: of the last stage, or of the last four (stages), which often transfer better."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoNetwork:
+    """Which network is fine-tuned, or pretrained first."""
+
+    weights: str = ""
+    """Weights to start from: a pretrain run, a file, timm, timm:TAG or torchvision:ENUM.NAME; empty pretrains on the
+    source."""
+    backbone: str = "resnet10_small"
+    """Architecture: any name of timm, or resnet9, resnet10, resnet10_fine or resnet10_small; a run knows its own."""
+    image_size: int = 0
+    """Side of the square input in pixels; 0 is the size that the weights were trained at, and 32 for new ones."""
