@@ -145,7 +145,7 @@ def test_a_run_of_another_kind_is_named(capsys: pytest.CaptureFixture[str], monk
 
     run_id = prepare.run(make_config(prepare.PrepareConfig, data="good", image_size=16))
     text = fails(capsys, monkeypatch, f"finetune --target good --weights {run_id}")
-    assert "is of kind prepare; what is needed here is pretrain" in text
+    assert "expected a run of kind pretrain" in text
 
 
 def test_files_that_are_not_named_like_images_are_named(capsys: pytest.CaptureFixture[str]) -> None:

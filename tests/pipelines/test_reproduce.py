@@ -171,7 +171,7 @@ def test_a_row_does_not_carry_the_name_of_a_network_that_was_not_run() -> None:
     assert (config.name, config.network.backbone) == ("backbone=resnet10", "resnet10")
     # Where each has weights of its own they stay apart; where the network is the reproduction's their names stay.
     own = plan_runs(small, "a", "w.pth,x.pth,y.pth,z.pth", "backbone=resnet10")["a"]
-    assert [(name, of.weights) for name, of in own.items()][:2] == [
+    assert [(name, of.network.weights) for name, of in own.items()][:2] == [
         ("VGG16, backbone=resnet10", "w.pth"),
         ("VGG19, backbone=resnet10", "x.pth"),
     ]

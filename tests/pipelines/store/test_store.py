@@ -150,7 +150,7 @@ def test_mlflow_run_and_mlflow_ui_share_a_store_without_a_flag_or_a_variable(tmp
     (run,) = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}").search_runs(["0"])
     assert run.data.metrics["n_images"] == 9
     assert run.data.params["data"] == str(data)
-    assert run.info.artifact_uri == (tmp_path / "mlruns" / "0" / run.info.run_id / "artifacts").as_uri()
+    assert (tmp_path / "mlruns" / "0" / run.info.run_id / "artifacts" / "classes.json").is_file()
 
 
 def test_a_store_elsewhere_keeps_its_artifacts_elsewhere(tmp_path: Path) -> None:
