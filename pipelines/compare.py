@@ -1,4 +1,4 @@
-"""Which of these is better, and is that more than luck?
+"""Comparison of several runs: which is better, and is that more than luck?
 
     mlflow run . -e compare -P runs=<id>,<id>,<id>
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class CompareConfig:
-    """Which of these is better, and is that more than luck? Paired differences on the same episodes or images."""
+    """Paired differences of several runs on the same episodes or images."""
 
     runs: str
     """Two or more finetune runs, or two or more train runs, separated by commas."""
@@ -99,7 +99,7 @@ def _pair_lines(heading: tuple[str, str], pairs: Sequence[Comparison] | Sequence
 
 
 def _setting_lines(runs: Mapping[str, Run]) -> list[str]:
-    """What differs between the runs, as lines of a table; nothing where nothing does."""
+    """Format the settings that differ between the runs as lines of a table; none where nothing differs."""
     from pipelines.results.comparable import settings_that_differ
 
     heading, *rows = settings_that_differ(runs)

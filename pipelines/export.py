@@ -1,4 +1,4 @@
-"""Does one file answer as the trained classifier does?
+"""Export of a classifier to one .onnx file, checked against torch.
 
     mlflow run . -e export -P run=<fit run> -P finetune_run=<finetune run that scored it>
 
@@ -31,7 +31,7 @@ _TIMED_CALLS = 20
 
 @dataclass(frozen=True, kw_only=True)
 class ExportConfig:
-    """Does one file answer as the trained classifier does? Export to ONNX with a parity check."""
+    """Export to one ONNX file, with a parity check."""
 
     run: str
     """Fit or train run whose classifier is exported."""
@@ -104,7 +104,7 @@ def _source_fingerprint(weights: str) -> str:
 
 
 def _score(finetune_run: str, fit_run: Run) -> dict[str, str]:
-    """What the file says of its accuracy: that of its recipe, measured on episodes."""
+    """Return the accuracy that is written into the file: that of its recipe, measured on episodes."""
     from pipelines.inputs.provenance import check_same_origin
     from pipelines.results.scores import accuracy_of
     from pipelines.store.find import find_run

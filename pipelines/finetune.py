@@ -1,4 +1,4 @@
-"""How well is a few-image target learned, and how sure is that?
+"""Fine-tuning on many episodes: how well is a few-image target learned, and how sure is that?
 
     mlflow run . -e finetune -P target=EuroSAT.zip -P weights=<pretrain run> -P n_episodes=100
 
@@ -42,7 +42,7 @@ MIN_EPISODES = 20
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneConfig:
-    """How well is a few-image target learned, and how sure is that? Fine-tuning on many episodes."""
+    """Fine-tuning on many episodes: accuracy with its confidence interval."""
 
     data: PartOfTarget = field(default_factory=PartOfTarget)
     network: FewShotNetwork

@@ -1,4 +1,4 @@
-"""What is the final classifier?
+"""The final classifier: fine-tuning on all labelled images of the target.
 
     mlflow run . -e fit -P target=EuroSAT.zip -P weights=<pretrain run> -P search_run=<search run>
 
@@ -23,7 +23,7 @@ from tl_core.recipes.finetune import FinetuneRecipe
 
 @dataclass(frozen=True, kw_only=True)
 class FitConfig:
-    """What is the final classifier? Fine-tuning on all labelled images of the target."""
+    """Fine-tuning on all labelled images of the target: the final classifier."""
 
     data: TargetData = field(default_factory=TargetData)
     network: FewShotNetwork

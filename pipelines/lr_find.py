@@ -1,4 +1,4 @@
-"""Which learning rate should pretraining peak at?
+"""Learning-rate range test: which rate should pretraining peak at?
 
     mlflow run . -e lr_find -P source=mini-imagenet/train.tar -P backbone=resnet10 -P image_size=64
 
@@ -49,7 +49,7 @@ class RangeTestRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class LrFindConfig:
-    """Which learning rate should pretraining peak at? The learning-rate range test."""
+    """Learning-rate range test for pretraining."""
 
     data: Source = field(default_factory=Source)
     network: Network = field(default_factory=Network)

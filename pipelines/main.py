@@ -76,7 +76,7 @@ def run(config: MainConfig) -> str:
     from pipelines.store.logging import log_dataset
     from pipelines.store.params import log_params
     from pipelines.store.runs import tracked_run
-    from tl_core.data.episodes import MIN_HALF, can_be_halved
+    from tl_core.data.episodes import MIN_HALF, build_pool, can_be_halved, fit_shape
 
     with tracked_run("main", config, f"main {Path(config.data.target).name}") as run_id:
         config = with_run_ids(config, weights="pretrain")
@@ -93,7 +93,9 @@ def run(config: MainConfig) -> str:
         weights = config.network.weights or pretrain.run(_pretrain_config(config))
         score = _finetune_config(config, weights, "report" if searched else "auto")
         network = score.network
-        log_params(flat_params(with_values(config, backbone=network.backbone, image_size=network.image_size)))
+        shape = fit_shape(build_pool(target, "report" if halves else "all"), config.shape)
+        used = with_values(config, backbone=network.backbone, image_size=network.image_size, shape=shape)
+        log_params(flat_params(used))
         runs = {
             "raw pixels": finetune.run(with_values(score, weights="pixels")),
             "untrained": finetune.run(with_values(score, weights="random")),

@@ -1,4 +1,4 @@
-"""Which of several networks is accurate enough, and fast enough?
+"""Accuracy against speed: which of several networks is accurate enough, and fast enough?
 
     mlflow run . -e pareto -P target=EuroSAT.zip -P weights=RUN,RUN,resnet18=timm -P image_size=64,96
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ParetoConfig:
-    """Which of several networks is accurate enough, and fast enough? An Optuna study of both."""
+    """Accuracy against speed of several networks, an Optuna study of both."""
 
     data: TargetData = field(default_factory=TargetData)
     weights: str
@@ -113,7 +113,7 @@ def run(config: ParetoConfig) -> str:
 
 
 def _setting(config: ParetoConfig, networks: Sequence[str], sizes: Sequence[int]) -> dict[str, object]:
-    """What a study that goes on must not change."""
+    """Return the setting that a study which goes on must not change."""
     return {
         "target": config.data.target,
         "shape": asdict(config.shape),

@@ -1,4 +1,4 @@
-"""What do these images show?
+"""Batch inference: what do these images show?
 
     mlflow run . -e predict -P model=models:/eurosat@champion -P images=photos -P output=predictions.csv
 
@@ -18,7 +18,7 @@ from tl_core.recipes.checks import check_range
 
 @dataclass(frozen=True, kw_only=True)
 class PredictConfig:
-    """What do these images show? Batch inference by onnxruntime."""
+    """Batch inference by onnxruntime."""
 
     model: str
     """An .onnx file, or a registered model such as models:/transfer-lab@champion."""

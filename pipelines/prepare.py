@@ -1,4 +1,4 @@
-"""What is in this data?
+"""A look at a data set: what is in there, and what cannot be read?
 
     mlflow run . -e prepare -P data=my_folder
 
@@ -20,7 +20,7 @@ _MOST_NAMED = 5
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareConfig:
-    """What is in this data? Classes, counts, unreadable files, fingerprint."""
+    """Classes, counts, unreadable files and fingerprint of a data set."""
 
     data: Data = field(default_factory=Data)
     image_size: int = 64

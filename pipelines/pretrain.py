@@ -1,4 +1,4 @@
-"""How well does a backbone learn the source classes?
+"""Supervised pretraining: how well does a backbone learn the source classes?
 
     mlflow run . -e pretrain -P source=mini-imagenet/train.tar -P backbone=resnet10 -P image_size=64 -P epochs=30
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig:
-    """How well does a backbone learn the source classes? Supervised pretraining."""
+    """Supervised pretraining of a backbone on the source classes."""
 
     data: SplitSource = field(default_factory=SplitSource)
     network: Network = field(default_factory=Network)

@@ -1,4 +1,4 @@
-"""Is this the version to trust?
+"""Registration with a gate: is this the version to trust?
 
     mlflow run . -e register -P run=<export run> -P finetune_run=<finetune run> -P name=eurosat
     mlflow run . -e register -P run=<export run of a train run> -P name=flowers
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class RegisterConfig:
-    """Is this the version to trust? Registration with a gate."""
+    """Registration of an exported file, with a gate."""
 
     run: str
     """Export run whose file is registered."""

@@ -1,4 +1,4 @@
-"""Which backbone do others start from?
+"""Registration of a pretrained backbone, for others to start from.
 
     mlflow run . -e register_backbone -P run=<pretrain run> -P name=mini-imagenet-resnet10
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class RegisterBackboneConfig:
-    """Which backbone do others start from? Registration of pretrained weights."""
+    """Registration of pretrained weights."""
 
     run: str
     """Pretrain run whose backbone is registered."""

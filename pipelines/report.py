@@ -1,4 +1,4 @@
-"""What does a run say, in pictures and plain words?
+"""One page on a run: its results in figures and plain words.
 
     mlflow run . -e report -P run=<main, finetune, search, compare, train or pretrain run> -P output=report.html
 
@@ -17,7 +17,7 @@ from pipelines.configs.entry_points import REPORT_ARTIFACT
 
 @dataclass(frozen=True, kw_only=True)
 class ReportConfig:
-    """What does a run say, in pictures and plain words? One page, made from its records."""
+    """One page on a run, made from its records."""
 
     run: str
     """Main, finetune, search, compare, train or pretrain run."""

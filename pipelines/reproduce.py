@@ -1,4 +1,4 @@
-"""What does a known system reach on these data?
+"""Reproduction of a known system on one or several data sets.
 
     mlflow run . -e reproduce -P name=cinic_vgg16 -P data=CINIC-10 -P weights=timm
 
@@ -21,7 +21,7 @@ from tl_core.errors import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class ReproduceConfig:
-    """What does a known system reach on these data? A reproduction's variants, run and compared."""
+    """A known system's variants, run and compared."""
 
     name: str
     """Name of a file in reproductions/, without .toml, or the path of one."""

@@ -1,8 +1,8 @@
-"""Who was champion before?
+"""Rollback: the champion before the present one becomes champion again.
 
     mlflow run . -e rollback -P name=eurosat -P reason="wrong on the new camera"
 
-Makes the champion before the present one champion again, and logs who, whom and why.
+Logs which version, after which, and why.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pipelines.command_line.command import run_command_line
 
 @dataclass(frozen=True, kw_only=True)
 class RollbackConfig:
-    """Who was champion before? Takes the last promotion back."""
+    """Rollback of the last promotion."""
 
     name: str = "transfer-lab"
     """Name of the registered model."""

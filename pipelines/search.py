@@ -1,4 +1,4 @@
-"""Which learning rate, freezing depth and augmentation suit this target?
+"""Hyper-parameter search: which learning rate, freezing depth and augmentation suit this target?
 
     mlflow run . -e search -P target=EuroSAT.zip -P weights=<pretrain run> -P n_trials=30
 
@@ -43,7 +43,7 @@ MOST_FINALISTS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class SearchConfig:
-    """Which learning rate, freezing depth and augmentation suit this target? An Optuna study."""
+    """Hyper-parameter search on this target, an Optuna study."""
 
     data: TargetData = field(default_factory=TargetData)
     network: FewShotNetwork

@@ -1,4 +1,4 @@
-"""How well does a network learn a whole labelled set?
+"""Transfer learning on a whole labelled set, with a test part.
 
     mlflow run . -e train -P data=EuroSAT.zip -P backbone=resnet50 -P weights=timm -P image_size=64
     mlflow run . -e train -P data=flowers -P backbone=resnet34 -P weights=timm -P epochs=5,10 -P freeze_depth=1,0
@@ -26,7 +26,7 @@ from tl_core.recipes.train import TrainRecipe
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """How well does a network learn a whole labelled set? Transfer learning with a test part."""
+    """Transfer learning on a whole labelled set, with a test part."""
 
     data: SplitData = field(default_factory=SplitData)
     network: TrainNetwork = field(default_factory=TrainNetwork)

@@ -1,1 +1,1 @@
-"""Which version is trusted: register, gate, promote."""
+"""Trusted versions: registration, gate, promotion."""

@@ -25,7 +25,7 @@ _SPEAKS_OF: dict[ScoredOn, str] = {
 
 @dataclass(frozen=True)
 class Confusions:
-    """How often each class was taken for each: counts by true class (row) and answer (column)."""
+    """Counts of predictions by true class (row) and predicted class (column)."""
 
     class_names: Sequence[str]
     counts: Sequence[Sequence[int]]
@@ -33,7 +33,7 @@ class Confusions:
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What a card is written from.
+    """Facts that a card is written from.
 
     Attributes:
         accuracy: with its interval, as people read it.

@@ -25,7 +25,7 @@ ScoredOn = Literal["episodes", "test images"]
 
 @dataclass(frozen=True)
 class Evidence:
-    """How a version was scored.
+    """Scores of a version.
 
     Attributes:
         sample: which episodes (pool fingerprint, seed and shape) or which test images (their fingerprint).
@@ -44,7 +44,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Measured:
-    """What the export found out about a file; None where it cannot be read.
+    """Measurements of a file by its export; None where they cannot be read.
 
     Attributes:
         parity_holds: whether the file answers as torch does.
@@ -59,7 +59,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Budgets:
-    """What a champion may cost; 0 is any amount."""
+    """Limits of a champion's size and latency; 0 is none."""
 
     max_megabytes: float = 0.0
     max_latency_ms: float = 0.0
@@ -67,7 +67,7 @@ class Budgets:
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether to promote, and why, in one sentence."""
+    """Decision on a promotion, with its reason in one sentence."""
 
     promote: bool
     reason: str

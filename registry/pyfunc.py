@@ -1,4 +1,4 @@
-"""What MLflow loads for a registered version: a classifier that takes images as bytes, base64 or paths.
+"""The model that MLflow loads for a registered version: it takes images as bytes, base64 or paths.
 
 Its folder holds `data/classifier.onnx`, the exported file as it is, and a copy of the few modules that run it.
 Nothing is pickled, and torch is not needed.

@@ -1,4 +1,4 @@
-"""How a version is written: the exported file as it is, what runs it, and what MLflow must know of both.
+"""Files of a version: the exported file as it is, the code that runs it, and MLflow's description of both.
 
 One version serves two readers: `mlflow.pyfunc` (images in, labels out; also `mlflow models serve`) and `mlflow.onnx`
 (the graph). This module has the form of an MLflow flavour, so that `Model.log` takes it.

@@ -33,7 +33,7 @@ _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 @dataclass(frozen=True)
 class NewVersion:
-    """What goes into a version: the file, the words about it, and its evidence."""
+    """Parts of a version: the file, its description, and its evidence."""
 
     onnx_path: Path
     description: str

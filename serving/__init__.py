@@ -1,1 +1,1 @@
-"""What does this image show: onnxruntime, numpy and Pillow, nothing else."""
+"""Inference on images with onnxruntime, numpy and Pillow, nothing else."""

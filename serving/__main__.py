@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def summary(outcome: Outcome) -> str:
-    """What became of a job, in one line."""
+    """Summarise a job in one line."""
     text = f"{outcome.files:,} images, {outcome.unreadable:,} unreadable"
     text += f", {outcome.abstained:,} without label" if outcome.abstained else ""
     return text + (f", {outcome.resumed:,} of an earlier call" if outcome.resumed else "")

@@ -21,7 +21,7 @@ DEFAULT_BATCH_SIZE = 16
 
 @dataclass(frozen=True)
 class Options:
-    """How to answer.
+    """Options of the predictions.
 
     Attributes:
         top_k: classes to list per image.

@@ -38,7 +38,7 @@ PART_FILES = 1024
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job.
+    """Result of a job.
 
     Attributes:
         files: rows in the table.

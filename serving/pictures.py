@@ -40,7 +40,7 @@ class Answer:
 
     @property
     def is_mistake(self) -> bool:
-        """Whether a label was given, and the class is known to be another one."""
+        """Return whether a label was given, and the class is known to be another one."""
         return bool(self.label) and self.prediction.label not in ("", self.label)
 
 
@@ -95,7 +95,7 @@ def draw_album(source: ImageSource, table: Path, class_names: Sequence[str], fol
 
 
 def _answers(source: ImageSource, table: Path, class_names: frozenset[str]) -> Iterator[Answer]:
-    """What could be read, in order; the files are those of the source, for an archive's cannot be opened by name."""
+    """Yield the images that could be read, in order; the files are the source's, as an archive's have no path."""
     for file, prediction in zip(source.files(), read_table(table), strict=False):
         if name_in_table(file.name) != prediction.file:
             raise InputError(f"the images have changed since {table} was written; give the same command again")

@@ -1,4 +1,4 @@
-"""Which images are to be predicted: a folder, a glob, a table with a column of paths, an archive, one file."""
+"""Sources of images: a folder, a glob, a table with a column of paths, an archive, one file."""
 
 from __future__ import annotations
 

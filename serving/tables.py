@@ -25,7 +25,7 @@ Value = str | float | None
 
 @dataclass(frozen=True)
 class Prediction:
-    """What one file shows, or why that cannot be said.
+    """Prediction for one file, or the reason why there is none.
 
     Attributes:
         label: the most probable class; empty if it was abstained from, or the file is unreadable.
@@ -50,7 +50,7 @@ class Prediction:
 
 
 def name_in_table(file: str) -> str:
-    """What a table calls a file: in a name that is no UTF-8, the strange bytes are written out in digits."""
+    """Return a file's name for a table: in one that is no UTF-8, the strange bytes are written out in digits."""
     return file.encode("utf-8", "backslashreplace").decode()
 
 

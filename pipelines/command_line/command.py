@@ -54,7 +54,7 @@ def run_command_line(config_type: type[Config], run: Callable[[Config], object])
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
-    """What is said at the end."""
+    """Form of the last words."""
 
     json: bool = False
     """End with one line of JSON: the run's id, kind and metrics, or the error."""

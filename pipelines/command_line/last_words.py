@@ -1,4 +1,4 @@
-"""What every entry point says last: its run and the numbers of it, for people or for machines."""
+"""Last words of every entry point: its run and its numbers, for people or for machines."""
 
 from __future__ import annotations
 

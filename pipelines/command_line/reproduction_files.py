@@ -24,7 +24,7 @@ _FIELDS = {"question", "command", "published", "measured", "entry_point", "argum
 
 @dataclass(frozen=True)
 class Reproduction:
-    """What a file of reproductions/ says.
+    """Contents of a file of reproductions/.
 
     Attributes:
         published: the result of the system that the reproduction stands for, with its setting.

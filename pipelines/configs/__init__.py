@@ -1,1 +1,1 @@
-"""What the entry points are told: their configs, and the fields of these."""
+"""Configs of the entry points, by the question that a group of fields answers."""

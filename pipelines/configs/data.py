@@ -1,4 +1,4 @@
-"""Which images are learned."""
+"""Images that are learned."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tl_core.recipes.choices import ChosenPart, SplitRule, Unreadable
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """Which images are read."""
+    """Images that are read."""
 
     data: str = "digits:target"
     """Class folders, a .zip or .tar of them, a .csv of images and labels, digits:source, digits:target or eurosat."""
@@ -20,7 +20,7 @@ class Data:
 
 @dataclass(frozen=True, kw_only=True)
 class SplitData:
-    """Which labelled images are learned, and which of them are held out."""
+    """Labelled images that are learned, and those of them that are held out."""
 
     data: str = "digits:target"
     """Data spec: class folders (in folders train, val and test, or not), an archive of them, or a csv."""
@@ -39,7 +39,7 @@ class SplitData:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Which images a backbone is pretrained on."""
+    """Images that a backbone is pretrained on."""
 
     source: str = "digits:source"
     """Data spec of the source."""
@@ -49,7 +49,7 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class SplitSource:
-    """Which images a backbone is pretrained on."""
+    """Images that a backbone is pretrained on."""
 
     source: str = "digits:source"
     """Data spec of the source."""
@@ -66,7 +66,7 @@ class SplitSource:
 
 @dataclass(frozen=True, kw_only=True)
 class TargetData:
-    """Which few images are learned."""
+    """The few images that are learned."""
 
     target: str = "digits:target"
     """Data spec of the target."""
@@ -76,7 +76,7 @@ class TargetData:
 
 @dataclass(frozen=True, kw_only=True)
 class PartOfTarget:
-    """Which few images are learned, and which of them episodes draw from."""
+    """The few images that are learned, and the part of them that episodes draw from."""
 
     target: str = "digits:target"
     """Data spec of the target."""
@@ -89,7 +89,7 @@ class PartOfTarget:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceAndTarget:
-    """Which images the backbone is pretrained on, and which few images are learned."""
+    """Images that the backbone is pretrained on, and the few that are learned."""
 
     source: str = "digits:source"
     """Data spec of the source; it is not read where weights are given."""

@@ -1,4 +1,4 @@
-"""How many episodes are scored."""
+"""Number of episodes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MOST = 10_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class ScoredEpisodes:
-    """How many episodes are scored."""
+    """Number of episodes."""
 
     n_episodes: int = 20
     """Episodes to average over; the confidence interval shrinks with their square root."""
@@ -26,7 +26,7 @@ class ScoredEpisodes:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchEpisodes:
-    """How many episodes a trial and the finalists are scored on."""
+    """Number of episodes that a trial and the finalists are scored on."""
 
     n_episodes: int = 20
     """Episodes per trial, the same ones for every trial."""
@@ -45,7 +45,7 @@ class SearchEpisodes:
 
 @dataclass(frozen=True, kw_only=True)
 class PairedEpisodes:
-    """How many episodes every method is scored on."""
+    """Number of episodes that every method is scored on."""
 
     n_episodes: int = 40
     """Episodes that every method is scored on, the same ones for all."""

@@ -1,4 +1,4 @@
-"""Which network a run starts from: `weights` names the weights, `backbone` the architecture."""
+"""The network that a run starts from: `weights` names the weights, `backbone` the architecture."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tl_core.recipes.choices import Features
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """Which network is pretrained."""
+    """Network that is pretrained."""
 
     weights: str = "random"
     """Weights to start from: a pretrain run, a file, timm, timm:TAG, torchvision:ENUM.NAME, or random."""
@@ -21,7 +21,7 @@ class Network:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainNetwork:
-    """Which network is trained."""
+    """Network that is trained."""
 
     weights: str = "random"
     """Weights to start from: a pretrain run, a file, timm, timm:TAG, torchvision:ENUM.NAME, or random."""
@@ -35,7 +35,7 @@ class TrainNetwork:
 
 @dataclass(frozen=True, kw_only=True)
 class FewShotNetwork:
-    """Which network is fine-tuned."""
+    """Network that is fine-tuned."""
 
     weights: str
     """Weights to start from: a pretrain run, a file, timm, timm:TAG, torchvision:ENUM.NAME, or a baseline: random (an
@@ -50,7 +50,7 @@ class FewShotNetwork:
 
 @dataclass(frozen=True, kw_only=True)
 class DemoNetwork:
-    """Which network is fine-tuned, or pretrained first."""
+    """Network that is fine-tuned, or pretrained first."""
 
     weights: str = ""
     """Weights to start from: a pretrain run, a file, timm, timm:TAG or torchvision:ENUM.NAME; empty pretrains on the

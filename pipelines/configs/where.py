@@ -1,4 +1,4 @@
-"""Where the work is done; the results are the same everywhere."""
+"""Place of the work; the results are the same everywhere."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tl_core.recipes.choices import Device
 
 @dataclass(frozen=True, kw_only=True)
 class Where:
-    """Where the work is done."""
+    """Place of the work."""
 
     device: Device = "auto"
     """Device to compute on."""
@@ -18,7 +18,7 @@ class Where:
 
 @dataclass(frozen=True, kw_only=True)
 class SharedWhere:
-    """Where the work is done, and by how many processes."""
+    """Place of the work, and the number of processes."""
 
     device: Device = "auto"
     """Device to compute on."""

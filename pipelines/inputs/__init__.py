@@ -1,1 +1,1 @@
-"""What a run starts from, and what it may not have seen."""
+"""Inputs of a run: networks, targets, and the images that it may not have seen."""

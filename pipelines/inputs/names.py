@@ -1,4 +1,4 @@
-"""What networks are called: by users, in records, and in tables."""
+"""Names of networks: those that users give, those in records, and those in tables."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def is_run(weights: str) -> bool:
 
 
 def network_name(network: str, spec: BackboneSpec, seed: int) -> str:
-    """Name that tells networks apart: where the weights are from, what they are built into, its size and its output."""
+    """Return a name that tells networks apart: weights, architecture, image size and features."""
     built = f"{network}:{spec.architecture}:{spec.image_size}:{spec.features}"
     return f"{built}:{seed}" if network == "random" else built
 
 
 def short_network(name: str) -> str:
-    """A `network_name` as a table says it: architecture and weights, without what rarely differs."""
+    """Return a `network_name` as a table shows it: architecture and weights, without what rarely differs."""
     parts = name.split(":")
     if parts[0] == "random":
         parts.pop()  # the seed
@@ -37,5 +37,5 @@ def short_network(name: str) -> str:
 
 
 def short_weights(weights: str) -> str:
-    """What a network started from, as a table says it: a run's first digits, a file's name, or the words given."""
+    """Return the weights as a table shows them: a run's first digits, a file's name, or the words given."""
     return f"run {weights[:8]}" if is_run(weights) else Path(weights).name

@@ -1,4 +1,4 @@
-"""What a run was made from and which images it has seen, so that no number is reported on images already used."""
+"""Origin of a run and the images it has seen, so that no number is reported on images already used."""
 
 from __future__ import annotations
 

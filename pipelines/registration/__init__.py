@@ -1,1 +1,1 @@
-"""What `register` compares and writes."""
+"""Evidence and notes of a version, as `register` compares and writes them."""

@@ -1,4 +1,4 @@
-"""The scores of a finetune run, or of a train run, as what the gate, the card and the tables compare."""
+"""Scores of a finetune or train run, as the gate, the card and the tables compare them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tl_core.export.onnx_file import Parity
 
 
 def find_scored_run(export_run: Run, finetune_run: str) -> Run:
-    """The run that scored what an export run wrote: a train run scored itself, a fit run needs a finetune run.
+    """Return the run that scored what an export run wrote: a train run scored itself, a fit run needs a finetune run.
 
     Raises:
         InputError: no such run, one too many or too few, or one that scored something else.
@@ -41,7 +41,7 @@ def find_scored_run(export_run: Run, finetune_run: str) -> Run:
 
 
 def load_evidence(run_id: str) -> Evidence | None:
-    """The scores of a finetune or train run, or None if they cannot be read."""
+    """Return the scores of a finetune or train run, or None if they cannot be read."""
     try:
         run = find_run(run_id, "finetune", "train")
         if run.data.tags[KIND] == "finetune":
@@ -59,7 +59,7 @@ def load_evidence(run_id: str) -> Evidence | None:
 
 
 def measured_of(export_run: Run) -> Measured:
-    """What an export run found out about its file."""
+    """Return the measurements that an export run made of its file."""
     metrics = export_run.data.metrics
     holds = None
     if {"parity/max_difference", "parity/equal_argmax", "parity/n_images"} <= metrics.keys():

@@ -1,4 +1,4 @@
-"""What a registered version says of itself: its tags, and the facts of its model card."""
+"""Notes on a registered version: its tags, and the facts of its model card."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ _SAMPLE_TAG = {"finetune": "episodes", "train": "test_images"}
 
 
 def describe_version(name: str, export_run: Run, scored_run: Run, onnx_path: Path) -> NewVersion:
-    """What goes into a version, from the runs that made and scored it."""
+    """Collect what goes into a version, from the runs that made and scored it."""
     return NewVersion(onnx_path, _write_card(name, export_run, scored_run, onnx_path), _tags(export_run, scored_run))
 
 
 def scored_run_of(tags: Mapping[str, str]) -> str:
-    """Id of the run that scored a registered version, from its tags; empty if they do not say."""
+    """Return the id of the run that scored a registered version, from its tags; empty if they have none."""
     return tags.get("finetune_run") or tags.get("train_run", "")
 
 

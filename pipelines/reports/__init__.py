@@ -1,1 +1,1 @@
-"""What a run says, made from its records alone: a page, a table, the last words of a command."""
+"""Pages, figures and tables of results, made from records alone."""

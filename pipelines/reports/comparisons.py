@@ -23,7 +23,7 @@ from tl_core.scoring.images import ImageComparison, Interval, compare_on_images,
 
 
 def report_comparison(run: Run) -> Page:
-    """Of a compare run: which is best, and which differences are more than luck."""
+    """Report a compare run: the best, and the differences that are more than luck."""
     ids = run_ids(used_params(run)["runs"])
     if find_run(ids[0], "finetune", "train").data.tags[KIND] == "train":
         return _compare_trainings(run, ids)
@@ -71,7 +71,7 @@ def _compare_trainings(run: Run, ids: Sequence[str]) -> Page:
 
 
 def _say_standing(best: str, pairs: Sequence[Comparison] | Sequence[ImageComparison]) -> str:
-    """Whether the highest is the best: of which others it is not told apart."""
+    """Say whether the highest is the best, or from which others it is not significantly different."""
     rivals = [
         pair.second if pair.first == best else pair.first
         for pair in pairs
@@ -81,7 +81,7 @@ def _say_standing(best: str, pairs: Sequence[Comparison] | Sequence[ImageCompari
 
 
 def _settings_section(runs: Mapping[str, Run]) -> Section:
-    """What was given to one of the runs and not to another."""
+    """Section on the settings that differ between the runs."""
     columns, *rows = settings_that_differ(runs)
     words = [] if rows else ["They were given the same settings."]
     return Section("Settings", words, [Table("Settings in which they differ", columns, rows)] if rows else [])

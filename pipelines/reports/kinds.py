@@ -60,7 +60,7 @@ def _finetune(run: Run) -> Page:
 
 
 def _say_gain(run: Run) -> str:
-    """What the search of a finetune run has said of its recipe, if there was one."""
+    """Say how good the recipe of a finetune run was in its search, if there was one."""
     search = used_params(run).get("search_run", "")
     if not search:
         return ""
@@ -104,7 +104,7 @@ def _train(run: Run) -> Page:
 
 
 def _say_chosen(run: Run) -> str:
-    """Which stage a train run has kept."""
+    """Say which stage a train run has kept."""
     metrics = run.data.metrics
     n_stages = sum(name.startswith("stage_") and name.endswith("/test_accuracy") for name in metrics)
     best = f"{100 * metrics['val/best_accuracy']:.1f} % of {metrics['n_val']:,.0f} validation images"

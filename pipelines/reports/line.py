@@ -34,7 +34,7 @@ _FLOOR, _BASE, _FOUND = "raw pixels", "pretrained", "pretrained + searched"
 
 
 def report_main(run: Run) -> Page:
-    """Of a main run."""
+    """Report a main run."""
     methods: dict[str, str] = json.loads(fetch_artifact(run.info.run_id, METHODS_ARTIFACT).read_text())
     scores = {name: list(accuracies(run_id).values()) for name, run_id in methods.items()}
     *_, (name, found_id) = methods.items()
@@ -67,7 +67,7 @@ def _say_gain(scores: Mapping[str, Sequence[float]]) -> str:
 
 
 def _floor(name: str, scores: Mapping[str, Sequence[float]]) -> list[str]:
-    """What has to be said where the classifier does no better than no network at all."""
+    """Warn where the classifier does no better than no network at all."""
     found = paired_difference(scores[name], scores[_FLOOR])
     if found.low > 0:
         return []

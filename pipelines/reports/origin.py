@@ -1,4 +1,4 @@
-"""What a report says of the cost of a run, of where it came from, and of how to repeat it."""
+"""Cost and origin of a run, and the command that repeats it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _WHERE = ("device", "workers", "engine", "address")
 
 
 def title_of(run: Run) -> str:
-    """What a report is called: the run's kind and name, and its data."""
+    """Return the title of a report: the run's kind and name, and its data."""
     name, params = run.data.tags[MLFLOW_RUN_NAME], used_params(run)
     data = Path(params.get("target") or params.get("data") or params.get("source") or "").name
     return name if data in name else f"{name} on {data}"
@@ -48,7 +48,7 @@ def cost_section(run: Run, *details: tuple[str, str]) -> Section:
 
 
 def seconds_of(run: Run) -> float:
-    """How long a run took, or has taken so far."""
+    """Return the seconds that a run took, or has taken so far."""
     end = run.info.end_time or int(1000 * time.time())
     return float(end - run.info.start_time) / 1000
 

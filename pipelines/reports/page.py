@@ -102,7 +102,7 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Command:
-    """What to type."""
+    """A command to type."""
 
     kind: ClassVar[str] = "command"
     text: str

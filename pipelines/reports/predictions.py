@@ -1,4 +1,4 @@
-"""What a report shows of single answers: recall by class, confusions, examples, calibration."""
+"""Sections on single predictions: recall by class, confusions, examples, calibration."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def answers_sections(run: Run) -> list[Section]:
 
 
 def features_section(run: Run) -> Section:
-    """Where the backbone puts the images of one episode of a finetune run."""
+    """Section on the features of one episode of a finetune run, as a map."""
     table = read_feature_map(run.info.run_id)
     pictures = [_pixels(jpeg) for jpeg in table["jpeg"]]
     names = {"before": "Before fine-tuning", "after": "After fine-tuning"}

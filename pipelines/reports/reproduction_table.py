@@ -1,4 +1,4 @@
-"""What a reproduction's runs reached: rows are variants, columns are data sets."""
+"""Table of a reproduction's results: rows are variants, columns are data sets."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def predictions_table(runs: Runs) -> pd.DataFrame:
 
 
 def _titles(runs: Runs) -> dict[str, str]:
-    """What each data spec is called: its file's name, or all of it where two files have the same name."""
+    """Return a title for each data spec: its file's name, or all of it where two files have the same name."""
     stems = {data: Path(data).stem or data for data in runs}
     return stems if len(set(stems.values())) == len(stems) else {data: data for data in runs}
 
 
 def _column(run_ids: Mapping[str, str], variants: Sequence[str]) -> dict[str, str]:
-    """What each variant reached on one set."""
+    """Return the accuracy of each variant on one set."""
     return {
         name: " -> ".join(_cell(*scores) for scores in _stages(run_ids[name])) if name in run_ids else "failed"
         for name in variants

@@ -1,4 +1,4 @@
-"""What a report shows of episodes, trainings and searches, read from the records of a run."""
+"""Sections on episodes, trainings and searches, read from the records of a run."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _QUANTILES = {
 
 
 def distribution_section(run: Run) -> Section:
-    """How the accuracies of a finetune run's episodes are spread."""
+    """Section on the spread of a finetune run's accuracies over episodes."""
     values = episodes_of(run.info.run_id)["accuracy"].to_numpy()
     found = estimate(values)
     with chart_style():
@@ -70,7 +70,7 @@ def curves_section(title: str, curves: Sequence[Curve], sentences: Sequence[str]
 
 
 def shots_section(curve: Mapping[int, Estimate]) -> Section:
-    """What more labelled images would bring."""
+    """Section on the learning curve: accuracy by number of labelled images."""
     with chart_style():
         text = "Accuracy by number of labelled images per class, with its interval."
         chart = make_chart(draw_shots(curve), "shots", text, height=3)
@@ -80,7 +80,7 @@ def shots_section(curve: Mapping[int, Estimate]) -> Section:
 
 
 def search_section(run: Run) -> Section:
-    """What a search has tried, what it found and what that is worth."""
+    """Section on a search: its trials, its result and its gain."""
     metrics = run.data.metrics
     client = mlflow.MlflowClient()
     children = client.search_runs(
@@ -118,7 +118,7 @@ def search_section(run: Run) -> Section:
 
 
 def say_verdict(run: Run) -> str:
-    """What the recipe that a search found is worth, as the search measured it."""
+    """Say how much a search's recipe gained, as the search measured it."""
     metrics = run.data.metrics
     if _is_default(run):
         return "nothing was better than the default recipe"
@@ -126,7 +126,7 @@ def say_verdict(run: Run) -> str:
 
 
 def _is_default(run: Run) -> bool:
-    """Whether the best finalist of a search is the recipe that it started from: it gains nothing on itself."""
+    """Return whether the best finalist of a search is the recipe that it started from."""
     return not run.data.metrics.get("gain") and not run.data.metrics.get("gain_ci95")
 
 
@@ -148,7 +148,7 @@ def _finalists_table(finalists: pd.DataFrame) -> Table:
 
 
 def task_of(run: Run) -> str:
-    """What was asked in the episodes of a finetune run, in words."""
+    """Describe the task of a finetune run's episodes."""
     shape = json.loads(run.data.tags["episodes"])
     ways, shots, queries = shape["n_way"], shape["n_shot"], shape["n_query"]
     return (
@@ -160,7 +160,7 @@ def task_of(run: Run) -> str:
 
 
 def other_images(run: Run) -> str:
-    """What a finetune run says of images that are not there."""
+    """Say how accurate a finetune run's classifiers are on other images of the same kind."""
     metrics = run.data.metrics
     low, high = 100 * metrics["images/accuracy_low"], 100 * metrics["images/accuracy_high"]
     images = f"{metrics['n_images']:,.0f} images"

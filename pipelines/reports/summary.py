@@ -1,4 +1,4 @@
-"""What `main` says at the end: the table, what it means, and where everything is."""
+"""Closing table of `main`, and where everything is."""
 
 from __future__ import annotations
 

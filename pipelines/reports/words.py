@@ -33,7 +33,7 @@ def say_points(found: Estimate) -> str:
 
 
 def say_comparison(found: Estimate, other: str) -> str:
-    """What a paired difference means: `better than the default recipe by 1.9 ± 0.4 points`."""
+    """Say what a paired difference means: `better than the default recipe by 1.9 ± 0.4 points`."""
     if not math.isfinite(found.ci95) or found.low <= 0 <= found.high:
         return f"not told apart from {other} ({say_points(found)} points)"
     digits = _digits(found.ci95)

@@ -1,1 +1,1 @@
-"""What runs found, and how it is read back."""
+"""Results of runs: written once, read back everywhere else."""

@@ -82,7 +82,7 @@ class EpisodeLog:
         self._runs.add(FinishedRun(name, end - result.seconds, end, metrics, tags))
 
     def _answers(self) -> ImagePredictions:
-        """What was said of every query image of every episode."""
+        """Return the predictions for every query image of every episode."""
         return ImagePredictions(
             rows=np.concatenate([result.episode.query_rows for result in self._results]),
             labels=np.concatenate([result.labels for result in self._results]),

@@ -1,4 +1,4 @@
-"""Where a backbone puts the images of one episode, before and after fine-tuning: a map in two directions."""
+"""Features of one episode's images, before and after fine-tuning, as a map in two dimensions."""
 
 from __future__ import annotations
 

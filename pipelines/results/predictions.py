@@ -1,4 +1,4 @@
-"""What a run keeps of its single answers: confusions, how often each image was right, reliability, and examples."""
+"""Predictions that a run keeps: confusions, accuracy by image, reliability, and examples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What would more labelled images bring? The accuracy by number of support images per class."""
+"""Learning curve: accuracy by number of support images per class."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def read_shots(main_run: str) -> dict[int, Estimate]:
 
 
 def say_trend(curve: Mapping[int, Estimate]) -> str:
-    """What the end of a learning curve says of labelling more."""
+    """Say what the end of a learning curve promises of labelling more."""
     if len(curve) < 2:
         return "One number of images says nothing of more of them."
     (few, before), (many, after) = sorted(curve.items())[-2:]

@@ -91,7 +91,7 @@ class TrainLog:
         return chosen.accuracy
 
     def say_chosen(self) -> str:
-        """Which stage is kept, and why."""
+        """Say which stage is kept, and why."""
         chosen = self._chosen()
         best = f"best on validation ({100 * chosen.best_val:.2f} % of {len(self._split.val):,})"
         return f"by stage {chosen.number} of {len(self._stages)}, {best}"
@@ -130,7 +130,7 @@ def _scores(predictions: ImagePredictions, accuracy: Interval) -> dict[str, floa
 
 
 def fingerprint_of(labels: Iterable[str], content_hashes: Iterable[str]) -> str:
-    """What tells test parts apart: which images with which labels they hold, in which order."""
+    """Return a hash that tells test parts apart: of their images and labels, in order."""
     lines = [f"{label}:{content_hash}" for label, content_hash in zip(labels, content_hashes, strict=True)]
     return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 

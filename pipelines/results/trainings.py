@@ -60,7 +60,7 @@ def predictions_of(run_id: str) -> pd.DataFrame:
 
 
 def hits_in(predictions: pd.DataFrame) -> Hits:
-    """Which rows of a table of predictions are right."""
+    """Return which rows of a table of predictions are right: bool (n,)."""
     hits: Hits = (predictions["label"] == predictions["prediction"]).to_numpy()
     return hits
 

@@ -13,7 +13,7 @@ from pipelines.configs.fields import flat_params
 
 
 def checkpoint_path(kind: str, config: Any, *fingerprints: str, suffix: str = ".pt") -> Path:
-    """Where one piece of work keeps its checkpoint.
+    """Return the file in which one piece of work keeps its checkpoint.
 
     The name depends on the whole config and on the content of the data, so that no other work continues from it.
     """

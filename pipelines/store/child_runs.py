@@ -20,7 +20,7 @@ _MAX_WAITING = 1000  # runs in memory at most, where the store is slower than th
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """What is to be written of one run; `start` and `end` are seconds since the epoch."""
+    """A run to be written; `start` and `end` are seconds since the epoch."""
 
     name: str
     start: float

@@ -1,4 +1,4 @@
-"""What is logged with a run: params, curves and data sets."""
+"""Curves and data sets of a run."""
 
 from __future__ import annotations
 
