@@ -35,7 +35,7 @@ def run(config: PrepareConfig) -> str:
     from pipelines.store.logging import log_dataset
     from pipelines.store.runs import tracked_run
     from tl_core.data.dataset import load_dataset, refuse_unreadable
-    from tl_core.data.specs import BUILT_IN
+    from tl_core.data.layouts.built_in import BUILT_IN
     from tl_core.images.files import other_files
 
     with tracked_run("prepare", config) as run_id:

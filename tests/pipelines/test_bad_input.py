@@ -70,7 +70,7 @@ def fails(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, c
         ("prepare --data text", "not a png, jpg, webp or bmp image"),
         ("prepare --data truncated", "cut.jpg"),
         ("prepare --data escaping.zip", "points outside the archive"),
-        ("prepare --data whole.jpg", "allowed is a folder, .zip, .tar or .csv"),
+        ("prepare --data whole.jpg", "expected a folder, a .zip or .tar, a .csv"),
         ("prepare --data good --image_size 0", "image_size is 0"),
         ("pretrain --source good --backbone resnet999", "no backbone 'resnet999'"),
         ("pretrain --source good --backbone inception_v3 --image_size 32", "cannot work on 32 x 32"),

@@ -22,7 +22,7 @@ import PIL
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from tl_core.data.specs import ImageEntry, ImageListing
+from tl_core.data.layouts.listing import ImageEntry, ImageListing
 from tl_core.files import complete_file, room_for
 from tl_core.images.decoding import PREPROCESS_VERSION, ResizeRule, UnreadableImageError, decode_image
 from tl_core.images.files import Reader

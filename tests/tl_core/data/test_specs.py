@@ -16,8 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tl_core.data import specs as data_specs
-from tl_core.data.specs import ImageListing, list_images
+from tl_core.data.layouts import archives
+from tl_core.data.layouts.listing import ImageListing
+from tl_core.data.specs import list_images
 from tl_core.errors import InputError
 from tl_core.images.files import MAX_MEMBER_BYTES, archive_names
 
@@ -139,7 +140,7 @@ def test_a_member_that_points_outside_is_refused_and_nothing_is_written(pack: Pa
     "spec", ["nowhere", "nowhere.zip", "digit:source", "x" * 5000, "~no-such-user/data"], ids=lambda s: s[:20]
 )
 def test_a_missing_path_is_refused_with_what_is_allowed(spec: str) -> None:
-    assert "allowed is a folder, a .zip, .tar or .csv, or digits:source" in refused(spec)
+    assert "expected a folder, a .zip or .tar, a .csv, or digits:source" in refused(spec)
 
 
 @every_kind
@@ -157,7 +158,7 @@ def test_images_outside_of_class_folders_are_refused(pack: Pack, tmp_path: Path)
 @pytest.mark.parametrize("name", ["data.tsv", "data.7z", "data", "data.tar.gz", "data.tgz", "photo.png"])
 def test_a_file_of_another_kind_is_refused_with_what_is_allowed(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(gzip.compress(b"x"))
-    assert "allowed is a folder, .zip, .tar or .csv" in refused(tmp_path / name)
+    assert "expected a folder, a .zip or .tar, a .csv" in refused(tmp_path / name)
 
 
 @pytest.mark.parametrize("suffix", [".zip", ".tar"])
@@ -360,7 +361,7 @@ def test_an_archive_is_walked_once_and_again_when_it_changes(tmp_path: Path, mon
         walked.append(archive)
         return archive_names(archive)
 
-    monkeypatch.setattr(data_specs, "archive_names", walk)
+    monkeypatch.setattr(archives, "archive_names", walk)
     listings = [list_images(str(path), tmp_path / "data") for _ in range(3)]
     assert walked == [path]
     assert listings[0] == listings[1] == listings[2]

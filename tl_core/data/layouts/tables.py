@@ -13,19 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from tl_core.data.layouts.listing import PART_NAMES, ImageEntry, ImageListing, Layout, file_stamp, order, signature
 from tl_core.errors import InputError
 from tl_core.images.decoding import is_image_name
-
-PART_NAMES = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
-"""What a layout's parts are called, in folders and in a column."""
 
 FILE_COLUMNS = ("image", "image_id", "image index", "path", "file", "filename", "file_name")
 LABEL_COLUMNS = ("label", "class", "category", "dx", "finding labels", "target")
@@ -167,3 +157,14 @@ def _ends_in(name: str, path: PurePosixPath) -> bool:
     """Whether the folders that a row does give are the last ones of the file's."""
     wanted = path.parent.parts
     return PurePosixPath(name).parent.parts[-len(wanted) :] == wanted if wanted else True
+
+
+def _list_table(spec: str, data_dir: Path) -> ImageListing:  # noqa: ARG001 - nothing is cached
+    table = Path(spec)
+    rows = read_rows(table)
+    stamps = [file_stamp(table), *(row.fault or file_stamp(table.parent / row.file) for row in rows)]
+    entries = sorted((ImageEntry(row.class_name, row.file, row.part, row.fault) for row in rows), key=order)
+    return ImageListing(table.parent, tuple(entries), signature(table, stamps))
+
+
+LAYOUT = Layout("a .csv", lambda spec: Path(spec).suffix.lower() == ".csv" and Path(spec).is_file(), _list_table)
