@@ -46,8 +46,10 @@ class OnnxClassifier:
         options.intra_op_num_threads = n_threads
         try:
             session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-            metadata = session.get_modelmeta().custom_metadata_map  # in a damaged file, no text
+            # In a damaged file names and metadata may be no text, which is noticed when they are read.
+            metadata = session.get_modelmeta().custom_metadata_map
             given, answer = session.get_inputs()[0], session.get_outputs()[0]
+            name, kind = given.name, given.type
         except Exception as error:  # onnxruntime's errors share no base class of their own
             raise InputError(f"{path} is not a readable ONNX model ({_first_line(error)})") from error
         missing = [key for key in _METADATA if key not in metadata]
@@ -55,8 +57,8 @@ class OnnxClassifier:
             raise InputError(f"{path} was not written by this project: its metadata lacks {', '.join(missing)}")
         class_names, image_size, rule = _parse(path, metadata)
         expected = [[image_size, image_size, 3], len(class_names)]
-        if (given.name, given.type) != ("images", "tensor(uint8)"):
-            raise InputError(f"{path} takes {given.type} {given.name!r}; needed is tensor(uint8) 'images'")
+        if (name, kind) != ("images", "tensor(uint8)"):
+            raise InputError(f"{path}: expected an input tensor(uint8) 'images', got {kind} {name!r}")
         graph = [given.shape[1:], answer.shape[-1] if answer.shape else None]
         if graph != expected:
             raise InputError(f"{path} has damaged metadata (they say {expected}, the graph says {graph})")

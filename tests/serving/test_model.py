@@ -152,7 +152,7 @@ def test_metadata_that_contradicts_the_graph_is_refused(damage: dict[str, str], 
 
 def test_a_graph_that_takes_other_numbers_is_refused(tmp_path: Path) -> None:
     path = write_model(tmp_path / "m.onnx", METADATA, TensorProto.FLOAT)
-    assert "takes tensor(float) 'images'; needed is tensor(uint8) 'images'" in refused(path)
+    assert "expected an input tensor(uint8) 'images', got tensor(float) 'images'" in refused(path)
 
 
 def test_an_unknown_resize_rule_is_refused_with_the_known_ones(tmp_path: Path) -> None:
@@ -175,3 +175,9 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["missing.onnx", "x" * 300 + ".onnx", "."])
 def test_a_missing_file_or_a_folder_is_refused(name: str, tmp_path: Path) -> None:
     assert "no model file at" in refused(tmp_path / name)
+
+
+def test_a_damaged_name_of_the_input_is_one_sentence(model_file: Path) -> None:
+    content = model_file.read_bytes()
+    model_file.write_bytes(content.replace(b"images", b"\x80mages"))
+    assert "is not a readable ONNX model" in refused(model_file)
