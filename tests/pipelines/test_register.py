@@ -262,10 +262,10 @@ def test_other_episodes_or_another_recipe_are_decided_by_the_images_that_both_ha
 
 
 def test_the_champions_before_the_present_one_count_too() -> None:
-    for right in ("1" * 1000, "0" * 4 + "1" * 996):  # 0.4 points each
+    for right in ("1" * 1000, "0" * 2 + "1" * 998):  # 0.2 points
         assert registered(trained(right))["promoted"] == "True"
-    tags = registered(trained("0" * 8 + "1" * 992))
-    assert tags["gate"].startswith("against champion version 1 -0.80 points on 1,000 shared images")
+    tags = registered(trained("0" * 6 + "1" * 994))
+    assert tags["gate"].startswith("against champion version 1 -0.60 points on 1,000 shared images")
     assert (tags["promoted"], champion()) == ("False", 2)
 
 
@@ -283,10 +283,10 @@ def test_a_champion_of_an_earlier_release_is_refused_with_what_to_do() -> None:
 
 
 def test_a_former_champion_whose_version_was_deleted_ends_the_chain() -> None:
-    for right in ("1" * 1000, "0" * 4 + "1" * 996):
+    for right in ("1" * 1000, "0" * 2 + "1" * 998):
         registered(trained(right))
     mlflow.MlflowClient().delete_model_version(NAME, "1")
-    assert registered(trained("0" * 6 + "1" * 994))["promoted"] == "True"
+    assert registered(trained("0" * 4 + "1" * 996))["promoted"] == "True"
 
 
 @pytest.mark.parametrize(
