@@ -71,7 +71,7 @@ def decode_image(source: Path | bytes, image_size: int, resize_rule: ResizeRule 
 def _check_pixels(size: tuple[int, int]) -> None:
     width, height = size
     if width * height > MAX_PIXELS:
-        raise UnreadableImageError(f"{width:,} x {height:,} pixels, allowed are {MAX_PIXELS:,} in all")
+        raise UnreadableImageError(f"expected at most {MAX_PIXELS:,} pixels, got {width:,} x {height:,}")
     if width == 0 or height == 0:
         raise UnreadableImageError("no pixels")
 

@@ -88,7 +88,7 @@ def read_image_file(path: Path) -> bytes:
     if not stat.S_ISREG(status.st_mode):
         raise OSError("not a regular file")
     if status.st_size > MAX_MEMBER_BYTES:
-        raise OSError(f"{status.st_size:,} bytes; allowed are {MAX_MEMBER_BYTES:,} for one image")
+        raise OSError(f"expected at most {MAX_MEMBER_BYTES:,} bytes for one image, got {status.st_size:,}")
     return path.read_bytes()
 
 
@@ -147,7 +147,9 @@ def _checked_names(path: Path, members: Sequence[tuple[str, int]]) -> list[str]:
         if ".." in parts.parts or parts.is_absolute():
             raise InputError(f"{path} has a member named {name!r}, which points outside the archive; refused")
         if size > MAX_MEMBER_BYTES:
-            raise InputError(f"{path}: {name} claims {size:,} bytes; allowed are {MAX_MEMBER_BYTES:,} for one image")
+            raise InputError(
+                f"{path}: expected at most {MAX_MEMBER_BYTES:,} bytes for one image, got {size:,} of {name}"
+            )
         hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts.parts)
         if is_image_name(name) and not hidden:
             names.append(name)
