@@ -70,6 +70,7 @@ def _words(text: str) -> list[str]:
 def run(config: ParetoConfig) -> str:
     """Search and log; returns the run's id, whose artifact `pareto.csv` is the front."""
     import mlflow
+    import optuna
     import pandas as pd
     from optuna.visualization import plot_pareto_front
     from tqdm import tqdm
@@ -81,6 +82,7 @@ def run(config: ParetoConfig) -> str:
     from tl_core.search.pareto_front import all_scored, build_front_study, find_front, run_designs
     from tl_core.search.studies import hold_to_setting
 
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     with tracked_run("pareto", config) as run_id:
         study = build_front_study(config.study or f"pareto-{run_id}", study_storage(), config.seed)
         mlflow.set_tag("study", study.study_name)

@@ -89,7 +89,6 @@ def run(config: SearchConfig) -> str:
     from tl_core.data.episodes import build_pool, check_pool, fit_shape
     from tl_core.scoring.episodes import estimate
     from tl_core.search.space import parse_space
-    from tl_core.search.studies import build_study
     from tl_core.search.trials import Budget, find_candidates, prepare_study, wants_more
     from tl_core.search.verdict import crown, rescore
     from tl_core.search.workers import EpisodeScores, Search
@@ -103,7 +102,7 @@ def run(config: SearchConfig) -> str:
         log_seen_images(opened.dataset, np.concatenate(pool.rows_by_class))  # what it draws from, and nothing else
         shape = fit_shape(pool, config.shape)
         check_pool(pool, shape)
-        study = build_study(config.study or f"search-{run_id}", study_storage(), config.seed)
+        study = _open_study(config.study or f"search-{run_id}", config.seed)
         mlflow.set_tags({"study": study.study_name, "pool": pool.fingerprint})
         network = network_name(config.network.weights, opened.spec, config.seed)
         n_episodes = config.episodes.n_episodes
@@ -126,6 +125,16 @@ def run(config: SearchConfig) -> str:
         chosen = {name: getattr(verdict.winner.recipe, name) for name in space.parameters}
         print(f"search {run_id}: {chosen}, {accuracy} on fresh episodes; {verdict.sentence()}")
     return run_id
+
+
+def _open_study(name: str, seed: int) -> Study:
+    import optuna
+
+    from pipelines.store.connection import study_storage
+    from tl_core.search.studies import build_study
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return build_study(name, study_storage(), seed)
 
 
 def _run_trials(search: Search, study: Study, log: TrialLog, opened: Target, config: SearchConfig) -> None:

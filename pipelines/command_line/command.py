@@ -95,10 +95,7 @@ def _stop(signum: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - t
 def _quiet_libraries() -> None:
     import logging
 
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    for name in ("mlflow", "alembic", "optuna", "torch.onnx", "onnxscript", "onnx_ir"):
+    for name in ("mlflow", "alembic", "torch.onnx", "onnxscript", "onnx_ir"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tl_core.data.cache import UnreadableFile, load_images
-from tl_core.data.near_duplicates import group_near_duplicates
 from tl_core.data.specs import list_images
 from tl_core.errors import InputError
 from tl_core.images.decoding import ResizeRule
@@ -59,6 +58,8 @@ class ImageDataset:
     @cached_property
     def near_duplicates(self) -> NDArray[np.int64]:
         """Group of each image, int64 (images,): those that are the same, or nearly, share one."""
+        from tl_core.data.near_duplicates import group_near_duplicates  # loads torch, which few commands need
+
         return group_near_duplicates(self.images, self.labels, self.content_hashes)
 
     def class_counts(self) -> dict[str, int]:
