@@ -16,7 +16,9 @@ from pipelines.configs.entry_points import config_type
 from pipelines.configs.fields import ROOT, parameters
 from tl_core.errors import InputError
 
-REPRODUCTIONS = ROOT / "reproductions"
+_PACKAGED = Path(__file__).resolve().parents[1] / "reproductions"
+REPRODUCTIONS = _PACKAGED if _PACKAGED.is_dir() else ROOT / "reproductions"
+"""Folder of the files: inside this package in a wheel, beside it in a checkout."""
 
 DATA_FIELD = {"train": "data", "finetune": "target"}
 _FIELDS = {"question", "command", "published", "measured", "entry_point", "arguments", "variants"}
@@ -42,6 +44,14 @@ class Reproduction:
 def reproduction_names() -> list[str]:
     """Every reproduction that comes along."""
     return sorted(path.stem for path in REPRODUCTIONS.glob("*.toml"))
+
+
+def list_reproductions() -> str:
+    """Every reproduction that comes along, a line each: its name and the question that it answers."""
+    names = reproduction_names()
+    questions = [tomllib.loads((REPRODUCTIONS / f"{name}.toml").read_text())["question"] for name in names]
+    lines = [f"  {name:<18} {' '.join(question.split())}" for name, question in zip(names, questions, strict=True)]
+    return "\n".join(["Known systems:", *lines])
 
 
 def load_reproduction(name: str) -> Reproduction:

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pipelines.stack import StackConfig
 
 from pipelines.command_line.mlproject import locked_versions
 from pipelines.configs.fields import ROOT
-from pipelines.stack import StackConfig
 from tl_core.errors import InputError
 
 SECTION = "## Growing out of one machine"

@@ -69,8 +69,8 @@ class ImageDataset:
 
 
 def default_cache_dir() -> Path:
-    """Where decoded images and built-in data go: $TRANSFER_LAB_CACHE, else `.cache` in the checkout."""
-    return Path(os.environ.get("TRANSFER_LAB_CACHE") or Path(__file__).resolve().parents[2] / ".cache")
+    """Folder of decoded images and built-in data: $TRANSFER_LAB_CACHE, else `.cache` in the working directory."""
+    return Path(os.environ.get("TRANSFER_LAB_CACHE") or Path.cwd() / ".cache")
 
 
 def load_dataset(
