@@ -30,7 +30,6 @@ class FitOptions:
     """Decay of the exponential moving average of the weights, which is then what is evaluated; 0 is none."""
     seed: int = 0
     """Seed of what is random inside the model, as dropout is."""
-    compile: bool = False
     dtype: torch.dtype = torch.float32
     batch_statistics: bool = True
     """Whether batch norm uses (and learns) the statistics of the training batches, or keeps those it has; a frozen

@@ -79,7 +79,7 @@ class Pretraining:
             raise InputError(
                 f"batch_size is {self._batch_size}; allowed is a multiple of the number of processes, {world.size}"
             )
-        self._sizes = view_sizes(recipe.start_size, recipe.view_size, spec.image_size, recipe.epochs)
+        self._sizes = view_sizes(recipe.start_size, spec.image_size, recipe.epochs)
         for size in set(self._sizes):
             check_size(backbone, replace(spec, image_size=size))
 
@@ -173,7 +173,6 @@ class Pretraining:
             schedule=self._recipe.schedule,
             ema=self._recipe.ema,
             seed=self._seed,
-            compile=self._recipe.compile,
             dtype=pick_dtype(self._recipe.precision, device, self._model),
         )
 

@@ -195,8 +195,8 @@ class Training:
 
     def _sizes(self, plan: Stage) -> list[int]:
         """The side of the views in each epoch of a stage."""
-        start_size, view_size = (self._recipe.start_size, self._recipe.view_size) if plan.trains_everything else (0, 0)
-        return view_sizes(start_size, view_size, self._spec.image_size, plan.epochs)
+        start_size = self._recipe.start_size if plan.trains_everything else 0
+        return view_sizes(start_size, self._spec.image_size, plan.epochs)
 
     def _activations(self, split: SplitBackbone, plan: Stage) -> FrozenActivations:
         prefix = nn.Sequential(Normalise(self._spec), split.prefix).to(self._device)
