@@ -34,6 +34,8 @@ class FitOptions:
     batch_statistics: bool = True
     """Whether batch norm uses (and learns) the statistics of the training batches, or keeps those it has; a frozen
     one always keeps them, and a head's own never does."""
+    patience: int = 0
+    """Epochs without a better validation accuracy after which training ends; 0 runs all."""
     clip_value: float = 0.0
     """Largest magnitude of a gradient's component, beyond which it is clipped; 0 clips nothing."""
 

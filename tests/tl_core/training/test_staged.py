@@ -27,7 +27,8 @@ from tl_core.networks.normalise import Normalise
 from tl_core.recipes.train import TrainRecipe
 from tl_core.training.loop import Batches, Objective, TrainingState, fit
 from tl_core.training.optimizers import FitOptions
-from tl_core.training.staged import TrainEpoch, Training, predict_rows
+from tl_core.training.resumable import Epoch
+from tl_core.training.staged import Training, predict_rows
 
 SPEC = BackboneSpec("resnet10_small", 16)
 CPU = torch.device("cpu")
@@ -52,7 +53,7 @@ def training(dataset: ImageDataset, recipe: TrainRecipe) -> Training:
     return Training(deepcopy(_built()), SPEC, dataset, split_of(dataset), recipe, seed=0, device=CPU)
 
 
-def train(job: Training, recipe: TrainRecipe) -> list[TrainEpoch]:
+def train(job: Training, recipe: TrainRecipe) -> list[Epoch]:
     return [epoch for stage in range(len(recipe.stages())) for epoch in job.epochs(stage)]
 
 
@@ -183,7 +184,7 @@ def test_an_interrupted_training_continues_bit_identically(
     undisturbed = training(dataset, recipe)
     expected = [epoch.training.loss for epoch in train(undisturbed, recipe)]
 
-    def all_epochs(job: Training) -> Iterator[TrainEpoch]:
+    def all_epochs(job: Training) -> Iterator[Epoch]:
         for stage in range(2):
             yield from job.epochs(stage, tmp_path / f"{stage}.pt")
 
@@ -244,7 +245,7 @@ def batches_of(
 
         yield from fit(state, overheard, options, objective)
 
-    monkeypatch.setattr("tl_core.training.staged.fit", listening)
+    monkeypatch.setattr("tl_core.training.resumable.fit", listening)
     spec = BackboneSpec("resnet10_small", dataset.images.shape[1])
     job = Training(build_backbone(spec, 0), spec, dataset, split_of(dataset), recipe, seed=0, device=CPU)
     train(job, recipe)
