@@ -55,7 +55,7 @@ def principal_components(features: NDArray[np.float32]) -> NDArray[np.float64]:
         return np.zeros((len(features), 2))
     places: NDArray[np.float64] = PCA(2, svd_solver="full").fit_transform(features.astype(np.float64))
     places -= places.min(axis=0)
-    return places / places.max()
+    return places / float(places.max())
 
 
 def read_feature_map(run_id: str) -> pd.DataFrame:
