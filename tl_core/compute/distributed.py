@@ -71,6 +71,11 @@ def total(values: Tensor) -> Tensor:
     return values
 
 
+def is_leader() -> bool:
+    """True in the process that logs and saves."""
+    return not dist.is_initialized() or dist.get_rank() == 0
+
+
 def process_count() -> int:
     """Number of processes that train together."""
     return dist.get_world_size() if dist.is_initialized() else 1

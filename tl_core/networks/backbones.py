@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import timm
 import torch
+from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -107,10 +108,9 @@ def _open_residual_branches(backbone: nn.Module) -> None:
 
 
 def size_option(spec: BackboneSpec) -> dict[str, int]:
-    """The keyword that tells timm's builder the image size, where it takes one."""
-    # Transformers fix their positions at construction; convolutional networks do not take the option.
-    fixed_size = ("vit", "deit", "swin", "beit", "eva", "cait")
-    return {"img_size": spec.image_size} if spec.architecture.startswith(fixed_size) else {}
+    """The keyword that tells timm's builder the image size, for networks that are built for one size."""
+    known = get_pretrained_cfg(spec.architecture, allow_unregistered=True)
+    return {"img_size": spec.image_size} if known is not None and known.fixed_input_size else {}
 
 
 def check_size(backbone: nn.Module, spec: BackboneSpec) -> None:

@@ -38,12 +38,8 @@ class PretrainRecipe:
     """Decay of a moving average of the weights, which is then validated and kept; 0 is none."""
     start_size: int = 0
     """Size of the first epoch's views; it grows to the full size over the first two thirds. 0 is the full size."""
-    view_size: int = 0
-    """Full size of the training views, at most image_size, which 0 stands for."""
     precision: Precision = "auto"
     """bfloat16 autocast, float32, or auto: bfloat16 where the device is fast at training the network in it."""
-    compile: bool = False
-    """Whether to compile the model (torch.compile; needs a C++ compiler)."""
 
     def __post_init__(self) -> None:
         check_range("epochs", self.epochs, 1, 100_000)
@@ -56,5 +52,4 @@ class PretrainRecipe:
         check_range("rotation", self.rotation, 0, 100)
         check_range("ema", self.ema, 0, 0.999999)
         check_count("start_size", self.start_size, 0, 10_000)
-        check_count("view_size", self.view_size, 0, 10_000)
         parse_augment(self.augment)

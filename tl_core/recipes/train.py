@@ -88,8 +88,6 @@ class TrainRecipe:
     """Decay of a moving average of the weights, which is then validated and kept; 0 is none."""
     start_size: int = 0
     """Size of the first epoch's views where everything is trained; it grows over two thirds. 0 is the full size."""
-    view_size: int = 0
-    """Full size of the views where everything is trained; at most image_size, which 0 stands for."""
     norm_statistics: NormStatistics = "auto"
     """Of the backbone's batch norms: learn those of the batches, keep those that came with its weights, or auto, which
     keeps them unless the weights are random."""
@@ -113,9 +111,8 @@ class TrainRecipe:
         check_range("cutmix", self.cutmix, 0, 100)
         check_range("ema", self.ema, 0, 0.999999)
         check_count("start_size", self.start_size, 0, 10_000)
-        check_count("view_size", self.view_size, 0, 10_000)
         if not any(stage.trains_everything for stage in self.stages()):
-            for name in ("mixup", "cutmix", "start_size", "view_size"):
+            for name in ("mixup", "cutmix", "start_size"):
                 if getattr(self, name):
                     raise InputError(
                         f"{name} is {getattr(self, name)}, but no stage trains everything; give freeze_depth=0"

@@ -168,8 +168,7 @@ def fit(
         TrainingDivergedError: a loss was not finite; the message names the step.
     """
     objective = objective or classification(options.label_smoothing)
-    model = share_gradients(state.model)
-    forward = torch.compile(model) if options.compile else _with_matrix_convolutions(model)
+    forward = _with_matrix_convolutions(share_gradients(state.model))
     while state.epoch < options.epochs:
         started = time.perf_counter()
         train_mode(state.model, options.batch_statistics)

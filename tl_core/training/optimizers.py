@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import ConstantLR, LambdaLR, LRScheduler, OneCycleLR
+from torch.optim.lr_scheduler import (
+    ConstantLR,
+    CosineAnnealingLR,
+    LinearLR,
+    LRScheduler,
+    OneCycleLR,
+    SequentialLR,
+)
 
 from tl_core.recipes.choices import Optimizer, StageSchedule
 
@@ -30,11 +36,12 @@ class FitOptions:
     """Decay of the exponential moving average of the weights, which is then what is evaluated; 0 is none."""
     seed: int = 0
     """Seed of what is random inside the model, as dropout is."""
-    compile: bool = False
     dtype: torch.dtype = torch.float32
     batch_statistics: bool = True
     """Whether batch norm uses (and learns) the statistics of the training batches, or keeps those it has; a frozen
     one always keeps them, and a head's own never does."""
+    patience: int = 0
+    """Epochs without a better validation accuracy after which training ends; 0 runs all."""
     clip_value: float = 0.0
     """Largest magnitude of a gradient's component, beyond which it is clipped; 0 clips nothing."""
 
@@ -47,13 +54,9 @@ def build_scheduler(optimizer: torch.optim.Optimizer, options: FitOptions) -> LR
     if options.schedule == "one_cycle":
         return OneCycleLR(optimizer, options.max_lr, total_steps=total_steps, cycle_momentum=False)
     warmup = max(1, round(WARMUP_SHARE * total_steps))
-
-    def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / warmup
-        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total_steps - warmup)))
-
-    return LambdaLR(optimizer, factor)
+    rise = LinearLR(optimizer, start_factor=1 / warmup, total_iters=warmup - 1)
+    fall = CosineAnnealingLR(optimizer, T_max=max(1, total_steps - warmup))
+    return SequentialLR(optimizer, [rise, fall], milestones=[warmup])
 
 
 def build_optimizer(model: nn.Module, options: FitOptions) -> torch.optim.Optimizer:

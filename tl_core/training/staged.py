@@ -7,7 +7,7 @@ the very classifier that is exported, on the pictures themselves: no other trans
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +29,9 @@ from tl_core.networks.backbones import BackboneSpec, check_size, n_features
 from tl_core.networks.batch_norms import learns_statistics
 from tl_core.networks.normalise import Normalise
 from tl_core.recipes.train import Stage, TrainRecipe
-from tl_core.training.loop import EpochMetrics, classification, fit, predict_logits, start_training
+from tl_core.training.loop import classification, predict_logits, start_training
 from tl_core.training.optimizers import FitOptions
+from tl_core.training.resumable import Epoch, Job, score_logits, train_epochs
 from tl_core.views.fixed import fixed_views, has_random_views
 from tl_core.views.mixing import mix_batch
 from tl_core.views.sizes import view_sizes
@@ -41,16 +42,6 @@ KEPT_BYTES = 2**30
 EVALUATION_BATCH = 128
 
 _AHEAD = 1024  # images of an epoch whose views are computed before any of them is trained on
-
-
-@dataclass(frozen=True)
-class TrainEpoch:
-    """One epoch's training metrics with what validation says after it; `stage` counts from 1."""
-
-    stage: int
-    training: EpochMetrics
-    val_loss: float
-    val_accuracy: float
 
 
 @dataclass(frozen=True)
@@ -109,7 +100,7 @@ class Training:
 
     def epochs(
         self, stage: int, checkpoint: Path | None = None, on_batch: Callable[[int], object] = lambda _: None
-    ) -> Iterator[TrainEpoch]:
+    ) -> Iterator[Epoch]:
         """Train one stage, yielding after each epoch; at its end the weights are those that were best on validation.
 
         With a `checkpoint` path, the state is saved after each epoch and continued from if the file is there; the
@@ -122,29 +113,14 @@ class Training:
             standardise(self._head, prefix.fixed(self._split.train, view=0))
         network = nn.Sequential(split.suffix, self._head)
         options = self._options(plan, stage)
-        state = start_training(network, options)
-        if checkpoint is not None and checkpoint.is_file():
-            state.load(checkpoint)
-            for record in state.history:
-                on_batch(int(record["images"]))
-                yield _from_record(stage, record)
-
-        def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-            for inputs, targets in self._batches(prefix, plan, stage, epoch):
-                on_batch(len(targets))
-                yield inputs, targets
-
-        epochs = iter(()) if self._is_stale(state.history) else fit(state, batches, options, self._objective)
-        for metrics in epochs:
-            loss, accuracy = self._validate(state.evaluated, prefix, options.dtype)
-            state.keep_if_best(accuracy)
-            state.history.append({**asdict(metrics), "val_loss": loss, "val_accuracy": accuracy})
-            if checkpoint is not None:
-                state.save(checkpoint)
-            yield _from_record(stage, state.history[-1])
-            if self._is_stale(state.history):
-                break
-        network.load_state_dict(state.best_weights)
+        job = Job(
+            batches=lambda epoch: self._batches(prefix, plan, stage, epoch),
+            objective=self._objective,
+            validate=lambda trained: self._validate(trained, prefix, options.dtype),
+            on_batch=on_batch,
+            stage=stage + 1,
+        )
+        yield from train_epochs(start_training(network, options), job, options, checkpoint)
 
     def classifier(self) -> Classifier:
         """The classifier as it stands: uint8 images to logits, in evaluation mode."""
@@ -159,19 +135,11 @@ class Training:
         """The classifier's answers on the test part; they choose nothing."""
         return predict_rows(self.classifier(), self._dataset, self._split.test, self._device)
 
-    def _is_stale(self, history: list[dict[str, float]]) -> bool:
-        """Whether the best validation accuracy is `patience` epochs old."""
-        scores = [record["val_accuracy"] for record in history]
-        patience = self._recipe.patience
-        return patience > 0 and bool(scores) and len(scores) - 1 - int(np.argmax(scores)) >= patience
-
     def _validate(self, network: nn.Module, prefix: FrozenActivations, dtype: torch.dtype) -> tuple[float, float]:
         """Loss and accuracy on the validation part, of the images as they are."""
         rows = self._split.val
         logits = predict_logits(network, _activations_of(prefix, rows), dtype)
-        labels = torch.from_numpy(self._dataset.labels[rows])
-        loss = F.cross_entropy(logits, labels)
-        return float(loss), float((logits.argmax(1) == labels).double().mean())
+        return score_logits(logits, torch.from_numpy(self._dataset.labels[rows]))
 
     def _batches(
         self, prefix: FrozenActivations, plan: Stage, stage: int, epoch: int
@@ -195,8 +163,8 @@ class Training:
 
     def _sizes(self, plan: Stage) -> list[int]:
         """The side of the views in each epoch of a stage."""
-        start_size, view_size = (self._recipe.start_size, self._recipe.view_size) if plan.trains_everything else (0, 0)
-        return view_sizes(start_size, view_size, self._spec.image_size, plan.epochs)
+        start_size = self._recipe.start_size if plan.trains_everything else 0
+        return view_sizes(start_size, self._spec.image_size, plan.epochs)
 
     def _activations(self, split: SplitBackbone, plan: Stage) -> FrozenActivations:
         prefix = nn.Sequential(Normalise(self._spec), split.prefix).to(self._device)
@@ -220,6 +188,7 @@ class Training:
             seed=int(np.random.default_rng([self._seed, stage]).integers(2**31)),
             dtype=pick_dtype(self._recipe.precision, self._device, self._backbone),
             batch_statistics=self._learns_statistics,
+            patience=self._recipe.patience,
             clip_value=self._recipe.clip_value,
             ema=self._recipe.ema,
         )
@@ -233,11 +202,6 @@ class Training:
         weights = torch.ones(len(self._dataset.class_names))
         weights[present] = torch.from_numpy(compute_class_weight("balanced", classes=present, y=labels)).float()
         return weights.to(self._device)
-
-
-def _from_record(stage: int, record: dict[str, float]) -> TrainEpoch:
-    training = {name: value for name, value in record.items() if not name.startswith("val_")}
-    return TrainEpoch(stage + 1, EpochMetrics(**training), record["val_loss"], record["val_accuracy"])  # type: ignore[arg-type]
 
 
 def predict_rows(

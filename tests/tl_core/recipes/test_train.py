@@ -38,7 +38,6 @@ def test_one_value_holds_for_every_stage() -> None:
         ({"ema": 1}, "expected ema from 0 to .*, got 1"),
         ({"start_size": 0.5}, "expected start_size as a whole number"),
         ({"start_size": 16, "freeze_depth": "1,0.5"}, "start_size is 16, but no stage trains everything"),
-        ({"view_size": 16, "freeze_depth": "1"}, "view_size is 16, but no stage trains everything"),
         ({"cutmix": 1.0}, "cutmix is 1.0, but no stage trains everything; give freeze_depth=0"),
     ],
 )

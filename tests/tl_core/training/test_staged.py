@@ -27,7 +27,8 @@ from tl_core.networks.normalise import Normalise
 from tl_core.recipes.train import TrainRecipe
 from tl_core.training.loop import Batches, Objective, TrainingState, fit
 from tl_core.training.optimizers import FitOptions
-from tl_core.training.staged import TrainEpoch, Training, predict_rows
+from tl_core.training.resumable import Epoch
+from tl_core.training.staged import Training, predict_rows
 
 SPEC = BackboneSpec("resnet10_small", 16)
 CPU = torch.device("cpu")
@@ -52,7 +53,7 @@ def training(dataset: ImageDataset, recipe: TrainRecipe) -> Training:
     return Training(deepcopy(_built()), SPEC, dataset, split_of(dataset), recipe, seed=0, device=CPU)
 
 
-def train(job: Training, recipe: TrainRecipe) -> list[TrainEpoch]:
+def train(job: Training, recipe: TrainRecipe) -> list[Epoch]:
     return [epoch for stage in range(len(recipe.stages())) for epoch in job.epochs(stage)]
 
 
@@ -183,7 +184,7 @@ def test_an_interrupted_training_continues_bit_identically(
     undisturbed = training(dataset, recipe)
     expected = [epoch.training.loss for epoch in train(undisturbed, recipe)]
 
-    def all_epochs(job: Training) -> Iterator[TrainEpoch]:
+    def all_epochs(job: Training) -> Iterator[Epoch]:
         for stage in range(2):
             yield from job.epochs(stage, tmp_path / f"{stage}.pt")
 
@@ -244,23 +245,20 @@ def batches_of(
 
         yield from fit(state, overheard, options, objective)
 
-    monkeypatch.setattr("tl_core.training.staged.fit", listening)
+    monkeypatch.setattr("tl_core.training.resumable.fit", listening)
     spec = BackboneSpec("resnet10_small", dataset.images.shape[1])
     job = Training(build_backbone(spec, 0), spec, dataset, split_of(dataset), recipe, seed=0, device=CPU)
     train(job, recipe)
     return given
 
 
-@pytest.mark.parametrize(("view_size", "end"), [(0, 32), (24, 24)])
 @pytest.mark.parametrize("augment", ["none", "flip", "crop"])
-def test_views_grow_where_everything_is_trained(
-    tmp_path: Path, augment: str, view_size: int, end: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_views_grow_where_everything_is_trained(tmp_path: Path, augment: str, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = load_dataset(str(write_colour_images(tmp_path / "large", n_per_class=10, size=32)), 32)
-    recipe = replace(RECIPE, epochs="1,3", freeze_depth="1,0", augment=augment, start_size=16, view_size=view_size)
+    recipe = replace(RECIPE, epochs="1,3", freeze_depth="1,0", augment=augment, start_size=16)
     of_head, *of_all = batches_of(dataset, recipe, monkeypatch)
     assert of_head[0].ndim == 2
-    assert [tuple(views.shape[2:]) for views, _ in of_all] == [(16, 16), (16, 16), (end, end)]
+    assert [tuple(views.shape[2:]) for views, _ in of_all] == [(16, 16), (16, 16), (32, 32)]
 
 
 def test_mixtures_have_the_same_shares_of_pictures_and_of_labels(
@@ -328,7 +326,7 @@ def test_statistics_that_are_not_there_cannot_be_kept(dataset: ImageDataset) -> 
 
 
 def test_a_start_above_the_full_size_is_refused(dataset: ImageDataset) -> None:
-    with pytest.raises(InputError, match="start_size is 17; allowed is at most image_size, 16"):
+    with pytest.raises(InputError, match="expected start_size of at most image_size, 16, got 17"):
         training(dataset, replace(RECIPE, freeze_depth="0", start_size=17))
 
 
