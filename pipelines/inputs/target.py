@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from tl_core.data.dataset import ImageDataset
-    from tl_core.fewshot.finetuner import Finetuner, Support
+    from tl_core.fewshot.finetuner import Finetuner
+    from tl_core.fewshot.support import Support
     from tl_core.networks.backbones import BackboneSpec
 
 
