@@ -182,7 +182,6 @@ def _judge(config: ParetoConfig) -> Callable[[Design], tuple[Sequence[float], fl
             rows = sample_episode(episodes.pool, episodes.shape, config.seed, 0).support_rows
             classifier = finetuner.fit_classifier(rows, recipe, config.seed)
             timed[*key, design.test_views] = seconds_per_image(classifier, design.image_size)
-            finetuner.backbone.to(finetuner.device)
         return scores, timed[*key, design.test_views]
 
     return judge

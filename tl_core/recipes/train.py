@@ -12,8 +12,8 @@ from typing import Any, Literal, get_args
 from tl_core.errors import InputError
 from tl_core.recipes.checks import check_choice, check_count, check_range, parse_augment
 from tl_core.recipes.choices import Optimizer, Precision, StageSchedule, TestViews
+from tl_core.recipes.heads import TrainHead, train_heads
 
-TrainHead = Literal["linear", "dense", "dense_norm"]
 ClassWeights = Literal["none", "balanced"]
 NormStatistics = Literal["auto", "keep", "learn"]
 
@@ -98,7 +98,7 @@ class TrainRecipe:
 
     def __post_init__(self) -> None:
         self.stages()
-        check_choice("head", self.head, get_args(TrainHead))
+        check_choice("head", self.head, train_heads())
         check_range("dropout", self.dropout, 0, 0.99)
         check_count("batch_size", self.batch_size, 2, 1_000_000)
         check_range("weight_decay", self.weight_decay, 0, 10)

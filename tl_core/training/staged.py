@@ -24,7 +24,7 @@ from tl_core.errors import InputError
 from tl_core.freezing.activations import FrozenActivations
 from tl_core.freezing.split import SplitBackbone, split_backbone
 from tl_core.heads.classifier import Classifier, ClassifierDescription
-from tl_core.heads.dense import build_head, standardise
+from tl_core.heads.table import build_head
 from tl_core.networks.backbones import BackboneSpec, check_size, n_features
 from tl_core.networks.batch_norms import learns_statistics
 from tl_core.networks.normalise import Normalise
@@ -110,7 +110,7 @@ class Training:
         split = split_backbone(self._backbone, plan.freeze_depth)
         prefix = self._activations(split, plan)
         if stage == 0 and split.n_frozen == split.n_groups:
-            standardise(self._head, prefix.fixed(self._split.train, view=0))
+            self._head.standardise(prefix.fixed(self._split.train, view=0))
         network = nn.Sequential(split.suffix, self._head)
         options = self._options(plan, stage)
         job = Job(

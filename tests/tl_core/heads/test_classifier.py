@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tl_core.errors import InputError
 from tl_core.heads.classifier import Classifier, ClassifierDescription
-from tl_core.heads.few_shot import FewShotHead
+from tl_core.heads.table import build_head
 from tl_core.heads.storage import load_backbone, load_classifier, save_backbone, save_classifier
 from tl_core.networks.backbones import BackboneSpec, build_backbone, n_features
 from tl_core.networks.normalise import Normalise
@@ -33,7 +33,7 @@ def random_images(n: int = 6, size: int = 16) -> Tensor:
 def build_classifier(spec: BackboneSpec = SPEC, head: Head = "linear", seed: int = 0) -> Classifier:
     """Random weights everywhere, so that a forgotten one is noticed."""
     backbone = build_backbone(spec, seed)
-    classifier = Classifier(spec, backbone, FewShotHead(head, n_features(backbone, spec), len(NAMES)))
+    classifier = Classifier(spec, backbone, build_head(head, n_features(backbone, spec), len(NAMES)))
     generator = torch.Generator().manual_seed(seed)
     for name, value in classifier.state_dict().items():
         if value.is_floating_point() and "running_var" not in name and not name.endswith("scale"):

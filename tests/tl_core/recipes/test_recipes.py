@@ -20,7 +20,6 @@ FINETUNE_RANGES = {
     "freeze_depth": (0, 1),
     "max_lr": (1e-9, 100),
     "steps": (0, 1_000_000),
-    "n_views": (1, 1_000),
     "weight_decay": (0, 10),
     "label_smoothing": (0, 0.99),
 }
@@ -109,8 +108,16 @@ def test_a_recipe_survives_json() -> None:
 
 def test_a_recipe_of_an_older_version_does_not_take_todays_defaults() -> None:
     values = asdict(FinetuneRecipe())
-    del values["head_start"]
-    with pytest.raises(InputError, match="the recipe does not say head_start; it is of an older version"):
+    del values["l2"]
+    with pytest.raises(InputError, match="the recipe does not say l2; it is of an older version"):
+        parse_recipe(json.dumps(values))
+
+
+def test_a_recipe_with_a_setting_that_is_gone_asks_for_a_new_search() -> None:
+    values = asdict(FinetuneRecipe()) | {"transductive": "none"}
+    with pytest.raises(
+        InputError, match="expected a recipe of this version, got one with transductive; run its search"
+    ):
         parse_recipe(json.dumps(values))
 
 
@@ -148,7 +155,7 @@ def test_a_field_of_another_type_is_refused(text: str) -> None:
         parse_recipe(text)
 
 
-@pytest.mark.parametrize("name", ["steps", "n_views"])
+@pytest.mark.parametrize("name", ["steps"])
 def test_a_count_that_is_no_whole_number_is_refused(name: str) -> None:
     with pytest.raises(InputError, match=name):
         parse_recipe(json.dumps({name: 2.5}))

@@ -20,8 +20,8 @@ from tl_core.data.dataset import ImageDataset, load_dataset
 from tl_core.data.splits import ClassSplit, split_within_classes
 from tl_core.errors import InputError
 from tl_core.freezing.activations import FrozenActivations
-from tl_core.heads.dense import build_head, standardise
 from tl_core.heads.storage import load_classifier, save_classifier
+from tl_core.heads.table import build_head
 from tl_core.networks.backbones import BackboneSpec, build_backbone
 from tl_core.networks.normalise import Normalise
 from tl_core.recipes.train import TrainRecipe
@@ -353,7 +353,7 @@ def test_a_standardised_head_sees_features_of_mean_zero_and_variance_one() -> No
     features = 5 + 3 * torch.randn(200, 7, generator=torch.Generator().manual_seed(0))
     for kind in ("linear", "dense", "dense_norm"):
         head = build_head(kind, 7, 3)
-        standardise(head, features)
+        head.standardise(features)
         seen = (features - head.centre) / head.scale
         assert seen.mean(0).abs().max() < 1e-5
         assert float(seen.square().mean()) == pytest.approx(1, rel=1e-5)
