@@ -105,7 +105,7 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Command:
-    """What to type."""
+    """Command line to copy."""
 
     kind: ClassVar[str] = "command"
     text: str

@@ -1,4 +1,4 @@
-"""Where a backbone puts the images of one episode, before and after fine-tuning: a map in two directions."""
+"""Feature map of one episode's images in two dimensions, before and after fine-tuning."""
 
 from __future__ import annotations
 
