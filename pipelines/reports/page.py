@@ -105,7 +105,7 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Command:
-    """A command to type."""
+    """Command line to copy."""
 
     kind: ClassVar[str] = "command"
     text: str

@@ -1,4 +1,4 @@
-"""Features of one episode's images, before and after fine-tuning, as a map in two dimensions."""
+"""Feature map of one episode's images in two dimensions, before and after fine-tuning."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """What must be known to rebuild a backbone and to feed it: travels with its weights."""
+    """Description from which a backbone is rebuilt and fed; it travels with the weights."""
 
     architecture: str
     """Name in timm's registry."""
@@ -32,7 +32,7 @@ class BackboneSpec:
     std: tuple[float, float, float] = IMAGENET_STD
     """Channel deviations that the backbone was trained with."""
     features: Features = "last"
-    """What the feature vector is made of: the last stage, or the last `N_STAGES`."""
+    """Source of the feature vector: the last stage, or the last `N_STAGES`."""
 
 
 class StageFeatures(nn.Module):

@@ -1,4 +1,4 @@
-"""Weights from elsewhere: a local file, timm's hub, or torchvision; never unpickled, never half-loaded.
+"""Pretrained weights from a local file, timm's hub or torchvision; never unpickled, never half-loaded.
 
 A spec is the path of a `.safetensors`, `.pth` or `.pt` file, `timm` or `timm:TAG`, or `torchvision:ENUM.NAME`. Whatever
 classifier the weights end in is dropped. Mean, deviation and, by default, the image size are those that timm records
@@ -25,7 +25,7 @@ from tl_core.networks.backbones import BackboneSpec, build_backbone, size_option
 
 
 def load_weights(spec: str, architecture: str, image_size: int) -> tuple[nn.Module, BackboneSpec]:
-    """Build a backbone and load weights from elsewhere into it.
+    """Build a backbone and load pretrained weights into it, resized for the image size as timm does.
 
     Args:
         image_size: side of the input in pixels; 0 takes the size that the weights were trained at.

@@ -59,7 +59,7 @@ class RunningEstimate:
         self._squares += step * (value - self._mean)
 
     def estimate(self) -> Estimate:
-        """What `estimate` says of the values so far; without any, that nothing is known."""
+        """Estimate of the values so far; without any, NaN with an infinite interval."""
         if self._n <= 1:
             return Estimate(self._mean if self._n else math.nan, math.inf, math.nan, self._n)
         return _estimate(self._mean, math.sqrt(self._squares / (self._n - 1)), self._n)

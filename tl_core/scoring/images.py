@@ -16,7 +16,7 @@ from tl_core.scoring.episodes import SIGNIFICANT, holm
 
 N_RESAMPLES = 2000
 Hits = NDArray[np.bool_]
-"""Which of the test images were classified right: (n_images,)."""
+"""Mask of the correctly classified test images: (n_images,)."""
 
 
 @dataclass(frozen=True)

@@ -35,11 +35,11 @@ N_TURNS = 4
 
 
 class Pretraining:
-    """A backbone with a linear classifier on the source, trained epoch by epoch.
+    """Pretraining of a backbone with a linear classifier on the source classes, epoch by epoch.
 
-    `epochs()` may be left and, after `resume`, entered again: batches and views depend on (seed, epoch) alone,
-    so the losses continue as if nothing had happened. Several processes, each with its rank in `world`, train as one
-    would on the same batches; only mixup and cutmix find their partners within a process's share.
+    Batches and views are functions of (seed, epoch), so a resumed run has the losses of an uninterrupted one. Several
+    processes, each with its rank in `world`, train as one would on the same batches; only mixup and cutmix pair images
+    within a process's share.
     """
 
     def __init__(
@@ -82,11 +82,7 @@ class Pretraining:
         checkpoint: Path | None = None,
         on_batch: Callable[[int], object] = lambda _: None,
     ) -> Iterator[Epoch]:
-        """Train, yielding after each epoch; at the end the model has the weights that were best on validation.
-
-        With a `checkpoint` path, the state is saved after each epoch and continued from if the file is there; the
-        epochs that it holds are yielded again first. `on_batch` is told the number of images before each step.
-        """
+        """Train and yield after each epoch, resuming from a checkpoint that exists; see `train_epochs`."""
         options = self._options(device, self.settle_max_lr(device))
         model = self._model.to(device)
         state = start_training(share_statistics(model) if self._world.size > 1 else model, options)
@@ -99,7 +95,7 @@ class Pretraining:
         yield from train_epochs(state, job, options, checkpoint)
 
     def settle_max_lr(self, device: torch.device) -> float:
-        """The recipe's peak learning rate; if that is `auto`, what a range test says, which then becomes the recipe's.
+        """Return the recipe's peak learning rate, after a range test has replaced `auto` by its suggestion.
 
         Processes that train together test side by side and settle on the geometric mean.
         """
@@ -112,7 +108,7 @@ class Pretraining:
     def lr_range_test(
         self, device: torch.device, rates: tuple[float, float], n_steps: int, *, batch_statistics: bool = True
     ) -> LrCurve:
-        """The range test on this model, its batches and its optimiser; leaves the model as it was."""
+        """Run the range test on this model, its batches and its optimiser; the model is left as it was."""
         options = self._options(device, max_lr=rates[0])
         batches = (batch for epoch in itertools.count() for batch in self._batches(epoch, device))
         model = self._model.to(device)
@@ -121,7 +117,7 @@ class Pretraining:
         return lr_range_test(model, batches, optimizer, rates, n_steps, objective, batch_statistics=batch_statistics)
 
     def test_accuracy(self, device: torch.device) -> float:
-        """Accuracy on the test part: to be asked once, at the end, of the weights chosen by validation."""
+        """Test accuracy (never used for model selection)."""
         dtype = pick_dtype(self._recipe.precision, device, self._model)
         return self._score(self._model, self._split.test, device, dtype)[1]
 
@@ -180,7 +176,7 @@ class Pretraining:
 
 
 def _turn(images: Tensor, turns: Tensor) -> Tensor:
-    """Each of the square images (n, c, s, s) by its own number of quarter turns."""
+    """Rotate each of the square images (n, c, s, s) by its own number of quarter turns."""
     turned = images.clone()
     for turn in range(1, N_TURNS):
         turned[turns == turn] = torch.rot90(images[turns == turn], turn, dims=(2, 3))

@@ -1,4 +1,4 @@
-"""The side of the training views in each epoch."""
+"""Side of the training views in each epoch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _SIZE_STEP = 16
 
 
 def view_sizes(start_size: int, image_size: int, epochs: int) -> list[int]:
-    """The side of the training views in each epoch: growing first, then full.
+    """Side of the training views in each epoch: growing first, then full.
 
     Growing is progressive resizing (Tan and Le, 2021).
 

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from tl_core.errors import InputError
 from tl_core.heads.classifier import Classifier, ClassifierDescription
-from tl_core.heads.table import build_head
 from tl_core.heads.storage import load_backbone, load_classifier, save_backbone, save_classifier
+from tl_core.heads.table import build_head
 from tl_core.networks.backbones import BackboneSpec, build_backbone, n_features
 from tl_core.networks.normalise import Normalise
 from tl_core.recipes.choices import Head
