@@ -80,7 +80,7 @@ def run(config: ParetoConfig) -> str:
     from pipelines.store.runs import tracked_run
     from tl_core.scoring.episodes import estimate
     from tl_core.search.pareto_front import all_scored, build_front_study, find_front, run_designs
-    from tl_core.search.studies import hold_to_setting
+    from tl_core.search.studies import check_study_settings
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with tracked_run("pareto", config) as run_id:
@@ -88,7 +88,7 @@ def run(config: ParetoConfig) -> str:
         mlflow.set_tag("study", study.study_name)
         networks = _words(config.weights)
         sizes = [int(size) for size in _words(config.image_size)] or [_own_size(networks[0], config.seed)]
-        hold_to_setting(study, _setting(config, networks, sizes))
+        check_study_settings(study, _setting(config, networks, sizes))
         children = ChildRuns("trial")
         designs = run_designs(study, networks, sizes, _judge(config), config.n_trials)
         for one in tqdm(designs, total=config.n_trials, desc="pareto", unit="trial", disable=None):

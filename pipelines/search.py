@@ -90,7 +90,7 @@ def run(config: SearchConfig) -> str:
     from tl_core.scoring.episodes import estimate
     from tl_core.search.space import parse_space
     from tl_core.search.trials import Budget, find_candidates, prepare_study, wants_more
-    from tl_core.search.verdict import crown, rescore
+    from tl_core.search.verdict import rescore, select_winner
     from tl_core.search.workers import EpisodeScores, Search
 
     space = parse_space(config.searched)
@@ -118,7 +118,7 @@ def run(config: SearchConfig) -> str:
         fresh = replace(episodes, indices=range(n_episodes, n_episodes + config.episodes.final_episodes))
         best_few = find_candidates(study, config.recipe, min(MOST_FINALISTS, 1 + config.n_trials // 10))
         finalists = list(rescore(best_few, _scorer(fresh, opened, config)))
-        verdict = crown(finalists, config.recipe)
+        verdict = select_winner(finalists, config.recipe)
         log.close(finalists, verdict, _report(config, opened, verdict))
         log_report(run_id)
         accuracy = estimate(verdict.winner.scores).percent()

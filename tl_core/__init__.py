@@ -1,4 +1,4 @@
-"""How transfer learning works: data, episodes, backbones, training, fine-tuning, scoring, search and export.
+"""The library: data, episodes, backbones, training, fine-tuning, scoring, search and export.
 
 The names below are the library's public face; docs/python.md shows them. Each is imported when it is first used, so
 that serving, and a registered model's copy of this file, need nothing of what they do not use.

@@ -15,7 +15,7 @@ from typing import Annotated, Any, NoReturn, TypeVar
 
 from pipelines.store.redaction import redact
 from tl_core.errors import InputError
-from tl_core.files import room_for
+from tl_core.files import disk_full_as_input_error
 
 Config = TypeVar("Config")
 
@@ -42,7 +42,7 @@ def run_command_line(config_type: type[Config], run: Callable[[Config], object],
     try:
         config = _parse_command_line(config_type, program or f"python -m pipelines.{Path(sys.argv[0]).stem}")
         _quiet_libraries()
-        with room_for("a file"):
+        with disk_full_as_input_error("a file"):
             run_id = run(config)
     except InputError as error:
         sentence = redact(str(error))

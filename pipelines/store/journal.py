@@ -11,7 +11,7 @@ import numpy as np
 from tl_core.data.episodes import Episode
 from tl_core.fewshot.metrics import METRICS
 from tl_core.fewshot.results import EpisodeResult
-from tl_core.files import room_for
+from tl_core.files import disk_full_as_input_error
 
 
 def append_journal(path: Path, result: EpisodeResult) -> None:
@@ -24,7 +24,7 @@ def append_journal(path: Path, result: EpisodeResult) -> None:
         "confidences": result.confidences.tolist(),
         "seconds": result.seconds,
     }
-    with room_for(path), path.open("a") as file:
+    with disk_full_as_input_error(path), path.open("a") as file:
         file.write(json.dumps(record) + "\n")
 
 

@@ -24,7 +24,7 @@ class World:
 
     @property
     def leads(self) -> bool:
-        """Whether this is the process that logs and saves."""
+        """True if this is the process that logs and saves."""
         return self.rank == 0
 
 

@@ -1,4 +1,4 @@
-"""Which images may be used for what: splits inside each class, fixed by seed or by content."""
+"""Splits inside each class, fixed by seed or by content."""
 
 from __future__ import annotations
 

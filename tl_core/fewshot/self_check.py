@@ -1,4 +1,4 @@
-"""How far a backbone's features carry: few-shot accuracy on classes that it was not trained on, nothing fine-tuned."""
+"""Self-check of a backbone: few-shot accuracy on classes that it was not trained on, nothing fine-tuned."""
 
 from __future__ import annotations
 

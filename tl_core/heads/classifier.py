@@ -45,7 +45,7 @@ class Classifier(nn.Module):
 
 @dataclass(frozen=True)
 class ClassifierDescription:
-    """What must be known to rebuild a classifier."""
+    """Description from which a classifier is rebuilt."""
 
     backbone: BackboneSpec
     class_names: tuple[str, ...]

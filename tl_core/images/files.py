@@ -1,4 +1,4 @@
-"""Where image files lie: below a folder, or in a zip or tar that is read in place.
+"""Image files below a folder, or in a zip or tar that is read in place.
 
 Archives are never unpacked, so that no member can be written anywhere; members that point outside the archive are
 refused all the same. Free of torch on purpose: serving finds its images here too.
@@ -93,7 +93,7 @@ def read_image_file(path: Path) -> bytes:
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a path ends like an archive that can be read in place."""
+    """Return whether a path ends like an archive that can be read in place."""
     return path.suffix.lower() in ARCHIVE_SUFFIXES
 
 

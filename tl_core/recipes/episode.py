@@ -10,7 +10,7 @@ from tl_core.recipes.checks import check_range
 
 @dataclass(frozen=True)
 class EpisodeShape:
-    """How large one episode is; 0 leaves a number to what the target can give."""
+    """Size of an episode; 0 leaves a number to what the target allows."""
 
     n_way: int = 5
     """Classes in an episode; 0 takes all of the target's."""

@@ -38,7 +38,7 @@ def parse_recipe(text: str) -> FinetuneRecipe:
 
 @dataclass(frozen=True)
 class FinetuneRecipe:
-    """How a pretrained backbone is fitted to a few labelled images."""
+    """Hyper-parameters of fine-tuning on a few labelled images."""
 
     freeze_depth: float = 1.0
     """Fraction of the backbone's depth that stays frozen: 0 is full fine-tuning, 1 is linear probing."""

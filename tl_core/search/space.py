@@ -1,4 +1,4 @@
-"""What a search may choose, and the recipes of the literature that it tries first."""
+"""Search spaces, and the recipes of the literature that are tried first."""
 
 from __future__ import annotations
 

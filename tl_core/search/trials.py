@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from tl_core.errors import InputError
 from tl_core.recipes.finetune import FinetuneRecipe
 from tl_core.search.space import SearchSpace
-from tl_core.search.studies import LAID_DOWN, hold_to_setting
+from tl_core.search.studies import LAID_DOWN, check_study_settings
 from tl_core.search.verdict import ScoreRecipe
 from tl_core.training.loop import TrainingDivergedError
 
@@ -50,7 +50,7 @@ class TrialResult:
 
 @dataclass(frozen=True)
 class Budget:
-    """When a study is done.
+    """Budget of a study.
 
     Attributes:
         n_trials: finished trials, those of all processes together.
@@ -80,7 +80,7 @@ def prepare_study(
     """
     space = space.including(base)
     setting = {**setting, "base": asdict(base), "space": space.describe()}
-    hold_to_setting(study, setting)
+    check_study_settings(study, setting)
     study.set_user_attr(LAID_DOWN, [space.point(recipe) for recipe in [base, *space.literature(base)]])
     return space
 
@@ -96,7 +96,7 @@ def run_trials(
 
 
 def wants_more(study: optuna.Study, budget: Budget) -> bool:
-    """Whether trials are missing, some of which others may be running at the moment."""
+    """Return whether trials are missing, some of which others may be running at the moment."""
     finished = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished() and _counts(trial)]
     return len(finished) < budget.n_trials and time.time() < budget.deadline
 
@@ -128,7 +128,7 @@ def _fail_stale_trials(study: optuna.Study) -> None:
 
 
 def _counts(trial: FrozenTrial) -> bool:
-    """Whether a trial is one of the budget: not if its process was lost, nor if it was one too many."""
+    """Return whether a trial counts towards the budget: not if its process was lost, nor if it was one too many."""
     lost = trial.state == TrialState.FAIL and _REASON not in trial.user_attrs
     return not lost and _SURPLUS not in trial.user_attrs
 
@@ -186,14 +186,14 @@ class _Work:
         return next((t for t in done if t.user_attrs.get(_RECIPE) == recipe), None)
 
     def was_lost(self, study: optuna.Study) -> bool:
-        """Whether others have given it up and taken it over."""
+        """Return whether others have given it up and taken it over."""
         return self._number >= 0 and not _counts(self._stored(study))
 
     def _stored(self, study: optuna.Study) -> FrozenTrial:
         return study.get_trials(deepcopy=False)[self._number]
 
     def result(self, study: optuna.Study) -> TrialResult | None:
-        """What came of it; None if it was one too many."""
+        """Return the trial's result; None if it was one too many."""
         if self._number < 0:
             return None
         stored = self._stored(study)

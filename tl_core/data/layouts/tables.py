@@ -153,7 +153,7 @@ class _Files:
 
 
 def _ends_in(name: str, path: PurePosixPath) -> bool:
-    """Whether the folders that a row does give are the last ones of the file's."""
+    """Return whether the folders that a row gives are the last ones of the file's."""
     wanted = path.parent.parts
     return PurePosixPath(name).parent.parts[-len(wanted) :] == wanted if wanted else True
 
