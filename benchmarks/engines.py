@@ -34,9 +34,10 @@ from tl_core.networks.backbones import BackboneSpec, build_backbone
 from tl_core.recipes.engine import Engine
 from tl_core.recipes.episode import EpisodeShape
 from tl_core.recipes.finetune import FinetuneRecipe
+from tl_core.search.objective import Budget
 from tl_core.search.space import parse_space
 from tl_core.search.studies import build_study
-from tl_core.search.trials import Budget, prepare_study
+from tl_core.search.trials import prepare_study
 from tl_core.search.workers import EpisodeScores, Search
 
 SPEC = BackboneSpec("resnet10_small", 32)

@@ -31,9 +31,10 @@ from tl_core.heads.storage import load_backbone
 from tl_core.recipes.episode import EpisodeShape
 from tl_core.recipes.finetune import FinetuneRecipe
 from tl_core.scoring.episodes import Estimate, estimate, independent_difference, paired_difference
+from tl_core.search.objective import Budget
 from tl_core.search.space import parse_space
 from tl_core.search.studies import build_study
-from tl_core.search.trials import Budget, count_episodes, find_candidates, prepare_study
+from tl_core.search.trials import count_episodes, find_candidates, prepare_study
 from tl_core.search.verdict import rescore, select_winner
 from tl_core.search.workers import EpisodeScores, Search
 

@@ -88,8 +88,9 @@ def run(config: SearchConfig) -> str:
     from pipelines.store.runs import tracked_run
     from tl_core.data.episodes import build_pool, check_pool, fit_shape
     from tl_core.scoring.episodes import estimate
+    from tl_core.search.objective import Budget
     from tl_core.search.space import parse_space
-    from tl_core.search.trials import Budget, find_candidates, prepare_study, wants_more
+    from tl_core.search.trials import find_candidates, prepare_study, wants_more
     from tl_core.search.verdict import rescore, select_winner
     from tl_core.search.workers import EpisodeScores, Search
 

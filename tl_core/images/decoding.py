@@ -33,7 +33,7 @@ class UnreadableImageError(ValueError):
 
 
 def is_image_name(name: str) -> bool:
-    """Return whether a name ends like an image and is not that of a hidden file (macOS leaves `._x.jpg` beside `x.jpg`)."""
+    """Return whether a name is an image's and not that of a hidden file (macOS leaves `._x.jpg` beside `x.jpg`)."""
     path = Path(name)
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 

@@ -79,7 +79,7 @@ def build_backbone(spec: BackboneSpec, seed: int) -> nn.Module:
     if not timm.is_model(spec.architecture):
         near = difflib.get_close_matches(spec.architecture, timm.list_models(), n=3)
         hint = f"; near are {', '.join(near)}" if near else ""
-        raise InputError(f"no backbone {spec.architecture!r}; allowed is any name that timm.list_models() gives{hint}")
+        raise InputError(f"expected a backbone out of timm.list_models(), got {spec.architecture!r}{hint}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         backbone: nn.Module = timm.create_model(spec.architecture, num_classes=0, **size_option(spec))

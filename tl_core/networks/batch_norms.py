@@ -43,7 +43,7 @@ def learns_statistics(norm_statistics: NormStatistics, backbone: nn.Module) -> b
     has_them = has_statistics(backbone)
     if norm_statistics == "keep":
         if not has_them and any(_batch_norms(backbone)):
-            raise InputError("norm_statistics is keep, but the network's batch norms are new; allowed is auto or learn")
+            raise InputError("expected norm_statistics auto or learn for new batch norms, got keep")
         return False
     return norm_statistics == "learn" or not has_them
 

@@ -54,7 +54,7 @@ def _pretrained_spec(architecture: str, tag: str, image_size: int) -> BackboneSp
         known = get_pretrained_cfg(f"{architecture}.{tag}" if tag else architecture, allow_unregistered=True)
     except RuntimeError as error:
         tags = ", ".join(name.partition(".")[2] for name in timm.list_pretrained(f"{architecture}.*"))
-        raise InputError(f"timm has no weights {architecture}.{tag}; allowed tags are {tags or 'none'}") from error
+        raise InputError(f"expected a tag out of {tags or 'none'}, got {architecture}.{tag}") from error
     if known is None:
         return BackboneSpec(architecture, image_size or 224)
     return BackboneSpec(architecture, image_size or known.input_size[1], tuple(known.mean), tuple(known.std))
@@ -104,9 +104,7 @@ def _from_torchvision(name: str) -> dict[str, Tensor]:
     try:
         entry = get_weight(name)
     except (ValueError, AttributeError) as error:
-        raise InputError(
-            f"torchvision has no weights {name!r}; allowed is a name such as ResNet18_Weights.IMAGENET1K_V1"
-        ) from error
+        raise InputError(f"expected weights such as ResNet18_Weights.IMAGENET1K_V1, got {name!r}") from error
     try:
         weights: dict[str, Tensor] = entry.get_state_dict(progress=False, check_hash=True)
     except OSError as error:

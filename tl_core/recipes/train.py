@@ -133,7 +133,7 @@ class TrainRecipe:
         for name, values in columns.items():
             if len(values) not in (1, n_stages):
                 raise InputError(
-                    f"{name} has {len(values)} values and {longest} has {n_stages}; allowed is one, or one per stage"
+                    f"expected one value of {name}, or one per stage ({longest} has {n_stages}), got {len(values)}"
                 )
         rows = zip(*(v * n_stages if len(v) == 1 else v for v in columns.values()), strict=True)
         return tuple(Stage(**dict(zip(columns, row, strict=True))) for row in rows)
@@ -154,4 +154,4 @@ def _values(name: str, text: str, read: Callable[[str], Any]) -> list[Any]:
         return [read(value.strip()) for value in str(text).split(",")]
     except ValueError as error:
         kind = "whole numbers" if read is int else "numbers"
-        raise InputError(f"{name} is {text!r}; allowed are {kind} with commas between them") from error
+        raise InputError(f"expected {name} as {kind} separated by commas, got {text!r}") from error

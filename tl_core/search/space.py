@@ -162,5 +162,5 @@ def parse_space(names: str) -> SearchSpace:
     unknown = [name for name in told if name not in PARAMETERS]
     if unknown or not told:
         got = f"unknown {', '.join(unknown)}" if unknown else "nothing"
-        raise InputError(f"searched is {names!r} ({got}); allowed is {', '.join(PARAMETERS)}, joined by +")
+        raise InputError(f"expected searched as {', '.join(PARAMETERS)}, joined by +, got {names!r} ({got})")
     return SearchSpace({name: values for name, values in PARAMETERS.items() if name in told})

@@ -70,7 +70,7 @@ class Pretraining:
         self._batch_size = min(recipe.batch_size, len(split.train))
         if self._batch_size % world.size:
             raise InputError(
-                f"batch_size is {self._batch_size}; allowed is a multiple of the number of processes, {world.size}"
+                f"expected batch_size as a multiple of the number of processes, {world.size}, got {self._batch_size}"
             )
         self._sizes = view_sizes(recipe.start_size, spec.image_size, recipe.epochs)
         for size in set(self._sizes):

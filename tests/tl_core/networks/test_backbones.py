@@ -56,7 +56,7 @@ def test_building_leaves_the_global_random_state_alone() -> None:
 
 
 def test_an_unknown_name_is_refused_with_near_ones() -> None:
-    with pytest.raises(InputError, match=r"no backbone 'resnet10_smal'; allowed is .*near are .*resnet10_small"):
+    with pytest.raises(InputError, match=r"got 'resnet10_smal'; near are .*resnet10_small"):
         build_backbone(BackboneSpec("resnet10_smal", 32), seed=0)
 
 

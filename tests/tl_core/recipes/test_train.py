@@ -22,8 +22,8 @@ def test_one_value_holds_for_every_stage() -> None:
     ("fields", "sentence"),
     [
         ({"epochs": "5,10", "max_lr": "1,2,3"}, "epochs has 2 values and max_lr has 3"),
-        ({"epochs": "5.5"}, "epochs is '5.5'; allowed are whole numbers"),
-        ({"max_lr": "fast"}, "max_lr is 'fast'; allowed are numbers"),
+        ({"epochs": "5.5"}, "expected epochs as whole numbers separated by commas, got '5.5'"),
+        ({"max_lr": "fast"}, "expected max_lr as numbers separated by commas, got 'fast'"),
         ({"epochs": "0"}, "expected epochs from .*, got 0"),
         ({"freeze_depth": "1,1.5"}, r"expected freeze_depth from 0 to 1, got 1\.5"),
         ({"optimizer": "lion"}, "expected optimizer as one of sgd, adam, adamw"),

@@ -79,7 +79,7 @@ def test_a_space_is_widened_to_reach_a_recipe() -> None:
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ("", "searched is '' .nothing.; allowed is freeze_depth, augment"),
+        ("", "expected searched as freeze_depth, augment, .*, got '' .nothing."),
         ("max_lr+layers", "unknown layers"),
         ("max_lr,steps", "unknown max_lr,steps"),
     ],

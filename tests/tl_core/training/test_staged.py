@@ -319,9 +319,7 @@ def test_statistics_are_kept_where_the_network_came_with_them_and_those_of_a_hea
 
 
 def test_statistics_that_are_not_there_cannot_be_kept(dataset: ImageDataset) -> None:
-    with pytest.raises(
-        InputError, match="norm_statistics is keep, but the network's batch norms are new; allowed is auto or learn"
-    ):
+    with pytest.raises(InputError, match="expected norm_statistics auto or learn for new batch norms, got keep"):
         training(dataset, replace(RECIPE, norm_statistics="keep"))
 
 
