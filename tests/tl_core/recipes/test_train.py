@@ -21,7 +21,7 @@ def test_one_value_holds_for_every_stage() -> None:
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"epochs": "5,10", "max_lr": "1,2,3"}, "epochs has 2 values and max_lr has 3"),
+        ({"epochs": "5,10", "max_lr": "1,2,3"}, "expected one value of epochs, or one per stage .max_lr has 3., got 2"),
         ({"epochs": "5.5"}, "expected epochs as whole numbers separated by commas, got '5.5'"),
         ({"max_lr": "fast"}, "expected max_lr as numbers separated by commas, got 'fast'"),
         ({"epochs": "0"}, "expected epochs from .*, got 0"),
