@@ -5,8 +5,8 @@ It repeats the first episode of the run's last method, which gives the same pred
 
 from __future__ import annotations
 
-import os
 import sys
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,12 +62,12 @@ def draw_episode(dataset: ImageDataset, result: EpisodeResult, caption: str) -> 
     support = episode.support_rows.reshape(n_way, -1)
     queries, predictions = episode.query_rows.reshape(n_way, -1), result.predictions.reshape(n_way, -1)
     n_shot, n_shown = support.shape[1], min(N_QUERIES, queries.shape[1])
-    figure = Figure(figsize=(8.4, 0.85 * n_way + 1.15), facecolor="white")
+    figure = Figure(figsize=(8.4, 0.78 * n_way + 1.15), facecolor="white")
     widths = [*[1.0] * n_shot, 0.45, *[1.0] * n_shown]
     grid = figure.add_gridspec(
         n_way, len(widths), width_ratios=widths, left=0.085, right=0.99, top=0.91, bottom=0.135, hspace=0.42, wspace=0.1
     )
-    prefix = os.path.commonprefix(dataset.class_names)
+    n_shared = len(list(takewhile(lambda letters: len(set(letters)) == 1, zip(*dataset.class_names, strict=False))))
     for way in sorted(range(n_way), key=lambda way: episode.class_ids[way]):
         label = episode.class_ids[way]
         line = sorted(episode.class_ids).index(label)
@@ -79,8 +79,13 @@ def draw_episode(dataset: ImageDataset, result: EpisodeResult, caption: str) -> 
             axes, guess = figure.add_subplot(grid[line, n_shot + 1 + column]), predictions[way, column]
             colour, mark = (_RIGHT, "\N{CHECK MARK}") if guess == label else (_WRONG, "\N{BALLOT X}")
             _show(axes, dataset, queries[way, column], colour)
-            word = dataset.class_names[guess].removeprefix(prefix)
-            axes.set_xlabel(f"{word} {mark}", color=colour, fontsize=9.5, labelpad=1.5, family="DejaVu Sans")
+            axes.set_xlabel(
+                f"{dataset.class_names[guess][n_shared:]} {mark}",
+                color=colour,
+                fontsize=9.5,
+                labelpad=1.5,
+                family="DejaVu Sans",
+            )
     figure.text(0.085, 0.945, f"Learned from {n_shot} images per class", fontsize=11, weight="bold")
     middle = shots[-1].get_position().x1 + 0.035
     figure.text(middle, 0.945, "New images, with the prediction for each", fontsize=11, weight="bold")
@@ -99,7 +104,8 @@ def describe_episode(result: EpisodeResult, method: str, percent: str) -> str:
     """Caption: the result of this episode, and the mean of all with its confidence interval."""
     n_right = int((result.labels == result.predictions).sum())
     return (
-        f"This episode ({method}): {n_right} of {len(result.labels)} new images are right; some of them are shown.\n"
+        f"One episode ({method}): {n_right} of {len(result.labels)} predictions are correct; "
+        f"the first {N_QUERIES} of each class are shown.\n"
         f"Mean accuracy over all episodes, with its 95 % confidence interval: {percent}"
     )
 

@@ -1,7 +1,8 @@
 """Tables of results in the documents: `PYTHONPATH=. python docs/results.py [MAIN_RUN]`.
 
-Reads a logged run of the demo into results.json and writes the README's table from it, and the table of reproductions.md
-from the files of reproductions/. A test holds tables and sources equal; each row of the first names the run of its number.
+Reads a logged run of the demo into results.json and writes the README's table from it, and the table of
+reproductions.md from the files of reproductions/. A test holds tables and sources equal; each row of the first names
+the run of its number.
 """
 
 from __future__ import annotations
@@ -55,7 +56,11 @@ def render_table(facts: dict[str, Any]) -> str:
     for row in facts["methods"]:
         score = f"{100 * row['mean']:.2f} +- {100 * row['ci95']:.2f} %"
         lines.append(f"| {row['name']} | {score} | {row['n']} | `{row['run'][:8]}` |")
-    lines += ["", "| difference on the same episodes | points, 95 % confidence interval | significantly different? |", "|---|---|---|"]
+    lines += [
+        "",
+        "| difference on the same episodes | points, 95 % confidence interval | significantly different? |",
+        "|---|---|---|",
+    ]
     for row in facts["differences"]:
         verdict = "yes" if abs(row["mean"]) > row["ci95"] else "no"
         lines.append(f"| {row['name']} | {100 * row['mean']:+.2f} +- {100 * row['ci95']:.2f} | {verdict} |")
