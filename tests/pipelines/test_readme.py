@@ -45,6 +45,9 @@ SMALL = {
 }
 """Smaller values of what would take long; all other arguments are those of the page."""
 
+FEW = {"n_way": "3", "n_shot": "2", "n_query": "3"}
+"""Shape of episodes that the made data can give."""
+
 SMALL_RECIPE = {
     "finetune": "image_size=32 n_episodes=3 n_way=3 n_shot=2 n_query=3",
     "train": "image_size=75 epochs=1 freeze_depth=1 optimizer=adam max_lr=1e-3 augment=none schedule=constant",
@@ -58,9 +61,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with own_store(tmp_path_factory.mktemp("readme")) as folder, pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         data = write_colour_images(folder / "my_folder")
-        for name in ("train.tar", "val.tar", "photos.tar"):
+        for seed, name in enumerate(("train.tar", "val.tar", "photos.tar"), start=11):
             with tarfile.open(folder / name, "w") as archive:
-                archive.add(write_colour_images(folder / "source", seed=1), "source")
+                archive.add(write_colour_images(folder / "source", seed=seed), "source")
         for name in ("EuroSAT", "hymenoptera", "flowers-recognition"):
             shutil.make_archive(name, "zip", data)
         write_colour_images(folder / "CUB_200_2011" / "images", seed=2)
@@ -84,6 +87,8 @@ def arguments(line: str, runs: dict[str, str]) -> tuple[str, dict[str, str]]:
     name, given = parse_run(line)
     given = {key: ",".join(runs.get(part, part) for part in value.split(",")) for key, value in given.items()}
     given = {key: OFFLINE.get(value, value) for key, value in given.items()} | SMALL.get(name, {})
+    if "n_way" in given or "novel" in given:
+        given |= FEW
     if name == "reproduce":
         entry_point = "finetune" if given["name"].startswith("fewshot") else "train"
         given["overrides"] = SMALL_RECIPE[entry_point]
