@@ -29,6 +29,8 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs
 WITH_COMMANDS = [path for path in DOCUMENTS if path.name != "experiments.md"]  # those are of their time
 
 MOST_WORDS, MOST_LINES = 1000, 150
+EXPECTED_SOON = {"tl_core/recipes/heads.py", "tl_core/fewshot/metrics.py"}
+"""Files that the architecture describes before they are there."""
 
 
 def commands(path: Path) -> list[str]:
@@ -122,6 +124,18 @@ def test_other_commands_of_the_documents_exist(path: Path) -> None:
             assert words[1] in targets
         if words[:2] == ["python", "-m"]:
             assert (ROOT / words[2].replace(".", "/")).with_suffix(".py").is_file() or (ROOT / words[2]).is_dir()
+
+
+def test_the_places_to_add_something_exist() -> None:
+    table = (
+        (ROOT / "docs" / "architecture.md").read_text().partition("## Where to add something")[2].partition("\n\n")[2]
+    )
+    rows = [line for line in table.splitlines() if line.startswith("| a")]
+    paths = {path for row in rows for path in re.findall(r"`([a-z_]+/[\w./]*)`", row)}
+    assert len(paths) > 10
+    assert {path for path in paths if not (ROOT / path).exists()} <= EXPECTED_SOON
+    for name, path in re.findall(r"`([A-Z_]+)` of `([\w./]+)`", table):
+        assert path in EXPECTED_SOON or re.search(rf"^{name}\b", (ROOT / path).read_text(), re.MULTILINE), name
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
