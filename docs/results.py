@@ -1,7 +1,8 @@
-"""The README's tables of results: `PYTHONPATH=. python docs/results.py [MAIN_RUN]`.
+"""Tables of results in the documents: `PYTHONPATH=. python docs/results.py [MAIN_RUN]`.
 
-Writes what a logged run of the demo says to results.json, and from that its table; the table of known systems is what
-reproductions/ say. A test holds tables and sources equal; each row of the first names the run of its number.
+Reads a logged run of the demo into results.json and writes the README's table from it, and the table of
+reproductions.md from the files of reproductions/. A test holds tables and sources equal; each row of the first names
+the run of its number.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from typing import Any
 
 FACTS = Path(__file__).with_name("results.json")
 README = Path(__file__).resolve().parents[1] / "README.md"
+REPRODUCTIONS_PAGE = Path(__file__).with_name("reproductions.md")
 DEMO, REPRODUCTIONS = "results", "reproductions"
 
 
 def read_facts(main_run: str) -> dict[str, Any]:
-    """What a main run has logged of its methods and of their differences."""
+    """Read the methods of a main run and their differences, as logged."""
     import mlflow
 
     from pipelines.reports.origin import command_of
@@ -29,7 +31,7 @@ def read_facts(main_run: str) -> dict[str, Any]:
 
     prepare_store()
     run = find_run(main_run, "main")
-    methods: dict[str, str] = json.loads(fetch_artifact(main_run, METHODS_ARTIFACT).read_text())
+    methods: dict[str, str] = json.loads(fetch_artifact(run.info.run_id, METHODS_ARTIFACT).read_text())
     scores = {name: list(accuracies(run_id).values()) for name, run_id in methods.items()}
     found = {name: accuracy_of(run_id) for name, run_id in methods.items()}
     differences = {
@@ -37,7 +39,7 @@ def read_facts(main_run: str) -> dict[str, Any]:
     }
     return {
         "command": command_of(run),
-        "run": main_run,
+        "run": run.info.run_id,
         "commit": run.data.tags.get("mlflow.source.git.commit", ""),
         "mlflow": mlflow.__version__,
         "methods": [
@@ -49,20 +51,24 @@ def read_facts(main_run: str) -> dict[str, Any]:
 
 
 def render_table(facts: dict[str, Any]) -> str:
-    """The table in Markdown."""
-    lines = ["| method | accuracy, 95 % interval | episodes | run |", "|---|---|---|---|"]
+    """Render the table in Markdown."""
+    lines = ["| method | accuracy, 95 % confidence interval | episodes | run |", "|---|---|---|---|"]
     for row in facts["methods"]:
         score = f"{100 * row['mean']:.2f} +- {100 * row['ci95']:.2f} %"
         lines.append(f"| {row['name']} | {score} | {row['n']} | `{row['run'][:8]}` |")
-    lines += ["", "| difference on the same episodes | points, 95 % interval | |", "|---|---|---|"]
+    lines += [
+        "",
+        "| difference on the same episodes | points, 95 % confidence interval | significantly different? |",
+        "|---|---|---|",
+    ]
     for row in facts["differences"]:
-        verdict = "different" if abs(row["mean"]) > row["ci95"] else "not told apart"
+        verdict = "yes" if abs(row["mean"]) > row["ci95"] else "no"
         lines.append(f"| {row['name']} | {100 * row['mean']:+.2f} +- {100 * row['ci95']:.2f} | {verdict} |")
     return "\n".join([*lines, ""])
 
 
 def render_reproductions() -> str:
-    """The table of known systems in Markdown: what was published, and what was measured."""
+    """Render the table of known systems in Markdown: published results, and ours."""
     from pipelines.command_line.reproduction_files import load_reproduction, reproduction_names
 
     lines = ["| reproduction | published | measured here |", "|---|---|---|"]
@@ -72,7 +78,7 @@ def render_reproductions() -> str:
 
 
 def insert_table(text: str, name: str, table: str) -> str:
-    """The text with this table between the marks of that name."""
+    """Return the text with this table between the marks of that name."""
     begin, end = f"<!-- {name}: written by docs/results.py -->\n", f"<!-- end of {name} -->\n"
     before, rest = text.split(begin)
     _, after = rest.split(end)
@@ -82,5 +88,6 @@ def insert_table(text: str, name: str, table: str) -> str:
 if __name__ == "__main__":
     if sys.argv[1:]:
         FACTS.write_text(json.dumps(read_facts(sys.argv[1]), indent=2) + "\n")
-    with_demo = insert_table(README.read_text(), DEMO, render_table(json.loads(FACTS.read_text())))
-    README.write_text(insert_table(with_demo, REPRODUCTIONS, render_reproductions()))
+    README.write_text(insert_table(README.read_text(), DEMO, render_table(json.loads(FACTS.read_text()))))
+    page = REPRODUCTIONS_PAGE.read_text()
+    REPRODUCTIONS_PAGE.write_text(insert_table(page, REPRODUCTIONS, render_reproductions()))
