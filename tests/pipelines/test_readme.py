@@ -182,7 +182,8 @@ def test_make_classify_without_data_says_what_is_missing() -> None:
 
 
 @pytest.mark.timeout(240)
-def test_make_ui_shows_the_runs(runs: dict[str, str]) -> None:
+def test_make_ui_shows_the_runs(runs: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_BACKEND_STORE_URI", os.environ["MLFLOW_TRACKING_URI"])
     port = free_port()
     with serving(make("ui", f"PORT={port}"), port, "health") as address:
         asked = {"run_id": runs["PRETRAIN_RUN"]}

@@ -177,7 +177,7 @@ def test_a_row_does_not_carry_the_name_of_a_network_that_was_not_run() -> None:
     ]
     assert list(plan_runs(cinic, "a", "random", "backbone=resnet10")["a"]) == list(cinic.variants)
     frozen = plan_runs(cinic, "a", "random", "freeze_depth=1")["a"]
-    assert plan_runs(cinic, "a", "random", "weights=w.pth")["a"]["1 frozen"].weights == "w.pth"
+    assert plan_runs(cinic, "a", "random", "weights=w.pth")["a"]["1 frozen"].network.weights == "w.pth"
     assert list(frozen)[:2] == ["1 frozen, freeze_depth=1", "2 augmented, freeze_depth=1"]
     assert len(frozen) == 3  # the fourth is then the third
 
