@@ -2,7 +2,7 @@
 
     python -m benchmarks.engines --engines local,ray,dask --n_trials 40
 
-The numbers of docs/scale.md. Every engine has the same number of workers on this machine; the answers are compared to
+The numbers of docs/scaling.md. Every engine has the same number of workers on this machine; the answers are compared to
 the last bit. The last column leaves the first quarter out, in which workers start and are sent what they need. What
 trials are proposed depends on which end first; the scores of each are compared with those that this process gives its
 recipe.
