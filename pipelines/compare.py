@@ -3,15 +3,16 @@
     mlflow run . -e compare -P runs=<id>,<id>,<id>
 
 Takes finetune runs that scored different backbones or recipes on the same episodes, or train runs with the same test
-images, and gives every paired difference with its interval and a p-value that allows for the number of pairs.
+images, and gives every paired difference with its interval over images and a p-value that allows for the number of
+pairs. The interval over episodes stands beside it: more episodes of the same images narrow only that one.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipelines.command_line.command import run_command_line
 from pipelines.results.columns import aligned
@@ -20,8 +21,8 @@ from tl_core.errors import InputError
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-    from tl_core.scoring.episodes import Comparison
-    from tl_core.scoring.images import ImageComparison
+    from tl_core.scoring.episodes import Estimate
+    from tl_core.scoring.paired import PairComparison
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,43 +60,48 @@ def run(config: CompareConfig) -> str:
 def _compare_episodes(ids: list[str]) -> list[str]:
     import mlflow
 
+    from pipelines.reports.comparisons import differences_over_episodes
     from pipelines.results.figures import draw_estimates
-    from pipelines.results.scores import named_runs, paired_accuracies
-    from tl_core.scoring.episodes import compare_all, estimate
+    from pipelines.results.scores import compare_over_images, image_accuracies, named_runs, paired_accuracies
+    from tl_core.scoring.episodes import estimate
 
     runs = named_runs(ids)
     scores = paired_accuracies(runs)
     results = {name: estimate(values) for name, values in scores.items()}
-    pairs = compare_all(scores)
-    _log_pairs(pairs, lambda found: {"difference": found.mean, "ci95": found.ci95})
+    pairs = compare_over_images({name: image_accuracies(run.info.run_id) for name, run in runs.items()})
+    over_episodes = differences_over_episodes(scores, pairs)
+    _log_pairs(pairs, [{"episodes_difference": found.mean, "episodes_ci95": found.ci95} for found in over_episodes])
     mlflow.log_figure(draw_estimates(results), "accuracies.png")
     mlflow.log_metric("n_episodes", next(iter(results.values())).n)
+    mlflow.log_metric("n_images", pairs[0].difference.n)
     lines = aligned([(name, result.percent()) for name, result in results.items()])
-    heading = ("difference on the same episodes", "in points, 95 % interval; p after Holm")
-    return [*lines, "", *_pair_lines(heading, pairs), *_setting_lines(runs)]
+    return [*lines, "", *_pair_lines(pairs, over_episodes), *_setting_lines(runs)]
 
 
 def _compare_trainings(ids: list[str]) -> list[str]:
     import mlflow
 
     from pipelines.results.figures import draw_curves, draw_intervals
+    from pipelines.results.scores import compare_over_images, image_accuracies
     from pipelines.results.trainings import curve_of, load_trainings, table_of
-    from tl_core.scoring.images import compare_on_images, wilson
+    from tl_core.scoring.images import wilson
 
     trainings = load_trainings(ids)
     results = {training.name: wilson(training.hits) for training in trainings}
-    pairs = compare_on_images({training.name: training.hits for training in trainings})
-    _log_pairs(pairs, lambda found: {"difference": found.value, "low": found.low, "high": found.high})
+    pairs = compare_over_images({one.name: image_accuracies(one.run.info.run_id) for one in trainings})
+    _log_pairs(pairs, [{} for _ in pairs])
     mlflow.log_figure(draw_intervals(results), "accuracies.png")
     mlflow.log_figure(draw_curves([curve_of(training) for training in trainings]), "curves.png")
     mlflow.log_metric("n_images", len(trainings[0].hits))
-    heading = ("difference on the same images", "in points, 95 % interval; p of McNemar's test after Holm")
     settings = _setting_lines({training.name: training.run for training in trainings})
-    return [*table_of(trainings, results), "", *_pair_lines(heading, pairs), *settings]
+    return [*table_of(trainings, results), "", *_pair_lines(pairs, []), *settings]
 
 
-def _pair_lines(heading: tuple[str, str], pairs: Sequence[Comparison] | Sequence[ImageComparison]) -> list[str]:
-    return aligned([heading, *((f"{pair.first} - {pair.second}", pair.points()) for pair in pairs)])
+def _pair_lines(pairs: Sequence[PairComparison], over_episodes: Sequence[Estimate]) -> list[str]:
+    from pipelines.reports.comparisons import pair_rows
+
+    heading = ("difference on the same images", "in points, 95 % interval over images; p after Holm")
+    return aligned([heading, *pair_rows(pairs, over_episodes)])
 
 
 def _setting_lines(runs: Mapping[str, Run]) -> list[str]:
@@ -106,20 +112,19 @@ def _setting_lines(runs: Mapping[str, Run]) -> list[str]:
     return ["", *aligned([heading, *rows])] if rows else []
 
 
-def _log_pairs(
-    pairs: Sequence[Comparison] | Sequence[ImageComparison], columns: Callable[[Any], dict[str, float]]
-) -> None:
-    """Log the table of all pairs; `columns` are those that a difference takes."""
+def _log_pairs(pairs: Sequence[PairComparison], further: Sequence[Mapping[str, float]]) -> None:
+    """Log the table of all pairs with further columns of each."""
     import mlflow
     import pandas as pd
 
-    table = pd.DataFrame(
-        [
-            {"first": pair.first, "second": pair.second, **columns(pair.difference), "p": pair.p, "p_holm": pair.p_holm}
-            for pair in pairs
-        ]
-    )
-    mlflow.log_text(table.to_csv(index=False), "differences.csv")
+    rows = []
+    for pair, columns in zip(pairs, further, strict=True):
+        found = pair.difference
+        interval = {"difference": found.value, "low": found.low, "high": found.high, "n_images": found.n}
+        rows.append(
+            {"first": pair.first, "second": pair.second, **interval, "p": found.p, "p_holm": pair.p_holm, **columns}
+        )
+    mlflow.log_text(pd.DataFrame(rows).to_csv(index=False), "differences.csv")
 
 
 if __name__ == "__main__":

@@ -4,9 +4,9 @@
     mlflow run . -e register -P run=<export run of a train run> -P name=flowers
 
 Registers the exported file as `@challenger`. It becomes `@champion` if it holds parity and its budgets, and if there is
-none yet or its accuracy on the same episodes, or on the same test images, is not worse than the champion's by more than
-the tolerance; on other images, only what is of the champion's network, recipe and classes follows it. What was decided
-is logged with its reason; `rollback` takes a promotion back.
+none yet or its accuracy, on the images that both were scored on, is not worse by more than the tolerance than that of
+the champion and of those before it, with 97.5 % confidence. Few images cannot show that; then it says how many points
+they can. What was decided is logged with its reason; `rollback` takes a promotion back.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ def _decide(config: RegisterConfig, export_run: Run, scored_run: Run, version: s
     """Compare a version with the champion as it is now, and promote it where the gate says so."""
     from pipelines.registration.evidence import load_evidence, measured_of
     from pipelines.registration.version_notes import scored_run_of
-    from registry.gate import Budgets, Decision, check_file, decide, decide_first
-    from registry.versions import champion_of, predecessor_of, promote
+    from registry.gate import Budgets, Champion, Decision, check_file, decide, decide_first
+    from registry.versions import champion_of, champions_until, predecessor_of, promote
 
     decision = check_file(measured_of(export_run), Budgets(config.max_megabytes, config.max_latency_ms))
     champion = champion_of(config.name)
@@ -98,10 +98,10 @@ def _decide(config: RegisterConfig, export_run: Run, scored_run: Run, version: s
         champion = predecessor_of(champion)
     if decision.promote:
         challenger = load_evidence(scored_run.info.run_id)
-        if champion is None:
-            decision = decide_first(challenger)
-        else:
-            decision = decide(challenger, load_evidence(scored_run_of(champion.tags)), config.tolerance)
+        champions = [
+            Champion(str(one.version), load_evidence(scored_run_of(one.tags))) for one in champions_until(champion)
+        ]
+        decision = decide(challenger, champions, config.tolerance) if champions else decide_first(challenger)
     if decision.promote and not promoted and not promote(config.name, version, champion):
         return Decision(False, "another version became champion while this one was compared; register it again")
     return decision

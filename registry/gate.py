@@ -1,24 +1,32 @@
 """The gate: may a challenger take the champion's place?
 
-Two models are compared on the same episodes, or on the same test images, by the interval of the paired difference of
-their accuracies; besides, the challenger's file must answer as torch does and keep within its budgets. Where the images
-have changed since, the champion's own network and recipe, fitted to them, take its place unless their score there is
-lower than the champion's was on its own images. What could not be read never promotes.
+Besides parity and budgets of the challenger's file, its accuracy must not be worse than that of any champion so far by
+more than the tolerance, on the images that both were scored on, with 97.5 % confidence at any number of images. The
+rules, in their order:
+
+1. Scores that cannot be read never promote, nor do scores without the content hashes of their images.
+2. Scores on episodes and on test images, or on episodes of another shape, are not compared.
+3. A challenger with other classes is another model: it is registered under another name.
+4. Where challenger and champion share no image, or fewer than `FEWEST_IMAGES`, nothing is known of their difference.
+5. More images, renewed images, another backbone or another recipe: the shared images decide.
+6. The champions before the present one count too, so that small losses do not add up; one that cannot be compared by
+   the rules above is left out by name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tl_core.scoring.episodes import independent_difference, paired_difference
-from tl_core.scoring.images import bootstrap
+from tl_core.scoring.paired import TAIL, lower_bound
 
-_FEWEST_RENEWED = 10
-"""Episodes without which two means say nothing of each other."""
+FEWEST_IMAGES = 10
+"""Shared images without which two classifiers are not compared."""
 
 ScoredOn = Literal["episodes", "test images"]
 
@@ -28,18 +36,32 @@ class Evidence:
     """Scores of a version.
 
     Attributes:
-        sample: which episodes (pool fingerprint, seed and shape) or which test images (their fingerprint).
-        accuracies: by number of the episode; or by position of the test image, 1 where it was classified right, else 0.
-        scored_on: what the numbers count.
-        method: network, recipe and classes, where they are known.
-        pool: fingerprint of the images that the episodes were drawn from.
+        accuracies: by content hash of the image; of test images 1 or 0, of episodes the mean over them, in [0, 1].
+        class_names: sorted.
+        task: of episodes their shape, in words; else empty.
+        groups: number of each image's group of near-duplicates; images without one are alone.
     """
 
-    sample: str
-    accuracies: Mapping[int, float]
+    accuracies: Mapping[str, float]
+    class_names: tuple[str, ...]
     scored_on: ScoredOn = "episodes"
-    method: str = ""
-    pool: str = ""
+    task: str = ""
+    groups: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Scores that cannot be compared, with the reason in words that follow `the scores`."""
+
+    reason: str = "cannot be read"
+
+
+@dataclass(frozen=True)
+class Champion:
+    """A champion so far: the number of its version and its scores."""
+
+    version: str
+    scores: Evidence | Missing
 
 
 @dataclass(frozen=True)
@@ -90,76 +112,107 @@ def check_file(measured: Measured, budgets: Budgets) -> Decision:
     return Decision(True, "the file holds parity and its budgets")
 
 
-def decide_first(challenger: Evidence | None) -> Decision:
+def decide_first(challenger: Evidence | Missing) -> Decision:
     """Promote a challenger where there is no champion, if only its scores can be read."""
-    if challenger is None:
-        return Decision(False, "the challenger has no readable scores")
+    if isinstance(challenger, Missing):
+        return Decision(False, f"the challenger's scores {challenger.reason}")
     return Decision(True, "there was no champion")
 
 
-def decide(challenger: Evidence | None, champion: Evidence | None, tolerance: float) -> Decision:
-    """Promote if the lower end of the paired difference challenger - champion is above -tolerance.
+def decide(challenger: Evidence | Missing, champions: Sequence[Champion], tolerance: float) -> Decision:
+    """Promote unless the challenger may be worse than one of the champions by more than the tolerance.
 
     Args:
-        challenger, champion: None where the scores could not be read.
+        champions: the present one, then those before it.
         tolerance: how much accuracy, as a fraction, may be lost at worst.
     """
-    if challenger is None:
-        return Decision(False, "the challenger has no readable scores")
-    if champion is None:
-        return Decision(False, "the champion's scores cannot be read")
-    if challenger.scored_on != champion.scored_on:
-        return Decision(
-            False, f"the challenger was scored on {challenger.scored_on}, the champion on {champion.scored_on}"
-        )
-    if challenger.sample != champion.sample:
-        return _decide_renewed(challenger, champion, tolerance)
-    shared = sorted(challenger.accuracies.keys() & champion.accuracies.keys())
-    if len(shared) < 2:
-        return Decision(
-            False, f"challenger and champion share {len(shared)} {challenger.scored_on}; at least 2 are needed"
-        )
-    difference, low = _paired(
-        [challenger.accuracies[number] for number in shared],
-        [champion.accuracies[number] for number in shared],
-        challenger.scored_on,
-    )
-    promote = low > -tolerance
-    sign = "above" if promote else "not above"
-    return Decision(
-        promote,
-        f"paired difference {difference}, lower end {100 * low:.2f} % is {sign} -{100 * tolerance:.2f} %",
-    )
+    if isinstance(challenger, Missing):
+        return Decision(False, f"the challenger's scores {challenger.reason}")
+    present, *before = champions
+    obstacle = _obstacle(challenger, present)
+    if obstacle:
+        return Decision(False, obstacle)
+    left_out = [champion.version for champion in before if _obstacle(challenger, champion)]
+    compared = [_compare(challenger, one, tolerance) for one in champions if one.version not in left_out]
+    *_, decision = min(compared, key=lambda found: (found[0], found[1]))
+    note = f"; left out, as they cannot be compared: versions {', '.join(left_out)}" if left_out else ""
+    return Decision(decision.promote, decision.reason + note)
 
 
-def _decide_renewed(challenger: Evidence, champion: Evidence, tolerance: float) -> Decision:
-    """Of two that were scored on different images: the same method may be renewed, of others nothing is known."""
-    different = f"challenger and champion were scored on different {challenger.scored_on}"
-    if challenger.scored_on != "episodes":
-        return Decision(False, different)
-    if not challenger.method or challenger.method != champion.method or challenger.pool == champion.pool:
-        return Decision(
+def _obstacle(challenger: Evidence, champion: Champion) -> str:
+    """Say why two sets of scores cannot be compared; empty if they can."""
+    scores, who = champion.scores, f"champion version {champion.version}"
+    if isinstance(scores, Missing):
+        return f"the scores of {who} {scores.reason}"
+    if (challenger.scored_on, challenger.task) != (scores.scored_on, scores.task):
+        return (
+            f"the challenger was scored on {_say_task(challenger)}, {who} on {_say_task(scores)}; "
+            "score both alike, or register it under another name"
+        )
+    if set(challenger.class_names) != set(scores.class_names):
+        return f"{_say_classes(challenger, scores)} than {who}; register it under another name"
+    n_shared = len(_shared(challenger, scores))
+    if n_shared < FEWEST_IMAGES:
+        count = "no image" if n_shared == 0 else f"{n_shared} of the {FEWEST_IMAGES} images that are needed"
+        return f"challenger and {who} share {count}; score both on the same images, or register it under another name"
+    return ""
+
+
+def _say_task(evidence: Evidence) -> str:
+    return f"{evidence.task} {evidence.scored_on}".strip()
+
+
+def _say_classes(challenger: Evidence, champion: Evidence) -> str:
+    new, gone = (
+        sorted(set(one.class_names) - set(other.class_names))
+        for one, other in ((challenger, champion), (champion, challenger))
+    )
+    parts = [f"{word} {', '.join(names)}" for word, names in (("with", new), ("without", gone)) if names]
+    return f"the challenger has other classes ({' and '.join(parts)})"
+
+
+def _shared(challenger: Evidence, champion: Evidence) -> list[str]:
+    return sorted(challenger.accuracies.keys() & champion.accuracies.keys())
+
+
+def _compare(challenger: Evidence, champion: Champion, tolerance: float) -> tuple[bool, float, Decision]:
+    """Test one champion: passed, the bound of the difference challenger - champion, and the decision by it."""
+    scores = champion.scores
+    assert isinstance(scores, Evidence)
+    shared = _shared(challenger, scores)
+    differences = np.array([challenger.accuracies[image] - scores.accuracies[image] for image in shared])
+    if not np.isfinite(differences).all():
+        return (
             False,
-            f"{different}; only other images with the champion's network, recipe and classes renew it: "
-            "give the champion's these images first, then compare",
+            -math.inf,
+            Decision(False, f"a score of the challenger or champion {champion.version} is no number"),
         )
-    fewest = min(len(challenger.accuracies), len(champion.accuracies))
-    if fewest < _FEWEST_RENEWED:
-        return Decision(False, f"{different}, one of them on {fewest}; at least {_FEWEST_RENEWED} are needed")
-    difference = independent_difference(list(challenger.accuracies.values()), list(champion.accuracies.values()))
-    promote = difference.high >= -tolerance
-    sign = "not below" if promote else "below"
-    return Decision(
+    low = lower_bound(differences, _groups(challenger, shared))
+    promote = low > -tolerance
+    points = f"{100 * differences.mean():+.2f} points on {len(shared):,} shared images"
+    sign = "above" if promote else "not above"
+    reason = f"against champion version {champion.version} {points}, lower end {100 * low:+.2f} is {sign} "
+    return (
         promote,
-        f"the champion's network and recipe on other images: difference {difference.percent()}, "
-        f"upper end {100 * difference.high:.2f} % is {sign} -{100 * tolerance:.2f} %",
+        low,
+        Decision(promote, f"{reason}-{100 * tolerance:.2f}{_say_reach(len(shared), tolerance, promote)}"),
     )
 
 
-def _paired(first: list[float], second: list[float], scored_on: ScoredOn) -> tuple[str, float]:
-    """The difference as people read it, and the lower end of its interval: as `compare` gives them."""
-    if scored_on == "episodes":
-        of_episodes = paired_difference(first, second)
-        return of_episodes.percent(), of_episodes.low
-    of_images = bootstrap(np.subtract(first, second))
-    return of_images.percent(), of_images.low
+def _say_reach(n: int, tolerance: float, promote: bool) -> str:
+    """Say what so few images can show at best, where even equal predictions would not pass."""
+    reach = 1 - TAIL ** (
+        1 / n
+    )  # the bound where all predictions are equal: that of 0 losses in n (Clopper and Pearson)
+    if promote or reach < tolerance:
+        return ""
+    return (
+        f"; {n:,} images cannot rule out a loss below {100 * reach:.2f} points even where all predictions are equal: "
+        "score more images, or give a larger tolerance"
+    )
+
+
+def _groups(challenger: Evidence, shared: Sequence[str]) -> NDArray[np.int64]:
+    """Number the groups of near-duplicates among the shared images, as the challenger's run found them: (n,)."""
+    names = [str(challenger.groups.get(image, image)) for image in shared]
+    return np.unique(names, return_inverse=True)[1].astype(np.int64)

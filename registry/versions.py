@@ -86,6 +86,20 @@ def _unfinished_version(name: str, tags: Mapping[str, str]) -> ModelVersion | No
     return newest if client.get_run(newest.run_id or "").info.status in ("KILLED", "FAILED") else None
 
 
+def champions_until(version: ModelVersion | None) -> list[ModelVersion]:
+    """List a champion and those before it, the newest first; ends at the first one, or before one that was deleted."""
+    chain: list[ModelVersion] = []
+    while version is not None and _number(version) not in map(_number, chain):
+        chain.append(version)
+        try:
+            version = predecessor_of(version)
+        except MlflowException as error:
+            if error.error_code not in _ABSENT:
+                raise
+            version = None
+    return chain
+
+
 def predecessor_of(version: ModelVersion) -> ModelVersion | None:
     """The champion that a champion followed, or None if it was the first."""
     followed = version.tags.get(FOLLOWED, "")

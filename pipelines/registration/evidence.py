@@ -7,16 +7,14 @@ import json
 from mlflow.entities import Run
 
 from pipelines.inputs.networks import LATENCY_METRIC, SIZE_METRIC
-from pipelines.inputs.provenance import METHOD, check_same_origin
+from pipelines.inputs.provenance import check_same_origin
 from pipelines.results.predictions import CONFUSIONS_ARTIFACT
-from pipelines.results.scores import accuracies
-from pipelines.results.train_log import fingerprint_of
-from pipelines.results.trainings import hits_in, predictions_of
+from pipelines.results.scores import NoContentHashesError, image_accuracies
 from pipelines.store.artifacts import fetch_artifact
 from pipelines.store.find import find_run
 from pipelines.store.params import used_params
 from pipelines.store.runs import KIND
-from registry.gate import Evidence, Measured
+from registry.gate import Evidence, Measured, Missing
 from tl_core.errors import InputError
 from tl_core.export.onnx_file import Parity
 
@@ -40,22 +38,32 @@ def find_scored_run(export_run: Run, finetune_run: str) -> Run:
     return scored
 
 
-def load_evidence(run_id: str) -> Evidence | None:
-    """Return the scores of a finetune or train run, or None if they cannot be read."""
+def load_evidence(run_id: str) -> Evidence | Missing:
+    """Return the scores of a finetune or train run by image, or why they cannot be compared."""
     try:
         run = find_run(run_id, "finetune", "train")
-        if run.data.tags[KIND] == "finetune":
-            classes: list[str] = json.loads(fetch_artifact(run_id, CONFUSIONS_ARTIFACT).read_text())["class_names"]
-            method = json.dumps([*(run.data.tags[name] for name in METHOD), classes])
-            episodes = run.data.tags["episodes"]
-            pool: str = json.loads(episodes)["pool"]
-            return Evidence(episodes, accuracies(run_id), method=method, pool=pool)
-        table = predictions_of(run_id)
-        # Of the table itself, not the run's tag: what is compared is what is there.
-        sample = fingerprint_of(table["label"], table["content_hash"])
-        return Evidence(sample, dict(enumerate(hits_in(table).astype(float).tolist())), "test images")
+        classes: list[str] = json.loads(fetch_artifact(run_id, CONFUSIONS_ARTIFACT).read_text())["class_names"]
+        images = image_accuracies(run_id)
+        of_train = run.data.tags[KIND] == "train"
+        return Evidence(
+            accuracies={str(image): float(mean) for image, mean in images["accuracy"].items()},
+            class_names=tuple(sorted(classes)),
+            scored_on="test images" if of_train else "episodes",
+            task="" if of_train else _say_shape(run.data.tags["episodes"]),
+            groups={str(image): int(group) for image, group in images["group"].items()},
+        )
+    except NoContentHashesError:
+        return Missing(
+            "have no content hashes of their images, as of an earlier release; repeat the run that made them and "
+            "register it under another name"
+        )
     except (InputError, KeyError, OSError, ValueError):  # the last: pyarrow's, of a damaged table
-        return None
+        return Missing()
+
+
+def _say_shape(episodes: str) -> str:
+    shape = json.loads(episodes)
+    return f"{shape['n_way']}-way {shape['n_shot']}-shot"
 
 
 def measured_of(export_run: Run) -> Measured:

@@ -10,16 +10,23 @@ from mlflow.entities import Run
 from pipelines.reports.origin import cost_section, origin_section, title_of
 from pipelines.reports.page import Chart, Page, Section, Table, chart_style, make_chart
 from pipelines.reports.sections import curves_section
-from pipelines.reports.words import say_estimate, say_interval, sentence
+from pipelines.reports.words import say_difference, say_estimate, say_interval, say_over_episodes, sentence
 from pipelines.results.comparable import settings_that_differ
 from pipelines.results.figures import draw_estimates, draw_intervals
-from pipelines.results.scores import named_runs, paired_accuracies, run_ids
+from pipelines.results.scores import (
+    compare_over_images,
+    image_accuracies,
+    named_runs,
+    paired_accuracies,
+    run_ids,
+)
 from pipelines.results.trainings import curve_of, load_trainings
 from pipelines.store.find import find_run
 from pipelines.store.params import used_params
 from pipelines.store.runs import KIND
-from tl_core.scoring.episodes import SIGNIFICANT, Comparison, Estimate, compare_all, estimate
-from tl_core.scoring.images import ImageComparison, Interval, compare_on_images, wilson
+from tl_core.scoring.episodes import Estimate, estimate, paired_difference
+from tl_core.scoring.images import Interval, wilson
+from tl_core.scoring.paired import PairComparison
 
 
 def report_comparison(run: Run) -> Page:
@@ -30,15 +37,16 @@ def report_comparison(run: Run) -> Page:
     runs = named_runs(ids)
     scores = paired_accuracies(runs)
     results = {name: estimate(values) for name, values in scores.items()}
-    pairs = compare_all(scores)
+    pairs = compare_over_images({name: image_accuracies(of.info.run_id) for name, of in runs.items()})
     best = max(results, key=lambda name: results[name].mean)
-    rows = [[f"{pair.first} - {pair.second}", pair.points().replace("+-", "±")] for pair in pairs]
+    rows = pair_rows(pairs, differences_over_episodes(scores, pairs))
     return Page(
         title_of(run),
         sentence(f"{best}: {say_estimate(results[best])}", _say_standing(best, pairs)),
         [
-            "All were scored on the same episodes. A pair is called different where chance is a poor explanation, "
-            "with the number of pairs allowed for."
+            "All were scored on the same episodes. A pair is called significantly different where the choice of images "
+            "is a poor explanation, with the number of pairs allowed for. More episodes of the same images narrow "
+            "nothing but the interval over episodes."
         ],
         [
             methods_section(results, difference_table(rows)),
@@ -52,14 +60,14 @@ def report_comparison(run: Run) -> Page:
 def _compare_trainings(run: Run, ids: Sequence[str]) -> Page:
     trainings = load_trainings(ids)
     results = {training.name: wilson(training.hits) for training in trainings}
-    pairs = compare_on_images({training.name: training.hits for training in trainings})
+    pairs = compare_over_images({one.name: image_accuracies(one.run.info.run_id) for one in trainings})
     best = max(results, key=lambda name: results[name].value)
-    rows = [[f"{pair.first} - {pair.second}", pair.points()] for pair in pairs]
+    rows = pair_rows(pairs, [])
     headline = f"{best}: {say_interval(results[best])} of {len(trainings[0].hits):,} test images"
     return Page(
         title_of(run),
         sentence(headline, _say_standing(best, pairs)),
-        ["All were scored on the same images. p is McNemar's, with the number of pairs allowed for."],
+        ["All were scored on the same images. p allows for the number of pairs."],
         [
             _images_section(results, difference_table(rows)),
             _settings_section({training.name: training.run for training in trainings}),
@@ -70,14 +78,33 @@ def _compare_trainings(run: Run, ids: Sequence[str]) -> Page:
     )
 
 
-def _say_standing(best: str, pairs: Sequence[Comparison] | Sequence[ImageComparison]) -> str:
+def differences_over_episodes(scores: Mapping[str, Sequence[float]], pairs: Sequence[PairComparison]) -> list[Estimate]:
+    """Estimate the paired differences of several methods on the same episodes, in the order of `pairs`."""
+    return [paired_difference(scores[pair.first], scores[pair.second]) for pair in pairs]
+
+
+def pair_rows(pairs: Sequence[PairComparison], over_episodes: Sequence[Estimate]) -> list[list[str]]:
+    """Rows of a table of differences; `over_episodes` is empty where nothing was scored on episodes."""
+    beside = [f", {say_over_episodes(found)}" for found in over_episodes] or [""] * len(pairs)
+    return [
+        [
+            f"{pair.first} - {pair.second}",
+            say_difference(pair.difference, pair.is_significant, f"p = {pair.p_holm:.2g}{more}"),
+        ]
+        for pair, more in zip(pairs, beside, strict=True)
+    ]
+
+
+def _say_standing(best: str, pairs: Sequence[PairComparison]) -> str:
     """Say whether the highest is the best, or from which others it is not significantly different."""
     rivals = [
         pair.second if pair.first == best else pair.first
         for pair in pairs
-        if best in (pair.first, pair.second) and pair.p_holm >= SIGNIFICANT
+        if best in (pair.first, pair.second) and not pair.is_significant
     ]
-    return f"the highest, not told apart from {', '.join(rivals)}" if rivals else "better than all others"
+    if rivals:
+        return f"the highest, not significantly different from {', '.join(rivals)}"
+    return "significantly better than all others"
 
 
 def _settings_section(runs: Mapping[str, Run]) -> Section:

@@ -21,14 +21,28 @@ from pipelines.reports.sections import (
     shots_section,
     task_of,
 )
-from pipelines.reports.words import say_comparison, say_estimate, say_points, say_seconds, sentence
-from pipelines.results.scores import COMPARED, METHODS_ARTIFACT, accuracies
+from pipelines.reports.words import (
+    say_difference,
+    say_estimate,
+    say_gain,
+    say_over_episodes,
+    say_seconds,
+    sentence,
+)
+from pipelines.results.scores import (
+    COMPARED,
+    METHODS_ARTIFACT,
+    accuracies,
+    differences_over_images,
+    image_accuracies,
+)
 from pipelines.results.shots import read_shots
 from pipelines.store.artifacts import fetch_artifact
 from pipelines.store.params import used_params
 from pipelines.store.runs import KIND
 from registry.versions import CHALLENGER, CHAMPION
 from tl_core.scoring.episodes import estimate, paired_difference
+from tl_core.scoring.paired import PairedDifference
 
 _FLOOR, _BASE, _FOUND = "raw pixels", "pretrained", "pretrained + searched"
 
@@ -37,16 +51,21 @@ def report_main(run: Run) -> Page:
     """Report a main run."""
     methods: dict[str, str] = json.loads(fetch_artifact(run.info.run_id, METHODS_ARTIFACT).read_text())
     scores = {name: list(accuracies(run_id).values()) for name, run_id in methods.items()}
+    compared = [(a, b) for a, b in COMPARED if {a, b} <= methods.keys()]
+    tables = {name: image_accuracies(run_id) for name, run_id in methods.items()}
+    differences = differences_over_images(tables, compared)
     *_, (name, found_id) = methods.items()
     found = mlflow.MlflowClient().get_run(found_id)
     steps = _steps(run)
     return Page(
         title_of(run),
-        sentence(say_estimate(estimate(scores[name])), _say_gain(scores)),
-        [*_warnings(run), *_floor(name, scores), task_of(found), other_images(found)],
+        sentence(say_estimate(estimate(scores[name])), _say_gain(differences)),
+        [*_warnings(run), *_floor(differences[name, _FLOOR]), task_of(found), other_images(found)],
         [
             _classifier_section(steps),
-            methods_section({name: estimate(values) for name, values in scores.items()}, _differences(scores)),
+            methods_section(
+                {name: estimate(values) for name, values in scores.items()}, _differences(differences, scores)
+            ),
             *([shots_section(read_shots(run.info.run_id))] if used_params(run).get("shots") else []),
             distribution_section(found),
             *answers_sections(found),
@@ -59,19 +78,18 @@ def report_main(run: Run) -> Page:
     )
 
 
-def _say_gain(scores: Mapping[str, Sequence[float]]) -> str:
+def _say_gain(differences: Mapping[tuple[str, str], PairedDifference]) -> str:
     """Over the recipe that the search started from, or where nothing was searched over no network at all."""
-    if _FOUND in scores:
-        return say_comparison(paired_difference(scores[_FOUND], scores[_BASE]), "the default recipe")
-    return say_comparison(paired_difference(scores[_BASE], scores[_FLOOR]), "the raw pixels")
+    if (_FOUND, _BASE) in differences:
+        return say_gain(differences[_FOUND, _BASE], "the default recipe")
+    return say_gain(differences[_BASE, _FLOOR], "the raw pixels")
 
 
-def _floor(name: str, scores: Mapping[str, Sequence[float]]) -> list[str]:
+def _floor(found: PairedDifference) -> list[str]:
     """Warn where the classifier does no better than no network at all."""
-    found = paired_difference(scores[name], scores[_FLOOR])
     if found.low > 0:
         return []
-    return [f"Mind that it is {say_comparison(found, 'the raw pixels')}: another backbone may serve you better."]
+    return [f"Mind that it is {say_gain(found, 'the raw pixels')}: another backbone may serve you better."]
 
 
 def _warnings(run: Run) -> list[str]:
@@ -108,9 +126,16 @@ def _classifier_section(steps: Mapping[str, Sequence[Run]]) -> Section:
     return Section("Classifier", [text], [Table("The file to take away", [], rows), Command(command)])
 
 
-def _differences(scores: Mapping[str, Sequence[float]]) -> Table:
-    compared = [(a, b) for a, b in COMPARED if {a, b} <= scores.keys()]
-    return difference_table([[f"{a} - {b}", say_points(paired_difference(scores[a], scores[b]))] for a, b in compared])
+def _differences(
+    differences: Mapping[tuple[str, str], PairedDifference], scores: Mapping[str, Sequence[float]]
+) -> Table:
+    beside = {(a, b): say_over_episodes(paired_difference(scores[a], scores[b])) for a, b in differences}
+    return difference_table(
+        [
+            [f"{a} - {b}", say_difference(found, found.is_significant, beside[a, b])]
+            for (a, b), found in differences.items()
+        ]
+    )
 
 
 def _time_of(steps: Sequence[Run]) -> str:

@@ -7,11 +7,19 @@ from collections.abc import Mapping
 import mlflow
 
 from pipelines.inputs.networks import ONNX_ARTIFACT
+from pipelines.reports.words import say_difference, say_over_episodes
 from pipelines.results.columns import aligned
-from pipelines.results.scores import COMPARED, METHODS_ARTIFACT, accuracies
+from pipelines.results.scores import (
+    COMPARED,
+    METHODS_ARTIFACT,
+    accuracies,
+    differences_over_images,
+    image_accuracies,
+)
 from pipelines.store.artifacts import fetch_artifact
 from registry.versions import CHAMPION, champion_of
 from tl_core.scoring.episodes import Estimate, estimate, paired_difference
+from tl_core.scoring.paired import PairedDifference
 
 
 def log_summary(finetune_runs: Mapping[str, str], export_run: str, name: str) -> None:
@@ -20,25 +28,35 @@ def log_summary(finetune_runs: Mapping[str, str], export_run: str, name: str) ->
     scores = {method: list(accuracies(run_id).values()) for method, run_id in finetune_runs.items()}
     results = {method: estimate(values) for method, values in scores.items()}
     compared = [(a, b) for a, b in COMPARED if {a, b} <= scores.keys()]
-    differences = {f"{a} - {b}": paired_difference(scores[a], scores[b]) for a, b in compared}
-    for label, result in {**results, **differences}.items():
-        key = label.replace(" + ", "_and_").replace(" - ", "_minus_").replace(" ", "_")
-        mlflow.log_metrics({f"summary/{key}": result.mean, f"summary/{key}_ci95": result.ci95})
-    text = "\n".join([*_table(results, differences), "", *_where(export_run, name)])
+    differences = {(a, b): paired_difference(scores[a], scores[b]) for a, b in compared}
+    tables = {method: image_accuracies(run_id) for method, run_id in finetune_runs.items()}
+    over_images = differences_over_images(tables, compared)
+    for label, result in {**results, **{f"{a} - {b}": found for (a, b), found in differences.items()}}.items():
+        mlflow.log_metrics({_key(label): result.mean, f"{_key(label)}_ci95": result.ci95})
+    for (a, b), found in over_images.items():
+        key = _key(f"{a} - {b}")
+        mlflow.log_metrics({f"{key}_images_low": found.low, f"{key}_images_high": found.high})
+    text = "\n".join([*_table(results, differences, over_images), "", *_where(export_run, name)])
     mlflow.log_text(text, "summary.txt")
     print(f"\n{text}")
 
 
-def _table(results: Mapping[str, Estimate], differences: Mapping[str, Estimate]) -> list[str]:
+def _key(label: str) -> str:
+    return "summary/" + label.replace(" + ", "_and_").replace(" - ", "_minus_").replace(" ", "_")
+
+
+def _table(
+    results: Mapping[str, Estimate],
+    differences: Mapping[tuple[str, str], Estimate],
+    over_images: Mapping[tuple[str, str], PairedDifference],
+) -> list[str]:
     rows = [("method", "accuracy, 95 % interval")]
     rows += [(method, result.percent()) for method, result in results.items()]
-    rows += [("", ""), ("difference on the same episodes", "in points, 95 % interval")]
-    return aligned(rows + [(label, _points(difference)) for label, difference in differences.items()])
-
-
-def _points(difference: Estimate) -> str:
-    verdict = "not told apart" if difference.low <= 0 <= difference.high else "different"
-    return f"{100 * difference.mean:+.2f} +- {100 * difference.ci95:.2f} ({verdict})"
+    rows += [("", ""), ("difference on the same images", "in points, 95 % interval over images, which decides")]
+    for (a, b), found in over_images.items():
+        beside = say_over_episodes(differences[a, b])
+        rows.append((f"{a} - {b}", say_difference(found, found.is_significant, beside)))
+    return aligned(rows)
 
 
 def _where(export_run: str, name: str) -> list[str]:

@@ -6,6 +6,7 @@ import math
 
 from tl_core.scoring.episodes import Estimate
 from tl_core.scoring.images import Interval
+from tl_core.scoring.paired import PairedDifference
 
 _FINE = 0.001
 """Half-widths below a tenth of a point need a second digit."""
@@ -26,16 +27,46 @@ def say_interval(found: Interval) -> str:
     return f"{100 * found.value:.{digits}f} % ({100 * found.low:.{digits}f} to {100 * found.high:.{digits}f})"
 
 
-def say_points(found: Estimate) -> str:
-    """A difference: `+1.9 ± 0.4`."""
-    digits = _digits(found.ci95)
-    return f"{100 * found.mean:+.{digits}f} ± {100 * found.ci95:.{digits}f}"
+def say_significance(significant: bool) -> str:
+    """`significantly different`, or not."""
+    return "significantly different" if significant else "not significantly different"
+
+
+def say_difference(found: PairedDifference, significant: bool, beside: str) -> str:
+    """A difference in points: `+1.25 (-0.81 to +3.31) over 120 images, ± 0.44 over 200 episodes: not significantly...`.
+
+    Args:
+        significant: by the interval over images, or by its p-value after the correction for the number of pairs.
+        beside: what else is known of it, in words.
+    """
+    interval = f"{100 * found.value:+.2f} ({100 * found.low:+.2f} to {100 * found.high:+.2f}) over {found.n:,} images"
+    return f"{interval}, {beside}: {say_significance(significant)}"
+
+
+def say_over_episodes(found: Estimate) -> str:
+    """The half-width of a difference over episodes: `± 0.44 over 200 episodes`."""
+    if not math.isfinite(found.ci95):
+        return "in one episode"
+    return f"± {100 * found.ci95:.2f} over {found.n:,} episodes"
+
+
+def say_gain(found: PairedDifference, other: str) -> str:
+    """Say what a paired difference over images means: `better than this by 1.9 points (0.4 to 3.4 over 120 images)`."""
+    digits = _digits((found.high - found.low) / 2)
+    if not found.is_significant:
+        low, high = f"{100 * found.low:+.{digits}f}", f"{100 * found.high:+.{digits}f}"
+        points = f"{100 * found.value:+.{digits}f} points, {low} to {high}"
+        return f"not significantly different from {other} ({points} over {found.n:,} images)"
+    ends = sorted((100 * abs(found.low), 100 * abs(found.high)))
+    by = f"{100 * abs(found.value):.{digits}f} points ({ends[0]:.{digits}f} to {ends[1]:.{digits}f}"
+    return f"{'better' if found.value > 0 else 'worse'} than {other} by {by} over {found.n:,} images)"
 
 
 def say_comparison(found: Estimate, other: str) -> str:
-    """Say what a paired difference means: `better than the default recipe by 1.9 ± 0.4 points`."""
+    """Say what a paired difference over episodes means: `better than the default recipe by 1.9 ± 0.4 points`."""
     if not math.isfinite(found.ci95) or found.low <= 0 <= found.high:
-        return f"not told apart from {other} ({say_points(found)} points)"
+        points = f"{100 * found.mean:+.{_digits(found.ci95)}f} ± {100 * found.ci95:.{_digits(found.ci95)}f}"
+        return f"not significantly different from {other} ({points} points)"
     digits = _digits(found.ci95)
     by = f"{100 * abs(found.mean):.{digits}f} ± {100 * found.ci95:.{digits}f}"
     return f"{'better' if found.mean > 0 else 'worse'} than {other} by {by} points"

@@ -39,7 +39,7 @@ class KeptAnswers:
 
     Attributes:
         counts: of each true class (rows) how often it was taken for each (columns), int64 (n_classes, n_classes).
-        images: one row per image that was asked: file, label, n_asked, n_right.
+        images: one row per scored image: file, content_hash, group (of near-duplicates), label, n_asked, n_right.
         examples: file, label, prediction, probability, and jpeg, the picture's bytes.
     """
 
@@ -97,6 +97,8 @@ def _count_by_image(dataset: ImageDataset, rows: Indices, right: NDArray[np.bool
     return pd.DataFrame(
         {
             "file": [readable_name(dataset, row) for row in asked],
+            "content_hash": [dataset.content_hashes[row] for row in asked],
+            "group": dataset.near_duplicates[asked],
             "label": [dataset.class_names[label] for label in dataset.labels[asked]],
             "n_asked": np.bincount(image),
             "n_right": np.bincount(image, weights=right).astype(np.int64),

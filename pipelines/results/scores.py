@@ -1,16 +1,21 @@
-"""The scores of finetune runs, read back."""
+"""Scores of runs, read back: of finetune runs by episode, of finetune and train runs by image."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 from mlflow.entities import Run
 
 from pipelines.inputs.names import short_network
 from pipelines.results.comparable import find_comparable_runs
+from pipelines.results.predictions import IMAGES_ARTIFACT
 from pipelines.store.artifacts import fetch_artifact
+from tl_core.errors import InputError
 from tl_core.scoring.episodes import Estimate, estimate
+from tl_core.scoring.paired import PairComparison, PairedDifference, compare_pairs, paired_over_images
 
 EPISODES_ARTIFACT = "episodes.parquet"
 METHODS_ARTIFACT = "methods.json"
@@ -25,6 +30,10 @@ COMPARED = (
     ("pretrained + searched", "raw pixels"),
 )
 """Methods whose difference `main` reports, first - second."""
+
+
+class NoContentHashesError(InputError):
+    """Scores by image whose images are not known by content, as runs of earlier releases kept them."""
 
 
 def episodes_of(finetune_run: str) -> pd.DataFrame:
@@ -43,6 +52,50 @@ def paired_accuracies(runs: Mapping[str, Run]) -> dict[str, list[float]]:
     tables = {name: accuracies(run.info.run_id) for name, run in runs.items()}
     shared = sorted(set.intersection(*(set(table) for table in tables.values())))
     return {name: [table[e] for e in shared] for name, table in tables.items()}
+
+
+def image_accuracies(run_id: str) -> pd.DataFrame:
+    """Read the accuracy of a finetune or train run on each image, over the episodes that asked for it.
+
+    Returns:
+        By content hash, sorted: accuracy, n_asked (times scored), group (equal for near-duplicates).
+
+    Raises:
+        NoContentHashesError: the run keeps no content hashes of its images.
+    """
+    table = pd.read_parquet(fetch_artifact(run_id, IMAGES_ARTIFACT))
+    if not {"content_hash", "group"} <= set(table):
+        raise NoContentHashesError(
+            f"expected content hashes in {IMAGES_ARTIFACT} of run {run_id}, got {', '.join(map(str, table))}; "
+            "it is of an earlier release: repeat the run"
+        )
+    # Files of the same content are one image.
+    images = table.groupby("content_hash").agg({"n_asked": "sum", "n_right": "sum", "group": "first"})
+    return images.assign(accuracy=images["n_right"] / images["n_asked"])
+
+
+def compare_over_images(tables: Mapping[str, pd.DataFrame]) -> list[PairComparison]:
+    """Compare every pair of runs over their images, from `image_accuracies` by name."""
+    return compare_pairs(differences_over_images(tables, itertools.combinations(tables, 2)))
+
+
+def differences_over_images(
+    tables: Mapping[str, pd.DataFrame], pairs: Iterable[tuple[str, str]]
+) -> dict[tuple[str, str], PairedDifference]:
+    """Estimate paired differences, first - second, over the images that both were scored on.
+
+    Args:
+        tables: `image_accuracies` by name; `pairs` are two of the names each.
+    """
+    return {(first, second): _difference_over_images(tables[first], tables[second]) for first, second in pairs}
+
+
+def _difference_over_images(first: pd.DataFrame, second: pd.DataFrame) -> PairedDifference:
+    shared = first.index.intersection(second.index)
+    one, other = first.loc[shared], second.loc[shared]
+    differences = (one["accuracy"] - other["accuracy"]).to_numpy(dtype=np.float64)
+    sizes, groups = one["n_asked"].to_numpy(dtype=np.float64), one["group"].to_numpy(dtype=np.int64)
+    return paired_over_images(differences, sizes, groups)
 
 
 def named_runs(finetune_runs: Sequence[str]) -> dict[str, Run]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import html
+import itertools
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,7 +24,8 @@ from tests.conftest import write_colour_images
 from tl_core.errors import InputError
 from tl_core.networks.backbones import BackboneSpec
 from tl_core.recipes.train import TrainRecipe
-from tl_core.scoring.images import compare_on_images, wilson
+from tl_core.scoring.images import wilson
+from tl_core.scoring.paired import compare_pairs, paired_over_images
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 
@@ -49,11 +52,12 @@ def test_train_runs_are_compared_on_the_same_images(data: Path, store: str, caps
     assert row["difference"] == pytest.approx(hits[0].mean() - hits[1].mean())
     assert row["low"] <= row["difference"] <= row["high"]
     assert row["p"] == row["p_holm"]
+    assert row["n_images"] == 12
     text = fetch_artifact(run_id, "comparison.txt").read_text()
     assert text in capsys.readouterr().out
     report = fetch_artifact(run_id, "report.html").read_text()
-    headline = f"learned: {say_interval(wilson(hits[0]))} of 12 test images; the highest, not told apart from hardly"
-    assert headline in html.unescape(report)
+    standing = "the highest, not significantly different from hardly"
+    assert f"learned: {say_interval(wilson(hits[0]))} of 12 test images; {standing}" in html.unescape(report)
     assert "Settings in which they differ" in report
     assert "learned - hardly" in report
     assert wilson(hits[0]).percent() in text  # the very interval that the run itself gave
@@ -64,20 +68,36 @@ def test_train_runs_are_compared_on_the_same_images(data: Path, store: str, caps
         assert fetch_artifact(run_id, artifact).stat().st_size > 1000
 
 
-def test_what_is_not_told_apart_is_not_called_best(data: Path, store: str) -> None:
+def test_what_is_not_significantly_different_is_not_called_best(data: Path, store: str) -> None:
     runs = [trained(data, "one"), trained(data, "same")]
     run_id = compare.run(CompareConfig(runs=",".join(runs)))
     report = fetch_artifact(run_id, "report.html").read_text()
-    assert "the highest, not told apart from same" in report
+    assert "the highest, not significantly different from same" in report
     assert "They were given the same settings." in report
-    assert "setting" not in fetch_artifact(run_id, "comparison.txt").read_text()
+    text = fetch_artifact(run_id, "comparison.txt").read_text()
+    assert "setting" not in text
+    assert "over 12 images, p = 1: not significantly different" in text
+    (row,) = pd.read_csv(fetch_artifact(run_id, "differences.csv")).to_dict("records")
+    assert row["difference"] == 0  # the predictions are the same, and yet twelve images say little
+    assert row["low"] < -0.05
+    assert row["high"] > 0.05
 
 
-def test_only_what_is_told_apart_from_all_others_is_better_than_they() -> None:
-    many, few, none = np.ones(40, bool), np.arange(40) % 8 > 0, np.arange(40) % 2 > 0
-    of_three = compare_on_images({"many": many, "few": few, "none": none})
-    assert _say_standing("many", of_three) == "the highest, not told apart from few"
-    assert _say_standing("many", compare_on_images({"many": many, "none": none})) == "better than all others"
+def test_only_what_differs_significantly_from_all_others_is_better_than_they() -> None:
+    hits = {"many": np.ones(40), "few": np.arange(40) % 20 > 0, "none": np.arange(40) % 2 > 0}
+    pairs = list(itertools.combinations(hits, 2))
+    of_three = compare_pairs({(a, b): paired_over_images(hits[a] * 1.0 - hits[b] * 1.0) for a, b in pairs})
+    assert _say_standing("many", of_three) == "the highest, not significantly different from few"
+    assert _say_standing("many", of_three[1:2]) == "significantly better than all others"
+
+
+def test_runs_of_earlier_releases_are_refused_with_what_to_do(data: Path, store: str) -> None:
+    runs = [trained(data, "one"), trained(data, "old")]
+    uri = str(mlflow.MlflowClient().get_run(runs[1]).info.artifact_uri)
+    table = Path(uri.removeprefix("file://"), "images.parquet")
+    pd.read_parquet(table).drop(columns=["content_hash", "group"]).to_parquet(table)
+    with pytest.raises(InputError, match=f"expected content hashes in images.parquet of run {runs[1]}.*repeat the run"):
+        compare.run(CompareConfig(runs=",".join(runs)))
 
 
 def test_train_runs_with_other_test_images_are_refused(data: Path, store: str) -> None:

@@ -260,7 +260,7 @@ def test_runs_on_the_same_episodes_are_compared(line: tuple[str, Path], capsys: 
     ids = [run.info.run_id for run in children(line[0]) if run.data.tags["kind"] == "finetune"][:3]
     run_id = compare.run(compare.CompareConfig(runs=", ".join(ids)))
     table = mlflow.artifacts.load_text(f"runs:/{run_id}/differences.csv").splitlines()
-    assert table[0] == "first,second,difference,ci95,p,p_holm"
+    assert table[0] == "first,second,difference,low,high,n_images,p,p_holm,episodes_difference,episodes_ci95"
     assert len(table) == 4
     assert "3 runs, 3 pairs" in capsys.readouterr().out
     report = mlflow.artifacts.load_text(f"runs:/{run_id}/report.html")
@@ -424,7 +424,7 @@ def test_two_classes_of_three_pictures_make_a_classifier(
     ):
         assert words in said
     report = mlflow.artifacts.load_text(f"runs:/{run_id}/report.html")
-    assert "than the raw pixels" in report or "told apart from the raw pixels" in report
+    assert "than the raw pixels" in report or "different from the raw pixels" in report
     assert "More images" in report
     assert "/onnx/classifier.onnx</td>" in report
     assert "From 1 to 2 labelled images" in report

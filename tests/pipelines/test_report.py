@@ -30,7 +30,15 @@ from pipelines.reports.page import (
     make_chart,
     render_page,
 )
-from pipelines.reports.words import say_comparison, say_estimate, say_interval, say_points, say_seconds
+from pipelines.reports.words import (
+    say_comparison,
+    say_difference,
+    say_estimate,
+    say_gain,
+    say_interval,
+    say_over_episodes,
+    say_seconds,
+)
 from pipelines.results.figures import _COLOURS
 from pipelines.results.predictions import N_EXAMPLES, log_answers, read_answers
 from pipelines.store.runs import tracked_run
@@ -39,10 +47,12 @@ from tl_core.errors import InputError
 from tl_core.recipes.finetune import FinetuneRecipe
 from tl_core.scoring.episodes import Estimate
 from tl_core.scoring.images import Interval
+from tl_core.scoring.paired import PairedDifference
 from tl_core.training.staged import ImagePredictions
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 
+BETTER = "better than b by 1.9 points (0.4 to 3.4 over 120 images)"
 NASTY = '<script>alert("1")</script> & $x$'
 
 
@@ -138,10 +148,21 @@ def test_a_chart_has_its_words_for_those_who_do_not_see_it(page: str) -> None:
         (say_estimate(Estimate(0.8125, 0.00061, 0.07, 60000)), "81.25 % ± 0.06 over 60,000 episodes"),
         (say_estimate(Estimate(0.8, float("inf"), float("nan"), 1)), "80.0 % in one episode, too few for an interval"),
         (say_interval(Interval(0.9125, 0.897, 0.9261, 1400)), "91.2 % (89.7 to 92.6)"),
-        (say_points(Estimate(-0.0194, 0.0041, 0.1, 600)), "-1.9 ± 0.4"),
+        (say_over_episodes(Estimate(-0.0194, 0.0041, 0.1, 600)), "± 0.41 over 600 episodes"),
+        (say_over_episodes(Estimate(0.0194, float("inf"), float("nan"), 1)), "in one episode"),
+        (
+            say_difference(PairedDifference(0.0125, -0.0081, 0.0331, 0.2, 120), False, "± 0.44 over 200 episodes"),
+            "+1.25 (-0.81 to +3.31) over 120 images, ± 0.44 over 200 episodes: not significantly different",
+        ),
+        (say_gain(PairedDifference(0.019, 0.004, 0.034, 0.01, 120), "b"), BETTER),
+        (say_gain(PairedDifference(-0.019, -0.034, -0.004, 0.01, 120), "b"), BETTER.replace("better", "worse")),
+        (
+            say_gain(PairedDifference(0.01, -0.01, 0.03, 0.3, 120), "b"),
+            "not significantly different from b (+1.0 points, -1.0 to +3.0 over 120 images)",
+        ),
         (say_comparison(Estimate(0.0194, 0.0041, 0.1, 600), "b"), "better than b by 1.9 ± 0.4 points"),
         (say_comparison(Estimate(-0.0194, 0.0041, 0.1, 600), "b"), "worse than b by 1.9 ± 0.4 points"),
-        (say_comparison(Estimate(0.01, 0.02, 0.1, 9), "b"), "not told apart from b (+1.0 ± 2.0 points)"),
+        (say_comparison(Estimate(0.01, 0.02, 0.1, 9), "b"), "not significantly different from b (+1.0 ± 2.0 points)"),
         (say_seconds(0.0042), "4 ms"),
         (say_seconds(1.44), "1.4 s"),
         (say_seconds(47.9), "48 s"),
@@ -205,6 +226,7 @@ def test_kept_answers_say_what_was_answered(store: str) -> None:
     recalls = kept.recalls()
     assert (recalls["a"].value, recalls["b"].value, recalls["b"].n) == (1.0, 0.75, 20)
     assert kept.images["n_asked"].tolist() == [2] * 40
+    assert kept.images["content_hash"].tolist() == [str(row) for row in range(40)]
     wrong = kept.examples[kept.examples["label"] != kept.examples["prediction"]]
     assert wrong["file"].tolist() == [f"{row}.png" for row in (24, 23, 22, 21, 20)]  # the surest first, each once
     assert wrong["probability"].tolist() == pytest.approx([0.74, 0.73, 0.72, 0.71, 0.70])
