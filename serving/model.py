@@ -50,6 +50,7 @@ class OnnxClassifier:
             metadata = session.get_modelmeta().custom_metadata_map
             given, answer = session.get_inputs()[0], session.get_outputs()[0]
             name, kind = given.name, given.type
+            graph = [given.shape[1:], answer.shape[-1] if answer.shape else None]
         except Exception as error:  # onnxruntime's errors share no base class of their own
             raise InputError(f"{path} is not a readable ONNX model ({_first_line(error)})") from error
         missing = [key for key in _METADATA if key not in metadata]
@@ -59,7 +60,6 @@ class OnnxClassifier:
         expected = [[image_size, image_size, 3], len(class_names)]
         if (name, kind) != ("images", "tensor(uint8)"):
             raise InputError(f"{path}: expected an input tensor(uint8) 'images', got {kind} {name!r}")
-        graph = [given.shape[1:], answer.shape[-1] if answer.shape else None]
         if graph != expected:
             raise InputError(f"{path} has damaged metadata (they say {expected}, the graph says {graph})")
         with path.open("rb") as file:

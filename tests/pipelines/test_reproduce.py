@@ -121,7 +121,7 @@ def test_a_variant_that_fails_is_named_and_leaves_the_table_to_the_others(
     own.write_text(f'{KEEPS}[[variants]]\nname = "one"\n[[variants]]\nname = "two"\nhead = "dense"')
     overrides = f"{SMALL} backbone=resnet10_small"
     with pytest.raises(
-        InputError, match=r"2 failed, reproduce run \w+ has the table of the others; 'keeps' on .*parts: norm_"
+        InputError, match=r"2 failed, reproduce run \w+ has the table of the others; 'keeps' on .*parts: expected norm_"
     ):
         reproduce.run(ReproduceConfig(name=str(own), data=f"{parts},{other}", overrides=overrides))
     (found,) = _reproduce_runs()
@@ -155,7 +155,7 @@ def test_variants_that_cannot_be_compared_have_their_table_all_the_same(
 
 def test_a_reproduction_of_which_nothing_runs_says_why(parts: Path, tmp_path: Path, store: str) -> None:
     (tmp_path / "own.toml").write_text(KEEPS)
-    with pytest.raises(InputError, match=r"^'keeps' on .*parts: norm_statistics is keep, but"):
+    with pytest.raises(InputError, match=r"^'keeps' on .*parts: expected norm_statistics auto or learn"):
         reproduce.run(
             ReproduceConfig(
                 name=str(tmp_path / "own.toml"), data=str(parts), overrides=f"{SMALL} backbone=resnet10_small"
@@ -208,7 +208,7 @@ def test_a_misspelt_reproduction_is_refused_with_the_nearest_name() -> None:
         ("random", "epochs='1", "expected overrides as name=value"),
         ("random", "epochs=0", "expected epochs from 1 to 100000, got 0"),
         ("random,timm", "", "expected one value of weights, or one per variant .1 frozen, 2 augmented"),
-        ("", "", "weights is ''"),
+        ("", "", "separated by commas, got ''"),
     ],
 )
 def test_what_does_not_fit_a_reproduction_is_refused_before_anything_runs(

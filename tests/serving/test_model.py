@@ -179,7 +179,9 @@ def test_a_missing_file_or_a_folder_is_refused(name: str, tmp_path: Path) -> Non
     assert "no model file at" in refused(tmp_path / name)
 
 
-def test_a_damaged_name_of_the_input_is_one_sentence(model_file: Path) -> None:
+@pytest.mark.parametrize("name", [b"images", b"\x01n"])
+def test_a_damaged_name_of_the_input_or_its_dimension_is_one_sentence(name: bytes, model_file: Path) -> None:
     content = model_file.read_bytes()
-    model_file.write_bytes(content.replace(b"images", b"\x80mages"))
+    assert name in content
+    model_file.write_bytes(content.replace(name, name[:-1] + b"\x80"))
     assert "is not a readable ONNX model" in refused(model_file)

@@ -25,13 +25,6 @@ def train_mode(model: nn.Module, batch_statistics: bool) -> None:
         norm.train((batch_statistics or isinstance(norm, HeadNorm)) and not _is_frozen(norm))
 
 
-def eval_mode(model: nn.Module, batch_statistics: bool = False) -> None:
-    """Evaluation mode, but with `batch_statistics` trainable batch norms take those of the batch."""
-    model.eval()
-    for norm in _batch_norms(model):
-        norm.train(batch_statistics and not _is_frozen(norm))
-
-
 def learns_statistics(norm_statistics: NormStatistics, backbone: nn.Module) -> bool:
     """True if a backbone's batch norms learn: as the option says, or, for auto, if there are no statistics to keep.
 

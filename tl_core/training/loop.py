@@ -21,7 +21,7 @@ from tl_core.compute.distributed import process_count, share_gradients, total
 from tl_core.compute.small_maps import matrix_convolutions
 from tl_core.errors import InputError
 from tl_core.files import complete_file
-from tl_core.networks.batch_norms import eval_mode, train_mode
+from tl_core.networks.batch_norms import train_mode
 from tl_core.training.optimizers import FitOptions, build_optimizer, build_scheduler
 
 Batches = Callable[[int], Iterable[tuple[Tensor, Tensor]]]
@@ -195,15 +195,9 @@ def fit(
 
 
 @torch.inference_mode()
-def predict_logits(
-    model: nn.Module,
-    batches: Iterable[Tensor],
-    dtype: torch.dtype = torch.float32,
-    *,
-    batch_statistics: bool = False,
-) -> Tensor:
+def predict_logits(model: nn.Module, batches: Iterable[Tensor], dtype: torch.dtype = torch.float32) -> Tensor:
     """Logits of all batches in evaluation mode: float32 (n, n_classes) on the CPU."""
-    eval_mode(model, batch_statistics)
+    model.eval()
     logits = []
     for inputs in batches:
         with torch.autocast(inputs.device.type, dtype, enabled=dtype != torch.float32), matrix_convolutions():

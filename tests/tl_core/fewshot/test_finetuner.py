@@ -208,11 +208,11 @@ def test_a_finetuner_stays_usable_after_fitting_a_classifier(recipe: FinetuneRec
     rows, images, episodes = np.arange(len(NOISE.labels)), torch.from_numpy(NOISE.images), draw(NOISE, 1)
     finetuner = tuner(RESNET)
     before = copy_state(finetuner.backbone)
+    classifier, again = (finetuner.fit_classifier(rows, recipe, seed=3) for _ in range(2))
+    assert all(torch.equal(value, before[name]) for name, value in finetuner.backbone.state_dict().items())
     with torch.no_grad():
-        classifier = finetuner.fit_classifier(rows, recipe, seed=3)
         logits = classifier(images)
-        assert all(torch.equal(value, before[name]) for name, value in finetuner.backbone.state_dict().items())
-        assert torch.equal(finetuner.fit_classifier(rows, recipe, seed=3)(images), logits)
+        assert torch.equal(again(images), logits)
     for later in (LINEAR_PROBE, HALF, FULL):
         assert answers(run(finetuner, episodes, later)[0]) == answers(run(tuner(RESNET), episodes, later)[0])
     with torch.no_grad():
