@@ -19,20 +19,22 @@ from tl_core.recipes.finetune import FinetuneRecipe
 from tl_core.recipes.heads import HEADS, HeadEntry
 from tl_core.search.space import OF_TRAINING, Choice, parse_space
 
-NEW = HeadEntry("tests.tl_core.heads.made_head:DoubtfulHead", few_shot=True)
+NEW = HeadEntry("tests.tl_core.heads.made_head:MeanDirectionHead", few_shot=True)
 
 
 @pytest.fixture(autouse=True)
 def one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(HEADS, "doubtful", NEW)
+    monkeypatch.setitem(HEADS, "mean_direction", NEW)
 
 
-@pytest.mark.parametrize(("spec", "recipe"), [(PIXELS, LINEAR_PROBE), (RESNET, HALF)], ids=["probe", "half"])
+@pytest.mark.parametrize(
+    ("spec", "recipe"), [(PIXELS, LINEAR_PROBE), (RESNET, replace(HALF, max_lr=1e-3, steps=10))], ids=["probe", "half"]
+)
 def test_a_new_head_learns_colours_and_is_stored(
     colours: Path, tmp_path: Path, spec: BackboneSpec, recipe: FinetuneRecipe
 ) -> None:
     dataset = load_dataset(str(colours), 16)
-    recipe = replace(recipe, head="doubtful", temperature="cv")
+    recipe = replace(recipe, head="mean_direction", temperature="cv")
     assert min(result.accuracy for result in run(tuner(spec, dataset), draw(dataset, 2), recipe)) > 0.9
     rows = np.arange(len(dataset.labels))
     classifier = tuner(spec, dataset).fit_classifier(rows, recipe, seed=0)
@@ -48,10 +50,10 @@ def test_a_new_head_learns_colours_and_is_stored(
 
 
 def test_the_search_asks_nothing_of_training_for_a_new_solved_head() -> None:
-    base = replace(LINEAR_PROBE, head="doubtful")
+    base = replace(LINEAR_PROBE, head="mean_direction")
     space = parse_space("max_lr+steps+l2+head").including(base)
     assert isinstance(space.parameters["head"], Choice)
-    assert "doubtful" in space.parameters["head"].options
+    assert "mean_direction" in space.parameters["head"].options
     assert not set(OF_TRAINING) & set(space.point(base))
     study = optuna.create_study()
     study.enqueue_trial(space.point(base))
