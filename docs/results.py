@@ -23,20 +23,23 @@ def read_facts(main_run: str) -> dict[str, Any]:
     import mlflow
 
     from pipelines.reports.origin import command_of
-    from pipelines.results.scores import COMPARED, METHODS_ARTIFACT, accuracies, accuracy_of
+    from pipelines.results.scores import (
+        COMPARED,
+        METHODS_ARTIFACT,
+        accuracy_of,
+        differences_over_images,
+        image_accuracies,
+    )
     from pipelines.store.artifacts import fetch_artifact
     from pipelines.store.connection import prepare_store
     from pipelines.store.find import find_run
-    from tl_core.scoring.episodes import paired_difference
 
     prepare_store()
     run = find_run(main_run, "main")
     methods: dict[str, str] = json.loads(fetch_artifact(run.info.run_id, METHODS_ARTIFACT).read_text())
-    scores = {name: list(accuracies(run_id).values()) for name, run_id in methods.items()}
+    tables = {name: image_accuracies(run_id) for name, run_id in methods.items()}
     found = {name: accuracy_of(run_id) for name, run_id in methods.items()}
-    differences = {
-        f"{a} - {b}": paired_difference(scores[a], scores[b]) for a, b in COMPARED if {a, b} <= scores.keys()
-    }
+    differences = differences_over_images(tables, [(a, b) for a, b in COMPARED if {a, b} <= tables.keys()])
     return {
         "command": command_of(run),
         "run": run.info.run_id,
@@ -46,7 +49,10 @@ def read_facts(main_run: str) -> dict[str, Any]:
             {"name": name, "run": methods[name], "mean": of.mean, "ci95": of.ci95, "n": of.n}
             for name, of in found.items()
         ],
-        "differences": [{"name": name, "mean": of.mean, "ci95": of.ci95} for name, of in differences.items()],
+        "differences": [
+            {"name": f"{a} - {b}", "value": of.value, "low": of.low, "high": of.high, "n": of.n}
+            for (a, b), of in differences.items()
+        ],
     }
 
 
@@ -58,12 +64,13 @@ def render_table(facts: dict[str, Any]) -> str:
         lines.append(f"| {row['name']} | {score} | {row['n']} | `{row['run'][:8]}` |")
     lines += [
         "",
-        "| difference on the same episodes | points, 95 % confidence interval | significantly different? |",
-        "|---|---|---|",
+        "| difference on the same images | points | 95 % confidence interval | images | significantly different? |",
+        "|---|---|---|---|---|",
     ]
     for row in facts["differences"]:
-        verdict = "yes" if abs(row["mean"]) > row["ci95"] else "no"
-        lines.append(f"| {row['name']} | {100 * row['mean']:+.2f} +- {100 * row['ci95']:.2f} | {verdict} |")
+        interval = f"{100 * row['low']:+.2f} to {100 * row['high']:+.2f}"
+        verdict = "no" if row["low"] <= 0 <= row["high"] else "yes"
+        lines.append(f"| {row['name']} | {100 * row['value']:+.2f} | {interval} | {row['n']} | {verdict} |")
     return "\n".join([*lines, ""])
 
 
