@@ -9,7 +9,7 @@ MKDOCS_VERSION := 1.6.1
 
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help setup demo classify test test-slow test-cluster check format docs ui stack stack-down audit bench-pretrain bench-episodes bench-inference bench-search lock mlproject hooks clean
+.PHONY: help setup demo classify test test-slow test-cluster check format docs ui audit bench-pretrain bench-episodes bench-inference bench-search lock mlproject hooks clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -21,6 +21,7 @@ $(STAMP): requirements.lock
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "error: $(PYTHON) cannot make a virtual environment; install its venv module (Debian: python3-venv)" >&2; exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes --compile-bytecode -r requirements.lock
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --editable .
 	@touch $(STAMP)
 
 demo: setup ## run the whole line on the embedded digits
@@ -52,12 +53,6 @@ format: setup ## format and fix what can be fixed
 
 ui: setup ## browse the runs on http://127.0.0.1:5000 (PORT=... for another port)
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --host 127.0.0.1 --port $(or $(PORT),5000) --workers 1
-
-stack: setup ## PostgreSQL, an MLflow server and optuna-dashboard on loopback (needs the extra postgres)
-	@$(BIN)/python -m pipelines.stack
-
-stack-down: setup ## stop them; the data stay
-	@$(BIN)/python -m pipelines.stack --action down
 
 mlproject: setup ## write MLproject and conda.yaml from the configs and the lock
 	$(BIN)/python -m pipelines.command_line.mlproject

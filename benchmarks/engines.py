@@ -2,7 +2,7 @@
 
     python -m benchmarks.engines --engines local,ray,dask --n_trials 40
 
-The numbers of docs/scale.md. Every engine has the same number of workers on this machine; the answers are compared to
+The numbers of docs/scaling.md. Every engine has the same number of workers on this machine; the answers are compared to
 the last bit. The last column leaves the first quarter out, in which workers start and are sent what they need. What
 trials are proposed depends on which end first; the scores of each are compared with those that this process gives its
 recipe.
@@ -34,9 +34,10 @@ from tl_core.networks.backbones import BackboneSpec, build_backbone
 from tl_core.recipes.engine import Engine
 from tl_core.recipes.episode import EpisodeShape
 from tl_core.recipes.finetune import FinetuneRecipe
+from tl_core.search.objective import Budget
 from tl_core.search.space import parse_space
 from tl_core.search.studies import build_study
-from tl_core.search.trials import Budget, prepare_study
+from tl_core.search.trials import prepare_study
 from tl_core.search.workers import EpisodeScores, Search
 
 SPEC = BackboneSpec("resnet10_small", 32)

@@ -31,10 +31,11 @@ from tl_core.heads.storage import load_backbone
 from tl_core.recipes.episode import EpisodeShape
 from tl_core.recipes.finetune import FinetuneRecipe
 from tl_core.scoring.episodes import Estimate, estimate, independent_difference, paired_difference
+from tl_core.search.objective import Budget
 from tl_core.search.space import parse_space
 from tl_core.search.studies import build_study
-from tl_core.search.trials import Budget, count_episodes, find_candidates, prepare_study
-from tl_core.search.verdict import crown, rescore
+from tl_core.search.trials import count_episodes, find_candidates, prepare_study
+from tl_core.search.verdict import rescore, select_winner
 from tl_core.search.workers import EpisodeScores, Search
 
 FINALISTS, FRESH = 3, 100
@@ -90,7 +91,7 @@ def search_once(
         spent = count_episodes(study) / (args.trials * len(episodes.indices))
         candidates = find_candidates(study, base, FINALISTS)
     fresh = replace(episodes, indices=range(len(episodes.indices), len(episodes.indices) + FRESH))
-    verdict = crown(list(rescore(candidates, partial(fresh.score, finetuner, n_workers=cpu_count()))), base)
+    verdict = select_winner(list(rescore(candidates, partial(fresh.score, finetuner, n_workers=cpu_count()))), base)
     best = verdict.best
     print(f"  {name}: {best.recipe}; {verdict.sentence()}", flush=True)
     kept = verdict.scored_again(partial(reported.score, target, n_workers=cpu_count()))

@@ -13,8 +13,8 @@ from pipelines.configs.entry_points import ENTRY_POINTS, config_type
 
 _TITLE = """# Reference
 
-Every entry point with its parameters: `run -e NAME -P parameter=value`, or `python -m pipelines.NAME
---parameter value`. Generated from the config dataclasses.
+Every entry point with its parameters: `transfer-lab NAME --parameter value`, or `mlflow run .
+--env-manager local -e NAME -P parameter=value`. Generated from the config dataclasses.
 """
 
 

@@ -1,7 +1,8 @@
-"""The README's tables of results: `PYTHONPATH=. python docs/results.py [MAIN_RUN]`.
+"""Tables of results in the documents: `PYTHONPATH=. python docs/results.py [MAIN_RUN]`.
 
-Writes what a logged run of the demo says to results.json, and from that its table; the table of known systems is what
-reproductions/ say. A test holds tables and sources equal; each row of the first names the run of its number.
+Reads a logged run of the demo into results.json and writes the README's table from it, and the table of
+reproductions.md from the files of reproductions/. A test holds tables and sources equal; each row of the first names
+the run of its number.
 """
 
 from __future__ import annotations
@@ -13,56 +14,68 @@ from typing import Any
 
 FACTS = Path(__file__).with_name("results.json")
 README = Path(__file__).resolve().parents[1] / "README.md"
+REPRODUCTIONS_PAGE = Path(__file__).with_name("reproductions.md")
 DEMO, REPRODUCTIONS = "results", "reproductions"
 
 
 def read_facts(main_run: str) -> dict[str, Any]:
-    """What a main run has logged of its methods and of their differences."""
+    """Read the methods of a main run and their differences, as logged."""
     import mlflow
 
     from pipelines.reports.origin import command_of
-    from pipelines.results.scores import COMPARED, METHODS_ARTIFACT, accuracies, accuracy_of
+    from pipelines.results.scores import (
+        COMPARED,
+        METHODS_ARTIFACT,
+        accuracy_of,
+        differences_over_images,
+        image_accuracies,
+    )
     from pipelines.store.artifacts import fetch_artifact
     from pipelines.store.connection import prepare_store
     from pipelines.store.find import find_run
-    from tl_core.scoring.episodes import paired_difference
 
     prepare_store()
     run = find_run(main_run, "main")
-    methods: dict[str, str] = json.loads(fetch_artifact(main_run, METHODS_ARTIFACT).read_text())
-    scores = {name: list(accuracies(run_id).values()) for name, run_id in methods.items()}
+    methods: dict[str, str] = json.loads(fetch_artifact(run.info.run_id, METHODS_ARTIFACT).read_text())
+    tables = {name: image_accuracies(run_id) for name, run_id in methods.items()}
     found = {name: accuracy_of(run_id) for name, run_id in methods.items()}
-    differences = {
-        f"{a} - {b}": paired_difference(scores[a], scores[b]) for a, b in COMPARED if {a, b} <= scores.keys()
-    }
+    differences = differences_over_images(tables, [(a, b) for a, b in COMPARED if {a, b} <= tables.keys()])
     return {
         "command": command_of(run),
-        "run": main_run,
+        "run": run.info.run_id,
         "commit": run.data.tags.get("mlflow.source.git.commit", ""),
         "mlflow": mlflow.__version__,
         "methods": [
             {"name": name, "run": methods[name], "mean": of.mean, "ci95": of.ci95, "n": of.n}
             for name, of in found.items()
         ],
-        "differences": [{"name": name, "mean": of.mean, "ci95": of.ci95} for name, of in differences.items()],
+        "differences": [
+            {"name": f"{a} - {b}", "value": of.value, "low": of.low, "high": of.high, "n": of.n}
+            for (a, b), of in differences.items()
+        ],
     }
 
 
 def render_table(facts: dict[str, Any]) -> str:
-    """The table in Markdown."""
-    lines = ["| method | accuracy, 95 % interval | episodes | run |", "|---|---|---|---|"]
+    """Render the table in Markdown."""
+    lines = ["| method | accuracy, 95 % confidence interval | episodes | run |", "|---|---|---|---|"]
     for row in facts["methods"]:
         score = f"{100 * row['mean']:.2f} +- {100 * row['ci95']:.2f} %"
         lines.append(f"| {row['name']} | {score} | {row['n']} | `{row['run'][:8]}` |")
-    lines += ["", "| difference on the same episodes | points, 95 % interval | |", "|---|---|---|"]
+    lines += [
+        "",
+        "| difference on the same images | points | 95 % confidence interval | images | significantly different? |",
+        "|---|---|---|---|---|",
+    ]
     for row in facts["differences"]:
-        verdict = "different" if abs(row["mean"]) > row["ci95"] else "not told apart"
-        lines.append(f"| {row['name']} | {100 * row['mean']:+.2f} +- {100 * row['ci95']:.2f} | {verdict} |")
+        interval = f"{100 * row['low']:+.2f} to {100 * row['high']:+.2f}"
+        verdict = "no" if row["low"] <= 0 <= row["high"] else "yes"
+        lines.append(f"| {row['name']} | {100 * row['value']:+.2f} | {interval} | {row['n']} | {verdict} |")
     return "\n".join([*lines, ""])
 
 
 def render_reproductions() -> str:
-    """The table of known systems in Markdown: what was published, and what was measured."""
+    """Render the table of known systems in Markdown: published results, and ours."""
     from pipelines.command_line.reproduction_files import load_reproduction, reproduction_names
 
     lines = ["| reproduction | published | measured here |", "|---|---|---|"]
@@ -72,7 +85,7 @@ def render_reproductions() -> str:
 
 
 def insert_table(text: str, name: str, table: str) -> str:
-    """The text with this table between the marks of that name."""
+    """Return the text with this table between the marks of that name."""
     begin, end = f"<!-- {name}: written by docs/results.py -->\n", f"<!-- end of {name} -->\n"
     before, rest = text.split(begin)
     _, after = rest.split(end)
@@ -82,5 +95,6 @@ def insert_table(text: str, name: str, table: str) -> str:
 if __name__ == "__main__":
     if sys.argv[1:]:
         FACTS.write_text(json.dumps(read_facts(sys.argv[1]), indent=2) + "\n")
-    with_demo = insert_table(README.read_text(), DEMO, render_table(json.loads(FACTS.read_text())))
-    README.write_text(insert_table(with_demo, REPRODUCTIONS, render_reproductions()))
+    README.write_text(insert_table(README.read_text(), DEMO, render_table(json.loads(FACTS.read_text()))))
+    page = REPRODUCTIONS_PAGE.read_text()
+    REPRODUCTIONS_PAGE.write_text(insert_table(page, REPRODUCTIONS, render_reproductions()))

@@ -1,4 +1,4 @@
-"""What mkdocs shows beside the files of this folder: the README as the front page, and the generated reference."""
+"""Pages of the site that are not files of this folder: the README as the front page, and the generated reference."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         text = (ROOT / name).read_text().replace("](docs/", "](")
         for other, target in FROM_ROOT.items():
             text = text.replace(f"]({other})", f"]({target})")
-        text = text.replace("[reproductions/](reproductions)", "`reproductions/`")
         files.append(File.generated(config, page, content=text))
     files.append(File.generated(config, "reference.md", content=render_reference()))
     return files

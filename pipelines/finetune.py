@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pipelines.results.episode_log import EpisodeLog
     from tl_core.data.dataset import ImageDataset
     from tl_core.data.episodes import Episode, EpisodePool
-    from tl_core.fewshot.finetuner import Support
+    from tl_core.fewshot.support import Support
     from tl_core.scoring.episodes import Estimate
 
 _NAME_LENGTH = 8  # of a run id, as much as tells it apart

@@ -70,6 +70,7 @@ def _words(text: str) -> list[str]:
 def run(config: ParetoConfig) -> str:
     """Search and log; returns the run's id, whose artifact `pareto.csv` is the front."""
     import mlflow
+    import optuna
     import pandas as pd
     from optuna.visualization import plot_pareto_front
     from tqdm import tqdm
@@ -79,14 +80,15 @@ def run(config: ParetoConfig) -> str:
     from pipelines.store.runs import tracked_run
     from tl_core.scoring.episodes import estimate
     from tl_core.search.pareto_front import all_scored, build_front_study, find_front, run_designs
-    from tl_core.search.studies import hold_to_setting
+    from tl_core.search.studies import check_study_settings
 
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     with tracked_run("pareto", config) as run_id:
         study = build_front_study(config.study or f"pareto-{run_id}", study_storage(), config.seed)
         mlflow.set_tag("study", study.study_name)
         networks = _words(config.weights)
         sizes = [int(size) for size in _words(config.image_size)] or [_own_size(networks[0], config.seed)]
-        hold_to_setting(study, _setting(config, networks, sizes))
+        check_study_settings(study, _setting(config, networks, sizes))
         children = ChildRuns("trial")
         designs = run_designs(study, networks, sizes, _judge(config), config.n_trials)
         for one in tqdm(designs, total=config.n_trials, desc="pareto", unit="trial", disable=None):
@@ -180,7 +182,6 @@ def _judge(config: ParetoConfig) -> Callable[[Design], tuple[Sequence[float], fl
             rows = sample_episode(episodes.pool, episodes.shape, config.seed, 0).support_rows
             classifier = finetuner.fit_classifier(rows, recipe, config.seed)
             timed[*key, design.test_views] = seconds_per_image(classifier, design.image_size)
-            finetuner.backbone.to(finetuner.device)
         return scores, timed[*key, design.test_views]
 
     return judge

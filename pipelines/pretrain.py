@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from tl_core.data.dataset import ImageDataset
     from tl_core.data.splits import ClassSplit
     from tl_core.networks.backbones import BackboneSpec
-    from tl_core.training.pretraining import PretrainEpoch, Pretraining
+    from tl_core.training.pretraining import Pretraining
+    from tl_core.training.resumable import Epoch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,12 +171,12 @@ def _check_features(work: _Work, novel: ImageDataset, config: PretrainConfig, de
         print(f"{name.replace('_', ' ')} on {config.novel}: {result.percent()}")
 
 
-def _train(work: _Work, config: PretrainConfig, device: torch.device, checkpoint: Path) -> list[PretrainEpoch]:
+def _train(work: _Work, config: PretrainConfig, device: torch.device, checkpoint: Path) -> list[Epoch]:
     """All epochs, those of an earlier, interrupted process included, each logged once."""
     import mlflow
     from tqdm import tqdm
 
-    history: list[PretrainEpoch] = []
+    history: list[Epoch] = []
     resumed = checkpoint.is_file()
     with tqdm(
         total=config.recipe.epochs * len(work.split.train),

@@ -32,6 +32,13 @@ class ReproduceConfig:
     overrides: str = ""
     """Arguments that replace the reproduction's in every variant, separated by spaces: epochs=1 image_size=32."""
 
+    @staticmethod
+    def more_help() -> str:
+        """The known systems, for `--help`."""
+        from pipelines.command_line.reproduction_files import list_reproductions
+
+        return list_reproductions()
+
 
 def run(config: ReproduceConfig) -> str:
     """Run every variant on every data set, compare and log; returns the run's id."""

@@ -88,10 +88,10 @@ def run(config: SearchConfig) -> str:
     from pipelines.store.runs import tracked_run
     from tl_core.data.episodes import build_pool, check_pool, fit_shape
     from tl_core.scoring.episodes import estimate
+    from tl_core.search.objective import Budget
     from tl_core.search.space import parse_space
-    from tl_core.search.studies import build_study
-    from tl_core.search.trials import Budget, find_candidates, prepare_study, wants_more
-    from tl_core.search.verdict import crown, rescore
+    from tl_core.search.trials import find_candidates, prepare_study, wants_more
+    from tl_core.search.verdict import rescore, select_winner
     from tl_core.search.workers import EpisodeScores, Search
 
     space = parse_space(config.searched)
@@ -103,7 +103,7 @@ def run(config: SearchConfig) -> str:
         log_seen_images(opened.dataset, np.concatenate(pool.rows_by_class))  # what it draws from, and nothing else
         shape = fit_shape(pool, config.shape)
         check_pool(pool, shape)
-        study = build_study(config.study or f"search-{run_id}", study_storage(), config.seed)
+        study = _open_study(config.study or f"search-{run_id}", config.seed)
         mlflow.set_tags({"study": study.study_name, "pool": pool.fingerprint})
         network = network_name(config.network.weights, opened.spec, config.seed)
         n_episodes = config.episodes.n_episodes
@@ -119,13 +119,23 @@ def run(config: SearchConfig) -> str:
         fresh = replace(episodes, indices=range(n_episodes, n_episodes + config.episodes.final_episodes))
         best_few = find_candidates(study, config.recipe, min(MOST_FINALISTS, 1 + config.n_trials // 10))
         finalists = list(rescore(best_few, _scorer(fresh, opened, config)))
-        verdict = crown(finalists, config.recipe)
+        verdict = select_winner(finalists, config.recipe)
         log.close(finalists, verdict, _report(config, opened, verdict))
         log_report(run_id)
         accuracy = estimate(verdict.winner.scores).percent()
         chosen = {name: getattr(verdict.winner.recipe, name) for name in space.parameters}
         print(f"search {run_id}: {chosen}, {accuracy} on fresh episodes; {verdict.sentence()}")
     return run_id
+
+
+def _open_study(name: str, seed: int) -> Study:
+    import optuna
+
+    from pipelines.store.connection import study_storage
+    from tl_core.search.studies import build_study
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return build_study(name, study_storage(), seed)
 
 
 def _run_trials(search: Search, study: Study, log: TrialLog, opened: Target, config: SearchConfig) -> None:

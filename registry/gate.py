@@ -201,9 +201,7 @@ def _compare(challenger: Evidence, champion: Champion, tolerance: float) -> tupl
 
 def _say_reach(n: int, tolerance: float, promote: bool) -> str:
     """Say what so few images can show at best, where even equal predictions would not pass."""
-    reach = 1 - TAIL ** (
-        1 / n
-    )  # the bound where all predictions are equal: that of 0 losses in n (Clopper and Pearson)
+    reach = 1 - TAIL ** (1 / n)  # where all predictions are equal: the bound of 0 losses in n (Clopper and Pearson)
     if promote or reach < tolerance:
         return ""
     return (

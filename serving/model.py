@@ -50,6 +50,7 @@ class OnnxClassifier:
             metadata = session.get_modelmeta().custom_metadata_map
             given, answer = session.get_inputs()[0], session.get_outputs()[0]
             name, kind = given.name, given.type
+            graph = [given.shape[1:], answer.shape[-1] if answer.shape else None]
         except Exception as error:  # onnxruntime's errors share no base class of their own
             raise InputError(f"{path} is not a readable ONNX model ({_first_line(error)})") from error
         missing = [key for key in _METADATA if key not in metadata]
@@ -59,7 +60,6 @@ class OnnxClassifier:
         expected = [[image_size, image_size, 3], len(class_names)]
         if (name, kind) != ("images", "tensor(uint8)"):
             raise InputError(f"{path}: expected an input tensor(uint8) 'images', got {kind} {name!r}")
-        graph = [given.shape[1:], answer.shape[-1] if answer.shape else None]
         if graph != expected:
             raise InputError(f"{path} has damaged metadata (they say {expected}, the graph says {graph})")
         with path.open("rb") as file:
@@ -85,7 +85,7 @@ class OnnxClassifier:
         """
         expected = (self.image_size, self.image_size, 3)
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != expected:
-            raise InputError(f"images are {images.dtype} {images.shape}; needed is uint8 (n, {str(expected)[1:]}")
+            raise InputError(f"expected images as uint8 (n, {str(expected)[1:]}, got {images.dtype} {images.shape}")
         if len(images) == 0:
             return np.zeros((0, len(self.class_names)), dtype=np.float32)
         (probabilities,) = self.session.run(None, {"images": images})
@@ -102,7 +102,7 @@ def _parse(path: Path, metadata: dict[str, str]) -> tuple[tuple[str, ...], int, 
         raise InputError(f"{path} has damaged metadata (its class_names are no list)")
     rule = metadata["resize_rule"]
     if rule not in RESIZE_RULES:
-        raise InputError(f"{path} was exported with resize rule {rule!r}; known are {', '.join(RESIZE_RULES)}")
+        raise InputError(f"{path}: expected a resize rule of {', '.join(RESIZE_RULES)}, got {rule!r}")
     return tuple(str(name) for name in names), image_size, rule
 
 

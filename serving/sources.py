@@ -80,14 +80,14 @@ def _lister(spec: str, path_column: str) -> Callable[[], Iterator[ImageFile]]:
         found = sorted(name for name in glob.iglob(spec, recursive=True) if is_image_name(name))  # noqa: PTH207
         return lambda: (_file(Path(name)) for name in found)
     if not os.path.isfile(spec):  # noqa: PTH113
-        raise InputError(f"no images at {spec}; allowed is a folder, a glob, a table of paths, an archive or one image")
+        raise InputError(f"no images at {spec}; expected a folder, a glob, a table of paths, an archive or one image")
     suffix = Path(spec).suffix.lower()
     if suffix in (".csv", ".parquet"):
         column = _csv_column if suffix == ".csv" else _parquet_column
         return lambda: (_file(Path(spec).parent / path) for path in column(spec, path_column))
     if is_image_name(spec):
         return lambda: iter([_file(Path(spec))])
-    raise InputError(f"images are {spec}; of files, allowed is a .csv, .parquet, .zip or .tar, or one image")
+    raise InputError(f"expected a .csv, .parquet, .zip or .tar file, or one image, got {spec}")
 
 
 def _folder_files(folder: Path) -> Iterator[ImageFile]:

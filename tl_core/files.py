@@ -25,7 +25,7 @@ def complete_file(path: Path) -> Iterator[IO[bytes]]:
         InputError: the disk is full or cannot be written to.
     """
     scratch = path.with_name(path.name + ".part")
-    with room_for(path):
+    with disk_full_as_input_error(path):
         try:
             with scratch.open("wb") as file:
                 yield file
@@ -38,7 +38,7 @@ def complete_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def room_for(path: Path | str) -> Iterator[None]:
+def disk_full_as_input_error(path: Path | str) -> Iterator[None]:
     """Say in a sentence that a disk is full, `path` being what is written; every other error passes."""
     try:
         yield

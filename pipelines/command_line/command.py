@@ -15,15 +15,19 @@ from typing import Annotated, Any, NoReturn, TypeVar
 
 from pipelines.store.redaction import redact
 from tl_core.errors import InputError
-from tl_core.files import room_for
+from tl_core.files import disk_full_as_input_error
 
 Config = TypeVar("Config")
 
 BAD_INPUT = 2
 
 
-def run_command_line(config_type: type[Config], run: Callable[[Config], object]) -> None:
-    """Parse the command line into the config, run the entry point, and turn bad input into exit code 2."""
+def run_command_line(config_type: type[Config], run: Callable[[Config], object], program: str = "") -> None:
+    """Parse the command line into the config, run the entry point, and turn bad input into exit code 2.
+
+    Args:
+        program: name of the command in its help; by default that of the module, `python -m pipelines.NAME`.
+    """
     signal.signal(signal.SIGTERM, _stop)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     # Threads that wait by spinning make a step many times slower as soon as another process wants a core; a short
@@ -36,9 +40,9 @@ def run_command_line(config_type: type[Config], run: Callable[[Config], object])
         os.environ.setdefault("PYTHON_TYRO_ANSI_CODES", "False")
     as_json = "--json" in sys.argv  # known even where the rest of the line is at fault
     try:
-        config = _parse_command_line(config_type)
+        config = _parse_command_line(config_type, program or f"python -m pipelines.{Path(sys.argv[0]).stem}")
         _quiet_libraries()
-        with room_for("a file"):
+        with disk_full_as_input_error("a file"):
             run_id = run(config)
     except InputError as error:
         sentence = redact(str(error))
@@ -60,21 +64,31 @@ class Output:
     """End with one line of JSON: the run's id, kind and metrics, or the error."""
 
 
-def _parse_command_line(config_type: type[Config]) -> Config:
-    """The config that this process's command line says; beside it, every entry point knows `--json`."""
-    import tyro
-    from tyro.conf import FlagConversionOff, OmitArgPrefixes, arg
+def _parse_command_line(config_type: type[Config], program: str) -> Config:
+    """The config that this process's command line says; beside it, every entry point knows `--json`.
 
+    A config with a static method `more_help` adds that text to its help, which is then also shown without arguments.
+    """
+    try:
+        import tyro
+        from tyro.conf import FlagConversionOff, OmitArgPrefixes, arg
+    except ModuleNotFoundError as error:  # the first package that every command imports
+        raise InputError(
+            f"{program} expected the packages of the extra lab, got none of them; install 'transfer-lab[lab]'"
+        ) from error
+
+    more_help: Callable[[], str] | None = getattr(config_type, "more_help", None)
+    description = "\n\n".join([config_type.__doc__ or "", *([more_help()] if more_help else [])])
+    arguments = sys.argv[1:] or (["--help"] if more_help else [])
     # Without names of their own, so that the headings of the help are those of the config's groups.
     config_field: Any = Annotated[config_type, FlagConversionOff, arg(name="")]
     output_field: Any = Annotated[Output, arg(name="")]
     both = make_dataclass(
         "CommandLine",
         [("config", config_field), ("output", output_field, field(default_factory=Output))],
-        namespace={"__doc__": config_type.__doc__},
+        namespace={"__doc__": description},
     )
-    name = f"python -m pipelines.{Path(sys.argv[0]).stem}"
-    parsed: Any = tyro.cli(both, prog=name, config=(OmitArgPrefixes,), use_underscores=True)
+    parsed: Any = tyro.cli(both, args=arguments, prog=program, config=(OmitArgPrefixes,), use_underscores=True)
     config: Config = parsed.config
     return config
 
@@ -95,10 +109,7 @@ def _stop(signum: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - t
 def _quiet_libraries() -> None:
     import logging
 
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    for name in ("mlflow", "alembic", "optuna", "torch.onnx", "onnxscript", "onnx_ir"):
+    for name in ("mlflow", "alembic", "torch.onnx", "onnxscript", "onnx_ir"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)

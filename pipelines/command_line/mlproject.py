@@ -1,6 +1,7 @@
 """The two files that `mlflow run` reads, generated so that they cannot disagree with the rest: `make mlproject`.
 
-MLproject comes from the config dataclasses, conda.yaml from pyproject.toml's dependencies at the lock's versions.
+MLproject comes from the config dataclasses, conda.yaml from pyproject.toml's dependencies and its extra `lab`, at the
+lock's versions.
 """
 
 from __future__ import annotations
@@ -35,10 +36,11 @@ def render_mlproject() -> str:
 
 
 def render_conda() -> str:
-    """The text of conda.yaml: the direct dependencies, everything under pip."""
+    """The text of conda.yaml: what serving and the lab need directly, everything under pip."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     versions = locked_versions()
-    pins = [f"      - {name}=={versions[name]}" for name in project["dependencies"]]
+    direct = sorted([*project["dependencies"], *project["optional-dependencies"]["lab"]])
+    pins = [f"      - {name}=={versions[name]}" for name in direct]
     lines = [
         "name: transfer-lab",
         "channels: [conda-forge]",

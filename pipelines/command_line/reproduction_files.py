@@ -16,7 +16,9 @@ from pipelines.configs.entry_points import config_type
 from pipelines.configs.fields import ROOT, parameters
 from tl_core.errors import InputError
 
-REPRODUCTIONS = ROOT / "reproductions"
+_PACKAGED = Path(__file__).resolve().parents[1] / "reproductions"
+REPRODUCTIONS = _PACKAGED if _PACKAGED.is_dir() else ROOT / "reproductions"
+"""Folder of the files: inside this package in a wheel, beside it in a checkout."""
 
 DATA_FIELD = {"train": "data", "finetune": "target"}
 _FIELDS = {"question", "command", "published", "measured", "entry_point", "arguments", "variants"}
@@ -44,6 +46,14 @@ def reproduction_names() -> list[str]:
     return sorted(path.stem for path in REPRODUCTIONS.glob("*.toml"))
 
 
+def list_reproductions() -> str:
+    """Every reproduction that comes along, a line each: its name and the question that it answers."""
+    names = reproduction_names()
+    questions = [tomllib.loads((REPRODUCTIONS / f"{name}.toml").read_text())["question"] for name in names]
+    lines = [f"  {name:<18} {' '.join(question.split())}" for name, question in zip(names, questions, strict=True)]
+    return "\n".join(["Known systems:", *lines])
+
+
 def load_reproduction(name: str) -> Reproduction:
     """Read a reproduction by its name, or by the path of a .toml file.
 
@@ -54,7 +64,7 @@ def load_reproduction(name: str) -> Reproduction:
     if not path.is_file():
         near = difflib.get_close_matches(name, reproduction_names(), n=1, cutoff=0.4)
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise InputError(f"no reproduction {name!r}; allowed are {', '.join(reproduction_names())}{hint}")
+        raise InputError(f"expected one of {', '.join(reproduction_names())}, got {name!r}{hint}")
     try:
         fields = tomllib.loads(path.read_text())
         entry_point = fields["entry_point"]
@@ -68,7 +78,7 @@ def load_reproduction(name: str) -> Reproduction:
     if unknown or entry_point not in DATA_FIELD:
         wrong = f"the field {unknown[0]}" if unknown else f"the entry point {entry_point!r}"
         allowed = ", ".join(sorted(_FIELDS) if unknown else DATA_FIELD)
-        raise InputError(f"{path} has {wrong}; allowed is {allowed}")
+        raise InputError(f"{path}: expected {allowed}, got {wrong}")
     return reproduction
 
 
@@ -81,7 +91,7 @@ def plan_runs(reproduction: Reproduction, data: str, weights: str, overrides: st
     specs, starts = _list("data", data), _list("weights", weights)
     names = list(reproduction.variants)
     if len(starts) not in (1, len(names)):
-        raise InputError(f"weights has {len(starts)} values; allowed is one, or one per variant: {', '.join(names)}")
+        raise InputError(f"expected one value of weights, or one per variant ({', '.join(names)}), got {len(starts)}")
     starts = starts * len(names) if len(starts) == 1 else starts
     replaced = _parse_overrides(overrides)
     variants = _labelled(reproduction.variants, replaced, starts)
@@ -125,7 +135,7 @@ def _labelled(
 def _list(name: str, text: str) -> list[str]:
     values = [value.strip() for value in text.split(",") if value.strip()]
     if not values or (len(set(values)) < len(values) and name == "data"):
-        raise InputError(f"{name} is {text!r}; allowed are one or more different values with commas between them")
+        raise InputError(f"expected {name} as one or more different values separated by commas, got {text!r}")
     return values
 
 
@@ -133,7 +143,7 @@ def _parse_overrides(text: str) -> dict[str, str]:
     try:
         return dict(part.split("=", 1) for part in shlex.split(text))
     except ValueError as error:
-        raise InputError(f"overrides is {text!r}; expected is name=value, separated by spaces") from error
+        raise InputError(f"expected overrides as name=value, separated by spaces, got {text!r}") from error
 
 
 def _build(reproduction: Reproduction, arguments: Mapping[str, str]) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 
 from pipelines.configs.fields import ROOT
 
@@ -40,5 +41,8 @@ def config_type(entry_point: str) -> type:
 
 
 def project_version() -> str:
-    """Our own version."""
-    return str(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"])
+    """Version of the installed distribution; in a checkout that is not installed, that of pyproject.toml."""
+    try:
+        return version("transfer-lab")
+    except PackageNotFoundError:
+        return str(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"])

@@ -13,7 +13,8 @@ from pipelines.inputs.networks import load_network
 from pipelines.store.logging import log_dataset
 from tl_core.compute.devices import pick_device
 from tl_core.data.dataset import ImageDataset, load_dataset
-from tl_core.fewshot.finetuner import Finetuner, Support
+from tl_core.fewshot.finetuner import Finetuner
+from tl_core.fewshot.support import Support
 from tl_core.networks.backbones import BackboneSpec, with_features
 from tl_core.recipes.choices import Device
 from tl_core.recipes.finetune import FinetuneRecipe

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
-import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
+from xml.dom import minidom
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -25,6 +25,9 @@ _VARIABLES = {
     **{_INK: "ink", _RULE: "rule", "#000000": "ink", "#0072b2": "blue", "#d55e00": "orange", "#009e73": "green"},
     **{"#cc79a7": "pink", "#56b4e9": "sky", "#e69f00": "amber"},
 }
+_CONTROL_CHARACTERS = dict.fromkeys(
+    {*range(32)} - {ord(space) for space in "\t\n\r"}
+)  # a class's name may have some, XML none
 _STYLE: dict[str, Any] = {
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), _INK),
     "axes.facecolor": "none",
@@ -102,7 +105,7 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Command:
-    """A command to type."""
+    """Command line to copy."""
 
     kind: ClassVar[str] = "command"
     text: str
@@ -153,10 +156,27 @@ def make_chart(figure: Figure, name: str, text: str, height: float) -> Chart:
     file = io.StringIO()
     with style.context({"svg.hashsalt": name}):
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    svg = file.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r'( id="|url\(#|href="#)', rf"\g<1>{name}-", svg)
-    for colour, variable in _VARIABLES.items():
-        svg = svg.replace(colour, f"var(--{variable})")
-    svg = re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', r'<svg \1 aria-hidden="true">', svg, count=1)
-    return Chart(Markup(svg), text)  # noqa: S704 - matplotlib escapes the words in it
+    return Chart(Markup(_embed(file.getvalue(), name)), text)  # noqa: S704 - the words in it are escaped
+
+
+def _embed(svg: str, name: str) -> str:
+    """An SVG file as an element of a page: ids of its own, colours of the page, and as wide as its place is."""
+    document = minidom.parseString(svg.translate(_CONTROL_CHARACTERS))  # noqa: S318 - matplotlib made it
+    (root,) = document.getElementsByTagName("svg")
+    for key in {*root.attributes.keys()} - {"viewBox"}:
+        root.removeAttribute(key)
+    root.setAttribute("aria-hidden", "true")
+    for element in root.getElementsByTagName("*"):
+        for key, value in element.attributes.items():
+            element.setAttribute(key, _embed_value(key, value, name))
+    return str(root.toxml())
+
+
+def _embed_value(key: str, value: str, name: str) -> str:
+    if key == "id":
+        return f"{name}-{value}"
+    if key == "xlink:href":
+        return f"#{name}-{value[1:]}" if value.startswith("#") else value.replace(" ", "")
+    for colour, variable in _VARIABLES.items() if key == "style" else ():
+        value = value.replace(colour, f"var(--{variable})")
+    return value.replace("url(#", f"url(#{name}-")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,10 +22,10 @@ from pipelines.store.journal import append_journal, read_journal
 from pipelines.store.logging import log_series
 from tl_core.data.dataset import ImageDataset
 from tl_core.data.episodes import Episode, EpisodePool
+from tl_core.fewshot.metrics import METRICS
 from tl_core.fewshot.results import EpisodeResult
 from tl_core.recipes.episode import EpisodeShape
 from tl_core.recipes.finetune import FinetuneRecipe
-from tl_core.scoring.classification import score_predictions
 from tl_core.scoring.episodes import Estimate, RunningEstimate, estimate
 from tl_core.scoring.images import Interval, bootstrap
 from tl_core.training.staged import ImagePredictions
@@ -53,7 +53,6 @@ class EpisodeLog:
         self._journal = journal
         # What makes two runs comparable: the same pool, seed and shape give the same episodes.
         mlflow.set_tags({"episodes": json.dumps({"pool": pool.fingerprint, "seed": seed, **asdict(shape)})})
-        mlflow.set_tag("transductive", recipe.transductive)
         mlflow.log_dict(asdict(recipe), RECIPE_ARTIFACT)
 
     def accuracy(self) -> Estimate:
@@ -77,7 +76,7 @@ class EpisodeLog:
         end = time.time()
         # Classes and seed as tags, which are written together with the run: params would be one more query for each.
         tags = {"classes": ", ".join(self._classes_of(result)), "seed": str(result.episode.seed)}
-        metrics = {"query/accuracy": result.accuracy, "query/loss": result.loss}
+        metrics = {f"query/{name}": value for name, value in result.metrics.items()}
         name = f"episode-{result.episode.index:04d}"
         self._runs.add(FinishedRun(name, end - result.seconds, end, metrics, tags))
 
@@ -94,12 +93,9 @@ class EpisodeLog:
         """Log means, table and pictures; returns the accuracy over episodes and, with its own interval, over images."""
         self._runs.close()
         accuracy = self.accuracy()
-        macro = [score_predictions(result.labels, result.predictions) for result in self._results]
-        metrics = {"accuracy": accuracy.mean, "n_episodes": accuracy.n}
-        if accuracy.n > 1:
-            metrics |= {"accuracy_ci95": accuracy.ci95, "accuracy_sd": accuracy.sd}
-        for name in ("precision", "recall", "f1"):
-            metrics[f"macro_{name}"] = estimate([getattr(scores, name) for scores in macro]).mean
+        metrics: dict[str, float] = {"n_episodes": accuracy.n}
+        for name in METRICS:
+            metrics |= _summary(name, [result.metrics[name] for result in self._results])
         answers = self._answers()
         metrics["ece"] = log_answers(self._dataset, answers, "all episodes")
         of_images = _accuracy_over_images(answers)
@@ -126,14 +122,20 @@ class EpisodeLog:
                 "episode": [r.episode.index for r in self._results],
                 "seed": [r.episode.seed for r in self._results],
                 "classes": [self._classes_of(r) for r in self._results],
-                "accuracy": [r.accuracy for r in self._results],
-                "loss": [r.loss for r in self._results],
+                **{name: [r.metrics[name] for r in self._results] for name in METRICS},
                 "seconds": [r.seconds for r in self._results],
             }
         )
 
     def _classes_of(self, result: EpisodeResult) -> list[str]:
         return [self._dataset.class_names[i] for i in result.episode.class_ids]
+
+
+def _summary(name: str, values: Sequence[float]) -> dict[str, float]:
+    """Return the mean of a metric over episodes, with its confidence interval where there are several."""
+    found = estimate(values)
+    spread = {f"{name}_ci95": found.ci95, f"{name}_sd": found.sd} if found.n > 1 else {}
+    return {name: found.mean, **spread}
 
 
 def _accuracy_over_images(answers: ImagePredictions) -> Interval:

@@ -1,4 +1,4 @@
-"""Features of one episode's images, before and after fine-tuning, as a map in two dimensions."""
+"""Feature map of one episode's images in two dimensions, before and after fine-tuning."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from sklearn.decomposition import PCA
 
 from pipelines.results.predictions import thumbnail
 from pipelines.store.artifacts import fetch_artifact
@@ -49,15 +50,12 @@ def log_feature_map(finetuner: Finetuner, episode: Episode, recipe: FinetuneReci
 
 
 def principal_components(features: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The first two principal components (Pearson, 1901): (n, d) to (n, 2), scaled into the unit square."""
-    centred = features.astype(np.float64) - features.mean(axis=0)
-    left, values, _ = np.linalg.svd(centred, full_matrices=False)
-    places = np.zeros((len(features), 2))
-    n_directions = min(2, len(values))
-    places[:, :n_directions] = left[:, :n_directions] * values[:n_directions]
+    """First two principal components (Pearson, 1901): (n, d) with n, d >= 2 to (n, 2), scaled into the unit square."""
+    if not np.ptp(features, axis=0).any():  # without any spread there are no components
+        return np.zeros((len(features), 2))
+    places: NDArray[np.float64] = PCA(2, svd_solver="full").fit_transform(features.astype(np.float64))
     places -= places.min(axis=0)
-    extent = float(places.max())
-    return places / extent if extent > 0 else places
+    return places / float(places.max())
 
 
 def read_feature_map(run_id: str) -> pd.DataFrame:

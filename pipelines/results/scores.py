@@ -37,7 +37,7 @@ class NoContentHashesError(InputError):
 
 
 def episodes_of(finetune_run: str) -> pd.DataFrame:
-    """One row per episode: episode, seed, classes, accuracy, loss, seconds."""
+    """Read one row per episode: episode, seed, classes, its metrics, seconds."""
     return pd.read_parquet(fetch_artifact(finetune_run, EPISODES_ARTIFACT))
 
 
@@ -111,8 +111,7 @@ def named_runs(finetune_runs: Sequence[str]) -> dict[str, Run]:
 
 
 def _readable(run: Run) -> str:
-    apart = "" if run.data.tags.get("transductive", "none") == "none" else ", transductive"
-    return f"{short_network(run.data.tags['network'])} ({run.info.run_id[:8]}{apart})"
+    return f"{short_network(run.data.tags['network'])} ({run.info.run_id[:8]})"
 
 
 def accuracy_of(finetune_run: str) -> Estimate:

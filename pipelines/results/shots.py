@@ -51,7 +51,7 @@ def plan_shots(dataset: ImageDataset, shots: str, shape: EpisodeShape, part: Cho
 def _read(shots: str) -> list[int]:
     parts = [part.strip() for part in shots.split(",")]
     if not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise InputError(f"shots is {shots!r}; allowed is auto, or numbers from 1 on separated by commas")
+        raise InputError(f"expected shots as auto, or numbers from 1 on separated by commas, got {shots!r}")
     return sorted({int(part) for part in parts})
 
 

@@ -21,7 +21,8 @@ from tl_core.data.splits import ClassSplit
 from tl_core.heads.storage import save_classifier
 from tl_core.scoring.classification import score_predictions
 from tl_core.scoring.images import Interval, wilson
-from tl_core.training.staged import ImagePredictions, TrainEpoch, Training
+from tl_core.training.resumable import Epoch
+from tl_core.training.staged import ImagePredictions, Training
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class TrainLog:
         """`network` is the name of what is trained; `folder` takes the artifacts until they are logged."""
         self._dataset = dataset
         self._split = split
-        self._epochs: list[TrainEpoch] = []
+        self._epochs: list[Epoch] = []
         self._stages: list[_Finished] = []
         self._folder = folder
         sizes = {part: len(getattr(split, part)) for part in ("train", "val", "test")}
@@ -47,7 +48,7 @@ class TrainLog:
         # What makes two runs comparable: the same test images.
         mlflow.set_tags({"network": network, "test_images": _test_images(dataset, split)})
 
-    def add(self, epoch: TrainEpoch) -> None:
+    def add(self, epoch: Epoch) -> None:
         """Record one epoch in the active run, the stage's."""
         self._epochs.append(epoch)
         mlflow.log_metrics(
@@ -118,7 +119,7 @@ def _stage_metrics(number: int, accuracy: Interval) -> dict[str, float]:
     return {name: accuracy.value, f"{name}_low": accuracy.low, f"{name}_high": accuracy.high}
 
 
-def _points(epoch: TrainEpoch) -> dict[str, float]:
+def _points(epoch: Epoch) -> dict[str, float]:
     values = (epoch.training.loss, epoch.training.accuracy, epoch.val_loss, epoch.val_accuracy, epoch.stage)
     return dict(zip(CURVES, values, strict=True))
 

@@ -14,7 +14,8 @@ from pipelines.inputs.networks import RECIPE_ARTIFACT
 from pipelines.results.figures import draw_episodes_spent
 from pipelines.store.child_runs import ChildRuns, FinishedRun
 from tl_core.scoring.episodes import estimate, independent_difference
-from tl_core.search.trials import TrialResult, count_episodes
+from tl_core.search.objective import TrialResult
+from tl_core.search.trials import count_episodes
 from tl_core.search.verdict import Finalist, Verdict
 
 MIN_FOR_IMPORTANCES = 4

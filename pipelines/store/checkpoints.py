@@ -18,11 +18,11 @@ def checkpoint_path(kind: str, config: Any, *fingerprints: str, suffix: str = ".
     The name depends on the whole config and on the content of the data, so that no other work continues from it.
     """
     from tl_core.data.dataset import default_cache_dir
-    from tl_core.files import room_for
+    from tl_core.files import disk_full_as_input_error
 
     text = json.dumps([kind, flat_params(config), fingerprints], sort_keys=True, default=str)
     folder = default_cache_dir() / "checkpoints"
-    with room_for(folder):
+    with disk_full_as_input_error(folder):
         folder.mkdir(parents=True, exist_ok=True)
     return folder / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:16]}{suffix}"
 

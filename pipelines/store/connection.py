@@ -23,7 +23,7 @@ from pipelines.store.process import close_runs_of_dead_processes
 from pipelines.store.redaction import redact
 from tl_core.data.dataset import default_cache_dir
 from tl_core.errors import InputError
-from tl_core.files import room_for
+from tl_core.files import disk_full_as_input_error
 
 ARTIFACTS = "mlruns"
 """Folder of the artifacts, beside the file of a SQLite store."""
@@ -97,7 +97,7 @@ def _lock_folder() -> Path:
     """Return a folder for locks: beside the artifacts of a SQLite store, in the cache for any other."""
     local = _sqlite_file(mlflow.get_tracking_uri()) is not None
     folder = store_folder() / ARTIFACTS if local else default_cache_dir()
-    with room_for(folder):
+    with disk_full_as_input_error(folder):
         folder.mkdir(parents=True, exist_ok=True)
     return folder
 

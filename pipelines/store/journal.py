@@ -9,22 +9,22 @@ from pathlib import Path
 import numpy as np
 
 from tl_core.data.episodes import Episode
+from tl_core.fewshot.metrics import METRICS
 from tl_core.fewshot.results import EpisodeResult
-from tl_core.files import room_for
+from tl_core.files import disk_full_as_input_error
 
 
 def append_journal(path: Path, result: EpisodeResult) -> None:
     """Add one episode."""
     record = {
         "episode": result.episode.index,
-        "accuracy": result.accuracy,
-        "loss": result.loss,
+        "metrics": dict(result.metrics),
         "labels": result.labels.tolist(),
         "predictions": result.predictions.tolist(),
         "confidences": result.confidences.tolist(),
         "seconds": result.seconds,
     }
-    with room_for(path), path.open("a") as file:
+    with disk_full_as_input_error(path), path.open("a") as file:
         file.write(json.dumps(record) + "\n")
 
 
@@ -37,13 +37,16 @@ def read_journal(path: Path, episodes: Iterable[Episode]) -> Iterator[EpisodeRes
             record = json.loads(line)
         except ValueError:
             break  # the line that the killed process was writing
-        if not line.endswith(b"\n") or record["episode"] != episode.index:
+        if (
+            not line.endswith(b"\n")
+            or record["episode"] != episode.index
+            or record.get("metrics", {}).keys() != METRICS.keys()
+        ):
             break
         intact += len(line)
         yield EpisodeResult(
             episode=episode,
-            accuracy=record["accuracy"],
-            loss=record["loss"],
+            metrics=record["metrics"],
             labels=np.array(record["labels"], dtype=np.int64),
             predictions=np.array(record["predictions"], dtype=np.int64),
             confidences=np.array(record["confidences"]),

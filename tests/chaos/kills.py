@@ -168,7 +168,7 @@ def prepare(folder: Path) -> dict[str, str]:
         "finetune",
         "search",
         f"fit --weights {{pretrain}} {RECIPE}",
-        "export --fit_run {fit}",
+        "export --run {fit}",
     ):
         if kind in COMMANDS:
             copy_world(base, World(folder / kind))

@@ -1,4 +1,4 @@
-"""The commands of the README, one after the other, on made data under the names that they use."""
+"""The commands of the README and of the pages it leads to, one after the other, on made data under their names."""
 
 from __future__ import annotations
 
@@ -27,21 +27,26 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"),
 ]
 
-RUNS = runs_of(ROOT / "README.md")
-SERVING = [line for line in commands(ROOT / "README.md") if line.startswith("python -m serving")]
-SERVER, *QUESTION = [
-    line for line in commands(ROOT / "README.md") if re.match("mlflow .*models serve|.printf|  curl", line)
-]
+PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("training", "serving", "reproductions"))]
+RUNS = [line for page in PAGES for line in runs_of(page) if " rollback " not in line]
+SERVING_PAGE = commands(ROOT / "docs" / "serving.md")
+SERVING = [line for line in SERVING_PAGE if line.startswith("python -m serving")]
+SERVER, *QUESTION = [line for line in SERVING_PAGE if re.match("mlflow models serve|.printf|  curl", line)]
 BIN = Path(sys.executable).parent
 
 SMALL = {
     "pretrain": {"backbone": "resnet10_small", "image_size": "16", "start_size": "0", "epochs": "1"},
     "finetune": {"n_episodes": "3"},
     "search": {"n_trials": "2", "n_episodes": "2", "final_episodes": "2", "report_episodes": "2"},
+    "lr_find": {"backbone": "resnet10_small", "image_size": "16"},
+    "pareto": {"image_size": "16", "n_trials": "3", "n_episodes": "2"},
     "train": {"backbone": "resnet10_small", "image_size": "16", "epochs": "1,1"},
     "main": {"backbone": "resnet10_small", "image_size": "16", "epochs": "1", "n_episodes": "2", "n_trials": "0"},
 }
-"""What would take long, said smaller; all other arguments are the README's."""
+"""Smaller values of what would take long; all other arguments are those of the page."""
+
+FEW = {"n_way": "3", "n_shot": "2", "n_query": "3"}
+"""Shape of episodes that the made data can give."""
 
 SMALL_RECIPE = {
     "finetune": "image_size=32 n_episodes=3 n_way=3 n_shot=2 n_query=3",
@@ -56,9 +61,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with own_store(tmp_path_factory.mktemp("readme")) as folder, pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         data = write_colour_images(folder / "my_folder")
-        for name in ("train.tar", "photos.tar"):
+        for seed, name in enumerate(("train.tar", "val.tar", "photos.tar"), start=11):
             with tarfile.open(folder / name, "w") as archive:
-                archive.add(write_colour_images(folder / "source", seed=1), "source")
+                archive.add(write_colour_images(folder / "source", seed=seed), "source")
         for name in ("EuroSAT", "hymenoptera", "flowers-recognition"):
             shutil.make_archive(name, "zip", data)
         write_colour_images(folder / "CUB_200_2011" / "images", seed=2)
@@ -73,7 +78,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def runs() -> dict[str, str]:
-    """From what the README calls a run to its id, filled by the commands."""
+    """From what the pages call a run to its id, filled by the commands."""
     return {}
 
 
@@ -82,6 +87,8 @@ def arguments(line: str, runs: dict[str, str]) -> tuple[str, dict[str, str]]:
     name, given = parse_run(line)
     given = {key: ",".join(runs.get(part, part) for part in value.split(",")) for key, value in given.items()}
     given = {key: OFFLINE.get(value, value) for key, value in given.items()} | SMALL.get(name, {})
+    if "n_way" in given or "novel" in given:
+        given |= FEW
     if name == "reproduce":
         entry_point = "finetune" if given["name"].startswith("fewshot") else "train"
         given["overrides"] = SMALL_RECIPE[entry_point]
@@ -93,8 +100,8 @@ def start(name: str, given: dict[str, str]) -> str:
     return run_id
 
 
-@pytest.mark.parametrize("line", RUNS, ids=lambda line: line.split()[2])
-def test_a_run_of_the_readme(line: str, runs: dict[str, str]) -> None:
+@pytest.mark.parametrize("line", RUNS, ids=lambda line: parse_run(line)[0])
+def test_a_run_of_the_pages(line: str, runs: dict[str, str]) -> None:
     name, given = arguments(line, runs)
     runs[f"{name.upper()}_RUN"] = runs["RUN_ID"] = start(name, given)
     assert len(runs["RUN_ID"]) == 32
@@ -103,7 +110,7 @@ def test_a_run_of_the_readme(line: str, runs: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("line", SERVING, ids=["folder", "archive"])
-def test_an_inference_of_the_readme(line: str, runs: dict[str, str], folder: Path) -> None:
+def test_an_inference_of_the_pages(line: str, runs: dict[str, str], folder: Path) -> None:
     import mlflow
 
     found = mlflow.artifacts.download_artifacts(f"runs:/{runs['EXPORT_RUN']}/onnx/classifier.onnx")
@@ -121,12 +128,9 @@ def make(target: str, *variables: str) -> list[str]:
 
 
 @contextmanager
-def serving(command: list[str], port: int, page: str, store: str = "") -> Iterator[str]:
+def serving(command: list[str], port: int, page: str) -> Iterator[str]:
     """A server as its user starts it, until Ctrl-C; yields its address when `page` answers."""
     environment = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}"}
-    if store:  # said by the file .env alone, as in a checkout
-        del environment["MLFLOW_TRACKING_URI"]
-        Path(".env").write_text(f"MLFLOW_TRACKING_URI={store}\n")
     silent = subprocess.DEVNULL
     process = subprocess.Popen(command, env=environment, start_new_session=True, stdout=silent, stderr=silent)
     address, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 120
@@ -150,13 +154,14 @@ def _answers(address: str) -> bool:
 
 
 @pytest.mark.timeout(240)
-def test_the_curl_of_the_readme_gets_an_answer(folder: Path) -> None:
-    """The run of `register` above left a champion under the README's name."""
+def test_the_curl_of_the_page_gets_a_prediction(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run of `register` above left a champion under the page's name, in the store of the working directory."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
     shutil.copy(next((folder / "my_folder" / "red").iterdir()), folder / "photo.jpg")
     port = free_port()
     command = SERVER.replace("5001", str(port))
     assert command != SERVER
-    with serving(shlex.split(command), port, "ping", store="sqlite:///mlflow.db"):
+    with serving(shlex.split(command), port, "ping"):
         asked = "\n".join(QUESTION).replace("5001", str(port))
         done = subprocess.run(["bash", "-c", asked], capture_output=True, text=True, check=True)
     assert '"label": "red"' in done.stdout, done.stdout
@@ -164,7 +169,7 @@ def test_the_curl_of_the_readme_gets_an_answer(folder: Path) -> None:
 
 @pytest.mark.timeout(900)  # it estimates at several numbers of labelled images, forty episodes each
 def test_make_classify_leads_from_a_folder_to_one_file(runs: dict[str, str], folder: Path) -> None:
-    variables = (f"DATA={folder / 'my_folder'}", f"BACKBONE={runs['PRETRAIN_RUN']}", "NAME=mine")
+    variables = (f"DATA={folder / 'my_folder'}", f"WEIGHTS={runs['PRETRAIN_RUN']}", "NAME=mine")
     done = subprocess.run(make("classify", *variables), capture_output=True, text=True, check=False, timeout=800)
     assert done.returncode == 0, done.stderr
     assert "classifier.onnx" in done.stdout
@@ -177,7 +182,8 @@ def test_make_classify_without_data_says_what_is_missing() -> None:
 
 
 @pytest.mark.timeout(240)
-def test_make_ui_shows_the_runs(runs: dict[str, str]) -> None:
+def test_make_ui_shows_the_runs(runs: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_BACKEND_STORE_URI", os.environ["MLFLOW_TRACKING_URI"])
     port = free_port()
     with serving(make("ui", f"PORT={port}"), port, "health") as address:
         asked = {"run_id": runs["PRETRAIN_RUN"]}

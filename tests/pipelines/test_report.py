@@ -121,6 +121,10 @@ def test_charts_on_one_page_share_no_id_and_have_the_colours_of_the_page(page: s
     assert not re.search(r"#(010203|c0c1c2|0072b2|000000)", page.split("</style>", 1)[1])
 
 
+def test_a_label_with_a_control_character_is_drawn_without_it() -> None:
+    assert "tulipred" in drawn("third", "tulip\x07red").svg
+
+
 def test_neither_palette_has_two_classes_in_one_colour(page: str) -> None:
     assert set(_COLOURS) <= set(_VARIABLES)
     light, dark = re.findall(r":root \{(.*?)\}", page, re.DOTALL)[:2]

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from pipelines.configs.fields import ROOT
 from tests.conftest import write_colour_images
-from tests.pipelines.test_stack import needs_postgres, options
+from tests.pipelines.test_servers import home, needs_postgres, ports, servers
 
 pytestmark = needs_postgres
-__all__ = ["options"]  # a fixture
+__all__ = ["home", "ports", "servers"]  # fixtures
 
 N_TRIALS = 12
 LOOK = """
@@ -33,15 +33,9 @@ print("repeated", all(trial.params in [other.params for other in counted] for tr
 
 
 def test_the_trials_of_a_killed_worker_and_of_a_sleeping_one_are_repeated_by_others(
-    options: str, tmp_path: Path
+    servers: dict[str, str], tmp_path: Path
 ) -> None:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "OPTUNA_"))}
-    environment |= {"TRANSFER_LAB_CACHE": str(tmp_path / "cache"), "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}
-    stack = [sys.executable, "-m", "pipelines.stack", *options.split()]
-    subprocess.run(stack, cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL)
-    told = subprocess.run([*stack, "--action", "env"], cwd=ROOT, env=environment, check=True, capture_output=True)
-    lines = [line.removeprefix("export ").partition("=") for line in told.stdout.decode().splitlines()]
-    environment |= {name: value for name, _, value in lines}
+    environment = servers | {"TRANSFER_LAB_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
     data = write_colour_images(tmp_path / "data")
     search = f"-m pipelines.search --target {data} --weights random --image_size 16 --study shared --workers 1"
     size = (

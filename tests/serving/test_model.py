@@ -95,7 +95,9 @@ def test_pictures_need_not_lie_in_one_piece(model: OnnxClassifier) -> None:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int64, np.int8, np.bool_])
 def test_another_dtype_is_refused_with_both(dtype: type, model: OnnxClassifier) -> None:
-    with pytest.raises(InputError, match=rf"{np.dtype(dtype)} \(1, 16, 16, 3\); needed is uint8 \(n, 16, 16, 3\)"):
+    with pytest.raises(
+        InputError, match=rf"expected images as uint8 \(n, 16, 16, 3\), got {np.dtype(dtype)} \(1, 16, 16, 3\)"
+    ):
         model.predict(np.zeros((1, 16, 16, 3), dtype=dtype))
 
 
@@ -106,7 +108,7 @@ def test_another_dtype_is_refused_with_both(dtype: type, model: OnnxClassifier) 
 def test_another_shape_is_refused_with_both(shape: tuple[int, ...], model: OnnxClassifier) -> None:
     with pytest.raises(InputError) as raised:
         model.predict(np.zeros(shape, dtype=np.uint8))
-    assert str(raised.value) == f"images are uint8 {shape}; needed is uint8 (n, 16, 16, 3)"
+    assert str(raised.value) == f"expected images as uint8 (n, 16, 16, 3), got uint8 {shape}"
 
 
 @pytest.mark.parametrize("key", ["class_names", "image_size", "resize_rule"])
@@ -157,7 +159,7 @@ def test_a_graph_that_takes_other_numbers_is_refused(tmp_path: Path) -> None:
 
 def test_an_unknown_resize_rule_is_refused_with_the_known_ones(tmp_path: Path) -> None:
     message = refused(write_model(tmp_path / "m.onnx", METADATA | {"resize_rule": "fit"}))
-    assert "resize rule 'fit'; known are crop, stretch" in message
+    assert "expected a resize rule of crop, stretch, got 'fit'" in message
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
@@ -177,7 +179,9 @@ def test_a_missing_file_or_a_folder_is_refused(name: str, tmp_path: Path) -> Non
     assert "no model file at" in refused(tmp_path / name)
 
 
-def test_a_damaged_name_of_the_input_is_one_sentence(model_file: Path) -> None:
+@pytest.mark.parametrize("name", [b"images", b"\x01n"])
+def test_a_damaged_name_of_the_input_or_its_dimension_is_one_sentence(name: bytes, model_file: Path) -> None:
     content = model_file.read_bytes()
-    model_file.write_bytes(content.replace(b"images", b"\x80mages"))
+    assert name in content
+    model_file.write_bytes(content.replace(name, name[:-1] + b"\x80"))
     assert "is not a readable ONNX model" in refused(model_file)

@@ -152,11 +152,11 @@ def test_a_pipe_is_not_waited_for(pictures: Path) -> None:
 @pytest.mark.parametrize(
     ("spec", "reason"),
     [
-        ("missing", "no images at missing; allowed is a folder, a glob, a table of paths, an archive or one image"),
+        ("missing", "no images at missing; expected a folder, a glob, a table of paths, an archive or one image"),
         ("x" * 300, "no images at xxx"),
         ("empty", "no images found in empty; expected png, jpg, webp or bmp files"),
         ("empty/*.png", "no images found in empty/*.png"),
-        ("notes.txt", "images are notes.txt; of files, allowed is a .csv, .parquet, .zip or .tar, or one image"),
+        ("notes.txt", "expected a .csv, .parquet, .zip or .tar file, or one image, got notes.txt"),
         ("other.csv", "other.csv has no column 'path'; its columns are image, id"),
         ("nothing.csv", "nothing.csv has no column 'path'; its columns are none"),
         ("heading.csv", "no images found in heading.csv"),

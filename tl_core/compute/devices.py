@@ -1,4 +1,4 @@
-"""Where tensors live and in which precision they are multiplied."""
+"""Devices, and the precision of matrix products on them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def pick_dtype(precision: Precision, device: torch.device, network: nn.Module) -
 
 
 def has_depthwise(network: nn.Module) -> bool:
-    """Whether a convolution has a group for each channel; a CPU is slow at the bfloat16 gradients of many of those."""
+    """Return whether any convolution is depthwise; a CPU is slow at the bfloat16 gradients of many of those."""
     convolutions = (module for module in network.modules() if isinstance(module, nn.Conv2d))
     return any(1 < of.groups == of.in_channels for of in convolutions)
 

@@ -24,7 +24,7 @@ class World:
 
     @property
     def leads(self) -> bool:
-        """Whether this is the process that logs and saves."""
+        """True if this is the process that logs and saves."""
         return self.rank == 0
 
 
@@ -69,6 +69,11 @@ def total(values: Tensor) -> Tensor:
         values = values.clone()
         dist.all_reduce(values)
     return values
+
+
+def is_leader() -> bool:
+    """True in the process that logs and saves."""
+    return not dist.is_initialized() or dist.get_rank() == 0
 
 
 def process_count() -> int:

@@ -1,4 +1,4 @@
-"""Who does the work that can be shared out: processes of this machine, or the workers of a Ray or Dask cluster.
+"""Engines that share work out: processes of this machine, or the workers of a Ray or Dask cluster.
 
 joblib makes the calls, an engine is a backend of joblib, and this is the only place that knows which. A cluster's
 worker that dies is replaced and its call is made again, so that results are neither lost nor doubled.

@@ -23,7 +23,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from tl_core.data.layouts.listing import ImageEntry, ImageListing
-from tl_core.files import complete_file, room_for
+from tl_core.files import complete_file, disk_full_as_input_error
 from tl_core.images.decoding import PREPROCESS_VERSION, ResizeRule, UnreadableImageError, decode_image
 from tl_core.images.files import Reader
 
@@ -42,7 +42,7 @@ class UnreadableFile:
 
 @dataclass(frozen=True)
 class CacheIndex:
-    """What is known of a decoded spec: one row per readable image, in the order of the pixel file."""
+    """Index of a decoded spec: one row per readable image, in the order of the pixel file."""
 
     fingerprint: str
     class_names: list[str]
@@ -74,7 +74,7 @@ class CachedImages:
 
 def load_images(listing: ImageListing, image_size: int, resize_rule: ResizeRule, cache_dir: Path) -> CachedImages:
     """Return the decoded images of a listing, decoding them only if no earlier call did."""
-    with room_for(cache_dir):
+    with disk_full_as_input_error(cache_dir):
         cache_dir.mkdir(parents=True, exist_ok=True)
     key = hashlib.sha256(f"{listing.signature}:{image_size}:{resize_rule}:{_DECODER}".encode()).hexdigest()[:32]
     index_path = cache_dir / f"{key}.json"

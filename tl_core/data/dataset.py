@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tl_core.data.cache import UnreadableFile, load_images
-from tl_core.data.near_duplicates import group_near_duplicates
 from tl_core.data.specs import list_images
 from tl_core.errors import InputError
 from tl_core.images.decoding import ResizeRule
@@ -59,6 +58,8 @@ class ImageDataset:
     @cached_property
     def near_duplicates(self) -> NDArray[np.int64]:
         """Group of each image, int64 (images,): those that are the same, or nearly, share one."""
+        from tl_core.data.near_duplicates import group_near_duplicates  # loads torch, which few commands need
+
         return group_near_duplicates(self.images, self.labels, self.content_hashes)
 
     def class_counts(self) -> dict[str, int]:
@@ -68,8 +69,8 @@ class ImageDataset:
 
 
 def default_cache_dir() -> Path:
-    """Where decoded images and built-in data go: $TRANSFER_LAB_CACHE, else `.cache` in the checkout."""
-    return Path(os.environ.get("TRANSFER_LAB_CACHE") or Path(__file__).resolve().parents[2] / ".cache")
+    """Folder of decoded images and built-in data: $TRANSFER_LAB_CACHE, else `.cache` in the working directory."""
+    return Path(os.environ.get("TRANSFER_LAB_CACHE") or Path.cwd() / ".cache")
 
 
 def load_dataset(

@@ -70,7 +70,7 @@ def build_pool(dataset: ImageDataset, part: Part) -> EpisodePool:
 
 
 def can_be_halved(dataset: ImageDataset) -> bool:
-    """Whether half of the smallest class is enough to judge by, so that the other half is left to a search."""
+    """Return whether half of the smallest class is enough to score on, so that the other half is left to a search."""
     return min(len(rows) for rows in build_pool(dataset, "report").rows_by_class) >= MIN_HALF
 
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
+from importlib import import_module
 from pathlib import Path
 
-from tl_core.data.layouts import archives, built_in, folders, tables
 from tl_core.data.layouts.listing import ImageListing, Layout
 from tl_core.errors import InputError
 
-LAYOUTS: tuple[Layout, ...] = (
-    built_in.LAYOUT,
-    folders.LAYOUT,
-    archives.LAYOUT,
-    tables.LAYOUT,
+LAYOUTS = (
+    "built_in",
+    "folders",
+    "archives",
+    "tables",
 )
-"""Known layouts, the built-in names first; the first that accepts a spec reads it. A new one is a file and a line."""
+"""Files of `tl_core.data.layouts`, the built-in names first; the first that accepts a spec reads it."""
 
 
 def list_images(spec: str, data_dir: Path) -> ImageListing:
@@ -28,16 +28,18 @@ def list_images(spec: str, data_dir: Path) -> ImageListing:
     Raises:
         InputError: nothing is there, or it is not laid out in a known way.
     """
-    if not built_in.LAYOUT.accepts(spec):
+    by_name, *by_path = layouts = [_layout(name) for name in LAYOUTS]
+    described = f"{', '.join(layout.description for layout in by_path)}, or {by_name.description}"
+    if not by_name.accepts(spec):
         spec = os.path.expanduser(spec)  # noqa: PTH111 - unlike Path's, this and the next never raise
         if not os.path.exists(spec):  # noqa: PTH110
-            raise InputError(f"no data at {spec!r}; expected {_described()}")
-    for layout in LAYOUTS:
+            raise InputError(f"no data at {spec!r}; expected {described}")
+    for layout in layouts:
         if layout.accepts(spec):
             return layout.list_images(spec, data_dir)
-    raise InputError(f"expected {_described()}, got {spec}, a file of kind {Path(spec).suffix or 'unknown'!r}")
+    raise InputError(f"expected {described}, got {spec}, a file of kind {Path(spec).suffix or 'unknown'!r}")
 
 
-def _described() -> str:
-    by_name, *by_path = LAYOUTS
-    return f"{', '.join(layout.description for layout in by_path)}, or {by_name.description}"
+def _layout(name: str) -> Layout:
+    layout: Layout = import_module(f"tl_core.data.layouts.{name}").LAYOUT
+    return layout

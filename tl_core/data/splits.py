@@ -1,4 +1,4 @@
-"""Which images may be used for what: splits inside each class, fixed by seed or by content."""
+"""Splits inside each class, fixed by seed or by content."""
 
 from __future__ import annotations
 
@@ -87,8 +87,8 @@ def split_for_training(dataset: ImageDataset, rule: SplitRule, val: float, test:
     complete = "train" in found and len(found) > 1
     if rule == "layout" and not complete:
         raise InputError(
-            f"{dataset.name} is not laid out in parts: expected are folders train, val and test (or columns of a csv) "
-            f"with the classes in them, found are {', '.join(found) or 'class folders alone'}; give split=random"
+            f"{dataset.name} is not laid out in parts: expected folders train, val and test (or columns of a csv) "
+            f"with the classes in them, got {', '.join(found) or 'class folders alone'}; give split=random"
         )
     if rule == "random" or not complete:
         split = split_within_classes(dataset, val, test, seed)

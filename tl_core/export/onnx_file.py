@@ -37,7 +37,7 @@ class _Probabilities(nn.Module):
 
 @dataclass(frozen=True)
 class Parity:
-    """How far the exported file and torch are apart on the same images.
+    """Parity of the exported file with torch on the same images.
 
     Attributes:
         max_difference: largest absolute difference of a probability, over all batch sizes.
@@ -53,7 +53,7 @@ class Parity:
 
     @property
     def holds(self) -> bool:
-        """Whether the file may be trusted to answer as torch does."""
+        """True if the file predicts as torch does."""
         return self.max_difference <= PARITY_TOLERANCE and self.equal_argmax == 1.0
 
 

@@ -52,7 +52,7 @@ class Package:
 
 @contextmanager
 def packed(finetuner: Finetuner, engine: Engine) -> Iterator[Package]:
-    """What `unpacked` makes the same finetuner of, in a process of this machine or of a cluster."""
+    """Pack a finetuner for a process of this machine or of a cluster; `unpacked` makes the same one of it."""
     # Names and hashes are of no use to a worker.
     dataset = replace(finetuner.dataset, file_names=(), content_hashes=(), unreadable=(), parts=())
     with tempfile.TemporaryDirectory() as folder:

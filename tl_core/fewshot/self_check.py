@@ -1,4 +1,4 @@
-"""How far a backbone's features carry: few-shot accuracy on classes that it was not trained on, nothing fine-tuned."""
+"""Self-check of a backbone: few-shot accuracy on classes that it was not trained on, nothing fine-tuned."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tl_core.scoring.episodes import Estimate, estimate
 N_EPISODES = 200
 
 _METHODS = {
-    "nearest_centroid": FinetuneRecipe(freeze_depth=1.0, head_start="prototypes"),
-    "linear_probe": FinetuneRecipe(freeze_depth=1.0, head_start="probe"),
+    "nearest_centroid": FinetuneRecipe(freeze_depth=1.0, head="prototypes"),
+    "linear_probe": FinetuneRecipe(freeze_depth=1.0, head="linear"),
 }
 
 

@@ -1,1 +1,1 @@
-"""Where the freezing depth is applied: a backbone cut into a frozen prefix and a trained suffix."""
+"""The freezing depth, applied: a backbone cut into a frozen prefix and a trained suffix."""

@@ -24,7 +24,7 @@ _CHUNK, _MIN_CHUNK = 128, 32  # images per forward pass of the frozen part
 
 
 class FrozenActivations:
-    """What the frozen prefix says of a dataset's images.
+    """Cache of the frozen prefix's activations.
 
     Fixed views are computed when first asked for and kept for every later episode and trial; random views are
     computed each time.
@@ -79,7 +79,7 @@ class FrozenActivations:
         self._folder, self._kept, self._known, self._maps = folder, {}, {}, {}
 
     def shared(self) -> dict[int, NDArray[np.float32]]:
-        """What is kept of each view, (images, ...); rows that nobody has asked for are zeros."""
+        """Return the cached activations of each view, (images, ...); rows that were not computed are zeros."""
         return dict(self._maps)
 
     def adopt(self, views: Mapping[int, NDArray[np.float32]]) -> None:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from tl_core.heads.prototypes import average_views
 from tl_core.networks.backbones import BackboneSpec
 from tl_core.networks.normalise import Normalise
 from tl_core.recipes.checks import check_range
@@ -46,11 +45,16 @@ class Classifier(nn.Module):
 
 @dataclass(frozen=True)
 class ClassifierDescription:
-    """What must be known to rebuild a classifier."""
+    """Description from which a classifier is rebuilt."""
 
     backbone: BackboneSpec
     class_names: tuple[str, ...]
     head: str
-    """Its kind, a name that `build_head` knows."""
+    """Its name in `tl_core.recipes.heads`."""
     test_views: str = "none"
     temperature: float = 1.0
+
+
+def average_views(logits: Tensor) -> Tensor:
+    """Logits of the mean probability over the first axis: (n_views, ..., n_classes) to (..., n_classes)."""
+    return logits[0] if len(logits) == 1 else logits.log_softmax(-1).logsumexp(0)

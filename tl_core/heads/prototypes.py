@@ -1,28 +1,33 @@
-"""Class prototypes, and the centring and scaling of features."""
+"""Prototype head: the nearest class mean."""
 
 from __future__ import annotations
 
 from torch import Tensor
 from torch.nn import functional as F
 
+from tl_core.heads.head import SolvedHead
+
 SHARPNESS = 10.0
 """Scale of the logits that prototypes give, as in cosine classifiers."""
 
 
-def average_views(logits: Tensor) -> Tensor:
-    """Logits of the mean probability over the first axis: (n_views, ..., n_classes) to (..., n_classes)."""
-    return logits[0] if len(logits) == 1 else logits.log_softmax(-1).logsumexp(0)
+class PrototypeHead(SolvedHead):
+    """Classification by the nearest prototype, the mean of a class's support features (Snell et al., 2017)."""
 
-
-def centre_and_scale(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean (b, d) of the features (b, n, d), and the root mean square length (b,) of what is left without it."""
-    centre = features.mean(1)
-    length = (features - centre[:, None]).square().sum(2).mean(1).sqrt()
-    return centre, length.clamp(min=1e-12)
+    @staticmethod
+    def solve(
+        points: Tensor,
+        labels: Tensor,
+        n_classes: int,
+        l2: float,  # noqa: ARG004 - nothing to penalise
+        label_smoothing: float,  # noqa: ARG004
+    ) -> tuple[Tensor, Tensor]:
+        """Compute the class means, and the linear map that finds the nearest."""
+        return nearest_mean(class_means(points, labels, n_classes))
 
 
 def class_means(points: Tensor, labels: Tensor, n_classes: int) -> Tensor:
-    """Prototypes (Snell et al., 2017): float (b, n, d) and int64 (b, n) to (b, n_classes, d); 0 without an image."""
+    """Prototypes of float (b, n, d) and int64 (b, n): (b, n_classes, d); zeros for a class without an image."""
     members = F.one_hot(labels, n_classes).to(points.dtype)
     return (members.mT @ points) / members.sum(1).clamp(min=1)[:, :, None]
 

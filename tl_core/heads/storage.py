@@ -14,7 +14,7 @@ from torch import nn
 
 from tl_core.errors import InputError
 from tl_core.heads.classifier import Classifier, ClassifierDescription
-from tl_core.heads.dense import build_head
+from tl_core.heads.table import build_head
 from tl_core.networks.backbones import BackboneSpec, build_backbone, n_features
 
 _WEIGHTS, _DESCRIPTION = "weights.safetensors", "description.json"

@@ -8,21 +8,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tl_core.heads.few_shot import probe_episodes
-from tl_core.heads.prototypes import average_views
-from tl_core.recipes.choices import HeadStart
+from tl_core.heads.classifier import average_views
+from tl_core.heads.head import SolvedHead
 
 TEMPERATURES = tuple(2 ** (i / 8) for i in range(-40, 41))
 """What is tried, from 1/32 to 32."""
 MAX_FOLDS = 5
 
 
-def probe_temperatures(
-    support: Tensor, labels: Tensor, how: HeadStart, l2: float, label_smoothing: float = 0.0
+def solved_temperatures(
+    head: type[SolvedHead], support: Tensor, labels: Tensor, l2: float, label_smoothing: float = 0.0
 ) -> Tensor:
-    """Temperatures of the linear heads of many episodes.
+    """Temperatures of the solved heads of many episodes.
 
-    Each image is judged, over the mean of its views, by a head that was fitted without it. With one image per class
+    Each image is scored, over the mean of its views, by a head that was fitted without it. With one image per class
     there is nothing to leave out, and the temperature is 1.
 
     Args:
@@ -35,18 +34,17 @@ def probe_temperatures(
     folds = split_folds(labels[0])
     if not folds:
         return support.new_ones(len(support))
-    judged = support.new_empty(*labels.shape, int(labels.max()) + 1)
+    scored = support.new_empty(*labels.shape, int(labels.max()) + 1)
     for kept, held in folds:
-        logits = probe_episodes(
+        logits = head.solve_episodes(
             support[:, kept].flatten(1, 2),
             labels[:, kept].repeat_interleave(support.shape[2], dim=1),
             support[:, held].flatten(1, 2),
-            how,
             l2,
             label_smoothing,
         ).unflatten(1, (len(held), -1))  # (b, held, n_views, n_classes)
-        judged[:, held] = average_views(logits.movedim(2, 0))
-    return best_temperatures(judged, labels)
+        scored[:, held] = average_views(logits.movedim(2, 0))
+    return best_temperatures(scored, labels)
 
 
 def best_temperatures(logits: Tensor, labels: Tensor) -> Tensor:
@@ -58,7 +56,7 @@ def best_temperatures(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def split_folds(labels: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Up to `MAX_FOLDS` ways to part the positions of labels (n,) into some to fit and some to judge.
+    """Up to `MAX_FOLDS` ways to part the positions of labels (n,) into some to fit and some to score.
 
     Every class is shared out evenly; a class with a single image leaves nothing to fit, and there is no way.
     """

@@ -33,7 +33,7 @@ class UnreadableImageError(ValueError):
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file name ends like an image and is not a hidden file (macOS leaves `._x.jpg` beside `x.jpg`)."""
+    """Return whether a name is an image's and not that of a hidden file (macOS leaves `._x.jpg` beside `x.jpg`)."""
     path = Path(name)
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
@@ -71,7 +71,7 @@ def decode_image(source: Path | bytes, image_size: int, resize_rule: ResizeRule 
 def _check_pixels(size: tuple[int, int]) -> None:
     width, height = size
     if width * height > MAX_PIXELS:
-        raise UnreadableImageError(f"{width:,} x {height:,} pixels, allowed are {MAX_PIXELS:,} in all")
+        raise UnreadableImageError(f"expected at most {MAX_PIXELS:,} pixels, got {width:,} x {height:,}")
     if width == 0 or height == 0:
         raise UnreadableImageError("no pixels")
 

@@ -1,4 +1,4 @@
-"""Where image files lie: below a folder, or in a zip or tar that is read in place.
+"""Image files below a folder, or in a zip or tar that is read in place.
 
 Archives are never unpacked, so that no member can be written anywhere; members that point outside the archive are
 refused all the same. Free of torch on purpose: serving finds its images here too.
@@ -88,12 +88,12 @@ def read_image_file(path: Path) -> bytes:
     if not stat.S_ISREG(status.st_mode):
         raise OSError("not a regular file")
     if status.st_size > MAX_MEMBER_BYTES:
-        raise OSError(f"{status.st_size:,} bytes; allowed are {MAX_MEMBER_BYTES:,} for one image")
+        raise OSError(f"expected at most {MAX_MEMBER_BYTES:,} bytes for one image, got {status.st_size:,}")
     return path.read_bytes()
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a path ends like an archive that can be read in place."""
+    """Return whether a path ends like an archive that can be read in place."""
     return path.suffix.lower() in ARCHIVE_SUFFIXES
 
 
@@ -147,7 +147,9 @@ def _checked_names(path: Path, members: Sequence[tuple[str, int]]) -> list[str]:
         if ".." in parts.parts or parts.is_absolute():
             raise InputError(f"{path} has a member named {name!r}, which points outside the archive; refused")
         if size > MAX_MEMBER_BYTES:
-            raise InputError(f"{path}: {name} claims {size:,} bytes; allowed are {MAX_MEMBER_BYTES:,} for one image")
+            raise InputError(
+                f"{path}: expected at most {MAX_MEMBER_BYTES:,} bytes for one image, got {size:,} of {name}"
+            )
         hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts.parts)
         if is_image_name(name) and not hidden:
             names.append(name)

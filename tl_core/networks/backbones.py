@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import timm
 import torch
+from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,7 +21,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """What must be known to rebuild a backbone and to feed it: travels with its weights."""
+    """Description from which a backbone is rebuilt and fed; it travels with the weights."""
 
     architecture: str
     """Name in timm's registry."""
@@ -31,7 +32,7 @@ class BackboneSpec:
     std: tuple[float, float, float] = IMAGENET_STD
     """Channel deviations that the backbone was trained with."""
     features: Features = "last"
-    """What the feature vector is made of: the last stage, or the last `N_STAGES`."""
+    """Source of the feature vector: the last stage, or the last `N_STAGES`."""
 
 
 class StageFeatures(nn.Module):
@@ -78,7 +79,7 @@ def build_backbone(spec: BackboneSpec, seed: int) -> nn.Module:
     if not timm.is_model(spec.architecture):
         near = difflib.get_close_matches(spec.architecture, timm.list_models(), n=3)
         hint = f"; near are {', '.join(near)}" if near else ""
-        raise InputError(f"no backbone {spec.architecture!r}; allowed is any name that timm.list_models() gives{hint}")
+        raise InputError(f"expected a backbone out of timm.list_models(), got {spec.architecture!r}{hint}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         backbone: nn.Module = timm.create_model(spec.architecture, num_classes=0, **size_option(spec))
@@ -107,10 +108,9 @@ def _open_residual_branches(backbone: nn.Module) -> None:
 
 
 def size_option(spec: BackboneSpec) -> dict[str, int]:
-    """The keyword that tells timm's builder the image size, where it takes one."""
-    # Transformers fix their positions at construction; convolutional networks do not take the option.
-    fixed_size = ("vit", "deit", "swin", "beit", "eva", "cait")
-    return {"img_size": spec.image_size} if spec.architecture.startswith(fixed_size) else {}
+    """The keyword that tells timm's builder the image size, for networks that are built for one size."""
+    known = get_pretrained_cfg(spec.architecture, allow_unregistered=True)
+    return {"img_size": spec.image_size} if known is not None and known.fixed_input_size else {}
 
 
 def check_size(backbone: nn.Module, spec: BackboneSpec) -> None:

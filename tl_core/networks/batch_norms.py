@@ -1,4 +1,4 @@
-"""Whose statistics a batch norm uses (Ioffe and Szegedy, 2015): those of the batch, or those that it has learnt."""
+"""Statistics of batch norms (Ioffe and Szegedy, 2015): those of the batch, or those that were learnt."""
 
 from __future__ import annotations
 
@@ -25,15 +25,8 @@ def train_mode(model: nn.Module, batch_statistics: bool) -> None:
         norm.train((batch_statistics or isinstance(norm, HeadNorm)) and not _is_frozen(norm))
 
 
-def eval_mode(model: nn.Module, batch_statistics: bool = False) -> None:
-    """Evaluation mode, but for those batch norms that are told to take the statistics of the batch they judge."""
-    model.eval()
-    for norm in _batch_norms(model):
-        norm.train(batch_statistics and not _is_frozen(norm))
-
-
 def learns_statistics(norm_statistics: NormStatistics, backbone: nn.Module) -> bool:
-    """Whether a backbone's batch norms learn, by what was asked for and whether there are statistics to keep.
+    """True if a backbone's batch norms learn: as the option says, or, for auto, if there are no statistics to keep.
 
     Statistics other than those that the weights were trained with move every feature before the first step.
 
@@ -43,13 +36,13 @@ def learns_statistics(norm_statistics: NormStatistics, backbone: nn.Module) -> b
     has_them = has_statistics(backbone)
     if norm_statistics == "keep":
         if not has_them and any(_batch_norms(backbone)):
-            raise InputError("norm_statistics is keep, but the network's batch norms are new; allowed is auto or learn")
+            raise InputError("expected norm_statistics auto or learn for new batch norms, got keep")
         return False
     return norm_statistics == "learn" or not has_them
 
 
 def has_statistics(network: nn.Module) -> bool:
-    """Whether a batch norm has statistics that were learnt: those of a new one are zeros and ones."""
+    """True if a batch norm has learnt statistics; those of a new one are zeros and ones."""
     return any(
         bool(norm.running_mean.any()) or bool((norm.running_var != 1).any())
         for norm in _batch_norms(network)

@@ -1,4 +1,4 @@
-"""What names weights from elsewhere; apart from what loads them, so that reading a name is quick."""
+"""Names of pretrained weights, apart from the loader, so that recognising one imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ SUFFIXES = (".safetensors", ".pth", ".pt")
 
 
 def is_weights_spec(text: str) -> bool:
-    """Whether a text names weights from elsewhere: a file of one of `SUFFIXES`, `timm...` or `torchvision...`."""
+    """True if a text names pretrained weights: a file with one of `SUFFIXES`, `timm...` or `torchvision...`."""
     return text.partition(":")[0] in ("timm", "torchvision") or text.endswith(SUFFIXES)

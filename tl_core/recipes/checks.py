@@ -11,14 +11,14 @@ from tl_core.recipes.choices import AUGMENT_OPS, MaxLr
 def check_range(name: str, value: float, low: float, high: float) -> None:
     """Raise `InputError` unless low <= value <= high; NaN lies in no range."""
     if not (math.isfinite(value) and low <= value <= high):
-        raise InputError(f"{name} is {value}; allowed is a number from {low:g} to {high:g}")
+        raise InputError(f"expected {name} from {low:g} to {high:g}, got {value}")
 
 
 def check_count(name: str, value: int, low: int, high: int) -> None:
     """Raise `InputError` unless value is a whole number from low to high."""
     check_range(name, value, low, high)
     if not isinstance(value, int):
-        raise InputError(f"{name} is {value!r}; allowed is a whole number from {low} to {high}")
+        raise InputError(f"expected {name} as a whole number from {low} to {high}, got {value!r}")
 
 
 def check_seed(seed: int) -> None:
@@ -31,14 +31,14 @@ def check_max_lr(value: MaxLr) -> None:
     if value == "auto":
         return
     if not isinstance(value, float | int):
-        raise InputError(f"max_lr is {value!r}; allowed is auto, or a number from 1e-09 to 100")
+        raise InputError(f"expected max_lr as auto, or a number from 1e-09 to 100, got {value!r}")
     check_range("max_lr", value, 1e-9, 100)
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     """Raise `InputError` unless value is one of the choices."""
     if value not in choices:
-        raise InputError(f"{name} is {value!r}; allowed is {', '.join(choices)}")
+        raise InputError(f"expected {name} as one of {', '.join(choices)}, got {value!r}")
 
 
 def parse_augment(augment: str) -> tuple[str, ...]:
@@ -50,5 +50,5 @@ def parse_augment(augment: str) -> tuple[str, ...]:
     ops = () if augment == "none" else tuple(str(augment).split("+"))
     for op in ops:
         if op not in AUGMENT_OPS:
-            raise InputError(f"augment is {augment!r}; allowed is none, or {', '.join(AUGMENT_OPS)} joined by +")
+            raise InputError(f"expected augment as none, or {', '.join(AUGMENT_OPS)} joined by +, got {augment!r}")
     return ops

@@ -1,4 +1,4 @@
-"""Who does the work that can be shared out."""
+"""Engine that shares work out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tl_core.recipes.choices import EngineName
 
 @dataclass(frozen=True)
 class Engine:
-    """Who does the work that can be shared out; the results are the same."""
+    """Engine that shares work out; the results are the same."""
 
     engine: EngineName = "local"
     """Processes of this machine (local), or the workers of a cluster (ray, dask)."""

@@ -10,7 +10,7 @@ from tl_core.recipes.checks import check_range
 
 @dataclass(frozen=True)
 class EpisodeShape:
-    """How large one episode is; 0 leaves a number to what the target can give."""
+    """Size of an episode; 0 leaves a number to what the target allows."""
 
     n_way: int = 5
     """Classes in an episode; 0 takes all of the target's."""
@@ -22,7 +22,7 @@ class EpisodeShape:
     def __post_init__(self) -> None:
         check_range("n_way", self.n_way, 0, 10_000)
         if self.n_way == 1:
-            raise InputError("n_way is 1; allowed is 0 (all classes), or a number from 2 to 10000")
+            raise InputError("expected n_way as 0 (all classes), or from 2 to 10000, got 1")
         check_range("n_shot", self.n_shot, 0, 100_000)
         check_range("n_query", self.n_query, 0, 100_000)
 

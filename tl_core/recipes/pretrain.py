@@ -10,40 +10,37 @@ from tl_core.recipes.choices import MaxLr, Optimizer, Precision, Schedule
 
 @dataclass(frozen=True)
 class PretrainRecipe:
-    """How a backbone is trained on the source classes."""
+    """Hyper-parameters of supervised pretraining on the source classes."""
 
     epochs: int = 10
-    """Passes over the training part."""
+    """Passes over the training split."""
     batch_size: int = 128
-    """Images per step."""
+    """Images per optimiser step."""
     max_lr: MaxLr = 0.1
-    """Peak of the learning rate; auto takes what a range test on the first batches suggests."""
+    """Peak learning rate; auto runs a learning-rate range test on the first batches and takes its suggestion."""
     optimizer: Optimizer = "sgd"
-    """Optimiser; sgd uses Nesterov momentum 0.9."""
+    """Optimiser: sgd (Nesterov momentum 0.9), adam, adamw or rmsprop (momentum 0.9)."""
     weight_decay: float = 5e-4
-    """Weight decay, on weights with two or more dimensions only."""
+    """Weight decay; biases and norm layers are not decayed."""
     schedule: Schedule = "one_cycle"
-    """How the learning rate moves: one cycle, or a short warm-up and a cosine."""
+    """Learning-rate schedule: one_cycle, or cosine (linear warm-up over 5 % of the steps, then cosine annealing)."""
     label_smoothing: float = 0.1
-    """Label smoothing of the cross-entropy."""
+    """Label smoothing of the cross-entropy loss; 0 switches it off."""
     augment: str = "crop+flip"
-    """Random views: none, or flip, dihedral, crop, colour joined by +."""
+    """Data augmentation of the training images: none, or any of flip, dihedral, crop, colour joined by +."""
     mixup: float = 0.0
-    """Alpha of mixup; 0 is none."""
+    """Alpha of mixup's Beta(alpha, alpha); 0 switches it off."""
     cutmix: float = 0.0
-    """Alpha of cutmix; 0 is none. With mixup too, each batch draws one of the two."""
+    """Alpha of cutmix's Beta(alpha, alpha); 0 switches it off. With mixup as well, each batch draws one of the two."""
     rotation: float = 0.0
-    """Weight of a second task, to tell by which quarter turn each image was turned; 0 is none."""
+    """Weight of an auxiliary loss, predicting by how many quarter turns an image was rotated; 0 switches it off."""
     ema: float = 0.0
-    """Decay of a moving average of the weights, which is then validated and kept; 0 is none."""
+    """Decay of an exponential moving average of the weights, which is then validated and kept; 0 switches it off."""
     start_size: int = 0
-    """Size of the first epoch's views; it grows to the full size over the first two thirds. 0 is the full size."""
-    view_size: int = 0
-    """Full size of the training views, at most image_size, which 0 stands for."""
+    """Side of the first epoch's images in pixels, growing to image_size over two thirds of the
+    epochs; 0 is image_size throughout."""
     precision: Precision = "auto"
-    """bfloat16 autocast, float32, or auto: bfloat16 where the device is fast at training the network in it."""
-    compile: bool = False
-    """Whether to compile the model (torch.compile; needs a C++ compiler)."""
+    """Precision of training: float32, bfloat16 (autocast), or auto, bfloat16 where it is faster on the device."""
 
     def __post_init__(self) -> None:
         check_range("epochs", self.epochs, 1, 100_000)
@@ -56,5 +53,4 @@ class PretrainRecipe:
         check_range("rotation", self.rotation, 0, 100)
         check_range("ema", self.ema, 0, 0.999999)
         check_count("start_size", self.start_size, 0, 10_000)
-        check_count("view_size", self.view_size, 0, 10_000)
         parse_augment(self.augment)

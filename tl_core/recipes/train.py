@@ -1,4 +1,4 @@
-"""How a network is trained on a whole labelled set: in stages, from the head alone to as deep as is wanted.
+"""Hyper-parameters of training on a whole labelled set: in stages, from the head alone to the full network.
 
 Nothing heavy is imported here, so that `--help` answers at once.
 """
@@ -12,15 +12,15 @@ from typing import Any, Literal, get_args
 from tl_core.errors import InputError
 from tl_core.recipes.checks import check_choice, check_count, check_range, parse_augment
 from tl_core.recipes.choices import Optimizer, Precision, StageSchedule, TestViews
+from tl_core.recipes.heads import TrainHead, train_heads
 
-TrainHead = Literal["linear", "dense", "dense_norm"]
 ClassWeights = Literal["none", "balanced"]
 NormStatistics = Literal["auto", "keep", "learn"]
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stretch of training, with its own depth, learning rate and views."""
+    """Consecutive epochs with one freezing depth, optimiser, schedule and augmentation."""
 
     epochs: int
     freeze_depth: float
@@ -39,68 +39,69 @@ class Stage:
 
     @property
     def trains_everything(self) -> bool:
-        """Whether nothing is frozen."""
+        """True if no part of the backbone is frozen."""
         return self.freeze_depth == 0
 
 
 @dataclass(frozen=True)
 class TrainRecipe:
-    """How a network is trained on a whole labelled set.
+    """Hyper-parameters of training in stages on a whole labelled set.
 
     The first six fields hold one value for all stages, or one per stage with commas between them: `epochs="5,10"` with
     `freeze_depth="1,0"` trains the head for 5 epochs and then everything for 10.
     """
 
     epochs: str = "5"
-    """Passes over the training part, per stage."""
+    """Passes over the training split, per stage."""
     freeze_depth: str = "1"
-    """Fraction of the backbone's depth that stays frozen, per stage: 1 trains the head alone, 0 everything."""
+    """Fraction of the backbone's depth that stays frozen, per stage: 1 trains the head alone, 0 the full network."""
     max_lr: str = "1e-3"
-    """Learning rate, or the peak of a schedule, per stage."""
+    """Learning rate, or its peak where there is a schedule, per stage."""
     optimizer: str = "adam"
-    """sgd (Nesterov momentum 0.9), adam or adamw, per stage."""
+    """Optimiser, per stage: sgd (Nesterov momentum 0.9), adam, adamw or rmsprop (momentum 0.9)."""
     schedule: str = "constant"
-    """constant, one_cycle, cosine, or plateau (a tenth after 3 epochs without a better validation), per stage."""
+    """Learning-rate schedule, per stage: constant, one_cycle, cosine, or plateau (a tenth after more than 3 epochs
+    without a better validation accuracy)."""
     augment: str = "none"
-    """Views of the training images, per stage: none, or flip, dihedral, crop, colour joined by +."""
+    """Data augmentation, per stage: none, or any of flip, dihedral, crop, colour joined by +."""
     head: TrainHead = "linear"
-    """Classifier on the features: linear; dense (1024 units and ReLU before it); or dense_norm, with batch norm and
-    dropout as well."""
+    """Classifier on the features: linear; dense (a hidden layer of 1024 units with ReLU); or dense_norm (with batch
+    norm and dropout as well)."""
     dropout: float = 0.5
-    """Share of the units that dropout silences in a dense_norm head."""
+    """Dropout probability in a dense_norm head."""
     batch_size: int = 32
-    """Images per step."""
+    """Images per optimiser step."""
     weight_decay: float = 0.0
-    """Weight decay, on weights with two or more dimensions only."""
+    """Weight decay; biases and norm layers are not decayed."""
     label_smoothing: float = 0.0
-    """Label smoothing of the cross-entropy."""
+    """Label smoothing of the cross-entropy loss; 0 switches it off."""
     class_weights: ClassWeights = "none"
-    """Whether every image counts the same, or rare classes' images more (balanced)."""
+    """Weights of the classes in the loss: none, or balanced (inversely proportional to their frequency)."""
     clip_value: float = 0.0
-    """Largest magnitude of a gradient's component, beyond which it is clipped; 0 clips nothing."""
+    """Largest magnitude of a gradient's component, beyond which it is clipped; 0 switches it off."""
     patience: int = 0
-    """Epochs without a better validation accuracy after which a stage ends; 0 runs all."""
+    """Early stopping: epochs without a better validation accuracy after which a stage ends; 0 switches it off."""
     mixup: float = 0.0
-    """Alpha of mixup, in stages that train everything; 0 is none."""
+    """Alpha of mixup's Beta(alpha, alpha) in stages with freeze_depth 0; 0 switches it off."""
     cutmix: float = 0.0
-    """Alpha of cutmix, in stages that train everything; 0 is none. With mixup too, each batch draws one of the two."""
+    """Alpha of cutmix's Beta(alpha, alpha) in stages with freeze_depth 0; 0 switches it off. With mixup as well, each
+    batch draws one of the two."""
     ema: float = 0.0
-    """Decay of a moving average of the weights, which is then validated and kept; 0 is none."""
+    """Decay of an exponential moving average of the weights, which is then validated and kept; 0 switches it off."""
     start_size: int = 0
-    """Size of the first epoch's views where everything is trained; it grows over two thirds. 0 is the full size."""
-    view_size: int = 0
-    """Full size of the views where everything is trained; at most image_size, which 0 stands for."""
+    """Side of the first epoch's images in pixels in stages with freeze_depth 0, growing to image_size over two thirds
+    of the epochs; 0 is image_size throughout."""
     norm_statistics: NormStatistics = "auto"
-    """Of the backbone's batch norms: learn those of the batches, keep those that came with its weights, or auto, which
-    keeps them unless the weights are random."""
+    """Statistics of the backbone's batch norms: keep (those of its weights), learn (those of the batches), or auto
+    (keep, unless the weights are random)."""
     test_views: TestViews = "none"
-    """Views of each new image over which probabilities are averaged: itself, flip, or dihedral (8)."""
+    """Test-time augmentation, whose probabilities are averaged: none, flip (2 views) or dihedral (8 views)."""
     precision: Precision = "auto"
-    """bfloat16 autocast, float32, or auto: bfloat16 where the device is fast at training the network in it."""
+    """Precision of training: float32, bfloat16 (autocast), or auto, bfloat16 where it is faster on the device."""
 
     def __post_init__(self) -> None:
         self.stages()
-        check_choice("head", self.head, get_args(TrainHead))
+        check_choice("head", self.head, train_heads())
         check_range("dropout", self.dropout, 0, 0.99)
         check_count("batch_size", self.batch_size, 2, 1_000_000)
         check_range("weight_decay", self.weight_decay, 0, 10)
@@ -113,9 +114,8 @@ class TrainRecipe:
         check_range("cutmix", self.cutmix, 0, 100)
         check_range("ema", self.ema, 0, 0.999999)
         check_count("start_size", self.start_size, 0, 10_000)
-        check_count("view_size", self.view_size, 0, 10_000)
         if not any(stage.trains_everything for stage in self.stages()):
-            for name in ("mixup", "cutmix", "start_size", "view_size"):
+            for name in ("mixup", "cutmix", "start_size"):
                 if getattr(self, name):
                     raise InputError(
                         f"{name} is {getattr(self, name)}, but no stage trains everything; give freeze_depth=0"
@@ -133,7 +133,7 @@ class TrainRecipe:
         for name, values in columns.items():
             if len(values) not in (1, n_stages):
                 raise InputError(
-                    f"{name} has {len(values)} values and {longest} has {n_stages}; allowed is one, or one per stage"
+                    f"expected one value of {name}, or one per stage ({longest} has {n_stages}), got {len(values)}"
                 )
         rows = zip(*(v * n_stages if len(v) == 1 else v for v in columns.values()), strict=True)
         return tuple(Stage(**dict(zip(columns, row, strict=True))) for row in rows)
@@ -154,4 +154,4 @@ def _values(name: str, text: str, read: Callable[[str], Any]) -> list[Any]:
         return [read(value.strip()) for value in str(text).split(",")]
     except ValueError as error:
         kind = "whole numbers" if read is int else "numbers"
-        raise InputError(f"{name} is {text!r}; allowed are {kind} with commas between them") from error
+        raise InputError(f"expected {name} as {kind} separated by commas, got {text!r}") from error

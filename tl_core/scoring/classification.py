@@ -11,11 +11,11 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 @dataclass(frozen=True)
 class Reliability:
-    """Answers sorted into equal bins of confidence; empty bins are left out.
+    """Predictions in equal bins of confidence; empty bins are left out.
 
     Attributes:
-        counts: answers of each bin, int64 (n_bins,).
-        confidence, accuracy: their mean, and the share that is right, float64 (n_bins,).
+        counts: predictions in each bin, int64 (n_bins,).
+        confidence, accuracy: mean confidence and share of correct predictions, float64 (n_bins,).
     """
 
     counts: NDArray[np.int64]
@@ -29,11 +29,11 @@ class Reliability:
 
 
 def reliability(confidences: NDArray[np.float64], right: NDArray[np.bool_], n_bins: int = 15) -> Reliability:
-    """How often answers of each confidence are right (DeGroot and Fienberg, 1983).
+    """Reliability diagram: accuracy by confidence (DeGroot and Fienberg, 1983).
 
     Args:
         confidences: (n,) in [0, 1], the probability of each prediction.
-        right: (n,), whether it was right.
+        right: (n,), true where the prediction is correct.
     """
     bins = np.minimum((confidences * n_bins).astype(int), n_bins - 1)
     counts = np.bincount(bins, minlength=n_bins)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -58,7 +59,7 @@ class RunningEstimate:
         self._squares += step * (value - self._mean)
 
     def estimate(self) -> Estimate:
-        """What `estimate` says of the values so far; without any, that nothing is known."""
+        """Estimate of the values so far; without any, NaN with an infinite interval."""
         if self._n <= 1:
             return Estimate(self._mean if self._n else math.nan, math.inf, math.nan, self._n)
         return _estimate(self._mean, math.sqrt(self._squares / (self._n - 1)), self._n)
@@ -90,17 +91,17 @@ def paired_difference(
 def independent_difference(
     first: Sequence[float] | NDArray[np.float64], second: Sequence[float] | NDArray[np.float64]
 ) -> Estimate:
-    """Estimate of mean(first) - mean(second) over different episodes (Welch, 1947)."""
+    """Estimate of mean(first) - mean(second) over different episodes (Welch, 1947).
+
+    `n` is the smaller number of episodes; `sd` is NaN, since unpaired scores have no deviation of differences.
+    """
     one, other = estimate(first), estimate(second)
     difference, n = one.mean - other.mean, min(one.n, other.n)
     if n == 1:
         return Estimate(difference, math.inf, math.nan, n)
-    variances = one.sd**2 / one.n, other.sd**2 / other.n
-    if not sum(variances):
-        return Estimate(difference, 0.0, 0.0, n)
-    freedom = sum(variances) ** 2 / (variances[0] ** 2 / (one.n - 1) + variances[1] ** 2 / (other.n - 1))
-    error = math.sqrt(sum(variances))
-    return Estimate(difference, float(stats.t.ppf(0.975, freedom)) * error, error * math.sqrt(n), n)
+    with _equal_scores_allowed():
+        low, high = stats.ttest_ind(first, second, equal_var=False).confidence_interval(0.95)
+    return Estimate(difference, float(high - low) / 2, math.nan, n)
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def compare_all(scores: Mapping[str, Sequence[float]]) -> list[Comparison]:
         raise InputError(f"a comparison needs two methods and two episodes at least; given are {len(scores)} methods")
     pairs = list(itertools.combinations(scores, 2))
     differences = [paired_difference(scores[first], scores[second]) for first, second in pairs]
-    p_values = [_p_of(difference) for difference in differences]
+    p_values = [_paired_p(scores[first], scores[second]) for first, second in pairs]
     corrected = holm(p_values)
     return [
         Comparison(first, second, difference, p, p_holm)
@@ -139,7 +140,10 @@ def compare_all(scores: Mapping[str, Sequence[float]]) -> list[Comparison]:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction: p-values that keep the chance of any false alarm among all of them."""
+    """Holm's step-down correction (1979) of the p-values, which bounds the chance of any false positive among them.
+
+    scipy has corrections of the false discovery rate only, which bound the share of false positives instead.
+    """
     order = np.argsort(p_values)
     m = len(p_values)
     corrected, highest = [0.0] * m, 0.0
@@ -149,9 +153,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def _p_of(difference: Estimate) -> float:
-    """Two-sided p-value of the t-test that the mean is 0."""
-    if difference.sd == 0:
-        return 1.0 if difference.mean == 0 else 0.0
-    t = difference.mean / (difference.sd / math.sqrt(difference.n))
-    return float(2 * stats.t.sf(abs(t), difference.n - 1))
+def _paired_p(first: Sequence[float], second: Sequence[float]) -> float:
+    """Two-sided p-value of the paired t-test; 1 for identical scores, where the test itself is undefined."""
+    if np.array_equal(first, second):
+        return 1.0
+    with _equal_scores_allowed():
+        return float(stats.ttest_rel(first, second).pvalue)
+
+
+def _equal_scores_allowed() -> warnings.catch_warnings[None]:
+    # scipy warns of a variance of zero, which few episodes of equal scores do have; its interval and p-value hold.
+    return warnings.catch_warnings(action="ignore", category=RuntimeWarning)

@@ -16,7 +16,7 @@ from tl_core.scoring.episodes import SIGNIFICANT, holm
 
 N_RESAMPLES = 2000
 Hits = NDArray[np.bool_]
-"""Which of the test images were classified right: (n_images,)."""
+"""Mask of the correctly classified test images: (n_images,)."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,16 @@ def wilson(hits: Hits) -> Interval:
     """Accuracy with its score interval (Wilson, 1927)."""
     if len(hits) == 0:
         raise InputError("no image was scored; an accuracy needs at least one")
-    return wilson_of_share(float(hits.mean()), len(hits))
+    low, high = stats.binomtest(int(hits.sum()), len(hits)).proportion_ci(0.95, method="wilson")
+    return Interval(float(hits.mean()), float(low), float(high), len(hits))
 
 
 def wilson_of_share(share: float, n: int) -> Interval:
-    """Wilson's interval of a mean over n images; too wide, never too narrow, where an image counts for a part."""
+    """Wilson's interval (1927) of a mean over n images, each of which may count for a part.
+
+    Never too narrow, but too wide where images count for parts. scipy's interval, which `wilson` takes, is of whole
+    counts only.
+    """
     z = float(stats.norm.ppf(0.975))
     centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))

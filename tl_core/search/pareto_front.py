@@ -27,7 +27,7 @@ _REPEATS, _WARM = 15, 3
 
 @dataclass(frozen=True)
 class Design:
-    """What is chosen: a network by its name, the side of its input, what its head sees, and in how many views."""
+    """Design that is scored: a network by its name, the side of its input, the features of its head, and its views."""
 
     network: str
     image_size: int

@@ -1,4 +1,4 @@
-"""What a search may choose, and the recipes of the literature that it tries first."""
+"""Search spaces, and the recipes of the literature that are tried first."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import Any, get_args
 import optuna
 
 from tl_core.errors import InputError
-from tl_core.recipes.choices import Head, Objective, Optimizer, TestViews, Trained
+from tl_core.heads.table import head_class
+from tl_core.recipes.choices import Optimizer, TestViews
 from tl_core.recipes.finetune import FinetuneRecipe
+from tl_core.recipes.heads import few_shot_heads
 
 FREEZE_ALL = "freeze_all"
 """The parameter that decides between a depth of 1 and a search for a lower one."""
@@ -54,20 +56,18 @@ PARAMETERS: Mapping[str, Range | Choice] = {
     "freeze_depth": Range(0.0, 0.9),
     "augment": Choice(("crop", "dihedral", "flip", "none")),
     "test_views": Choice(get_args(TestViews)),
-    "head": Choice(get_args(Head)),
+    "head": Choice(few_shot_heads()),
     "l2": Range(1e-4, 1e-1, log=True),
     "max_lr": Range(1e-5, 1e-1, log=True),
     "steps": Range(5, 80, log=True),
     "optimizer": Choice(get_args(Optimizer)),
     "weight_decay": Range(1e-5, 1e-1, log=True),
     "label_smoothing": Range(0.0, 0.3),
-    "objective": Choice(get_args(Objective)),
-    "trained": Choice(get_args(Trained)),
 }
 """All that can be searched; a depth of 1 is the business of `FREEZE_ALL`."""
 
-OF_TRAINING = ("max_lr", "steps", "optimizer", "weight_decay", "objective", "trained")
-"""What exists only where something is trained: a linear head on a frozen backbone is solved."""
+OF_TRAINING = ("max_lr", "steps", "optimizer", "weight_decay")
+"""Parameters that exist only where something is trained: on a frozen backbone, some heads are solved."""
 
 _LITERATURE: tuple[Mapping[str, object], ...] = (
     # Logistic regression on frozen features, with the support's flips and turns (Tian et al., 2020).
@@ -78,8 +78,6 @@ _LITERATURE: tuple[Mapping[str, object], ...] = (
     {"freeze_depth": 0.8, "max_lr": 1e-3, "optimizer": "sgd"},
     # Everything, by SGD (Guo et al., 2020: Ft-all).
     {"freeze_depth": 0.0, "augment": "crop", "max_lr": 1e-2, "optimizer": "sgd"},
-    # Everything, by pseudo-episodes on augmented support images (Hu et al., 2022).
-    {"freeze_depth": 0.0, "augment": "crop", "max_lr": 1e-3, "objective": "pseudo_episodes"},
 )
 
 
@@ -117,7 +115,7 @@ class SearchSpace:
 
     def _others(self, recipe: FinetuneRecipe) -> list[str]:
         """Names that mean something once depth and head are chosen."""
-        solved = recipe.freeze_depth == 1 and recipe.head == "linear"
+        solved = recipe.freeze_depth == 1 and head_class(recipe.head).is_solved
         decided = ("freeze_depth", "head", *(OF_TRAINING if solved else ()))
         return [name for name in self.parameters if name not in decided]
 
@@ -164,5 +162,5 @@ def parse_space(names: str) -> SearchSpace:
     unknown = [name for name in told if name not in PARAMETERS]
     if unknown or not told:
         got = f"unknown {', '.join(unknown)}" if unknown else "nothing"
-        raise InputError(f"searched is {names!r} ({got}); allowed is {', '.join(PARAMETERS)}, joined by +")
+        raise InputError(f"expected searched as {', '.join(PARAMETERS)}, joined by +, got {names!r} ({got})")
     return SearchSpace({name: values for name, values in PARAMETERS.items() if name in told})

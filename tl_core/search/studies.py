@@ -58,7 +58,7 @@ class TrialSeededSampler(optuna.samplers.BaseSampler):
         self._sampler = self._of_trial(trial.number)
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
-        """What is sampled together."""
+        """Return the parameters that are sampled together."""
         return {} if self._given else self._sampler.infer_relative_search_space(study, trial)
 
     def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, Any]) -> dict[str, Any]:
@@ -85,7 +85,7 @@ class PairedPruner(optuna.pruners.BasePruner):
         self._p_threshold, self._n_startup_steps = p_threshold, n_startup_steps
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        """Whether to stop it."""
+        """Return whether to stop the trial."""
         complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         if not complete:
             return False
@@ -154,7 +154,7 @@ def _lock_when_reading(engine: sqlalchemy.Engine) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
-def hold_to_setting(study: optuna.Study, setting: Mapping[str, object]) -> None:
+def check_study_settings(study: optuna.Study, setting: Mapping[str, object]) -> None:
     """Write down what a study's scores depend on beside the choices of a trial, or see that it is still the same.
 
     Args:

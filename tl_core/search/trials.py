@@ -10,59 +10,30 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
-import numpy as np
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from tl_core.errors import InputError
 from tl_core.recipes.finetune import FinetuneRecipe
+from tl_core.search.objective import (
+    COPY,
+    REASON,
+    RECIPE,
+    Budget,
+    SurplusError,
+    TrialObjective,
+    TrialResult,
+    counts_towards_budget,
+    scores_of,
+)
 from tl_core.search.space import SearchSpace
-from tl_core.search.studies import LAID_DOWN, hold_to_setting
+from tl_core.search.studies import LAID_DOWN, check_study_settings
 from tl_core.search.verdict import ScoreRecipe
 from tl_core.training.loop import TrainingDivergedError
 
-_RECIPE, _REASON, _SURPLUS, _COPY = "recipe", "reason", "surplus", "copy_of"
 _POLL = 0.5
-
-
-@dataclass(frozen=True)
-class TrialResult:
-    """One finished trial.
-
-    Attributes:
-        scores: accuracy of each episode that was spent on it, or on the trial of which it is a copy.
-        state: "complete", "pruned" (stopped early) or "failed" (`reason` says how).
-        start, end: seconds since the epoch.
-    """
-
-    number: int
-    recipe: FinetuneRecipe
-    scores: tuple[float, ...]
-    state: str
-    start: float
-    end: float
-    reason: str = ""
-    copy_of: int | None = None
-    """An earlier trial with the very same recipe, whose scores are taken: in a conditional space that happens."""
-
-
-@dataclass(frozen=True)
-class Budget:
-    """When a study is done.
-
-    Attributes:
-        n_trials: finished trials, those of all processes together.
-        deadline: seconds since the epoch after which no trial starts.
-    """
-
-    n_trials: int
-    deadline: float = float("inf")
-
-    def __post_init__(self) -> None:
-        if self.n_trials < 1:
-            raise InputError(f"n_trials is {self.n_trials}; allowed is 1 or more")
 
 
 def prepare_study(
@@ -80,7 +51,7 @@ def prepare_study(
     """
     space = space.including(base)
     setting = {**setting, "base": asdict(base), "space": space.describe()}
-    hold_to_setting(study, setting)
+    check_study_settings(study, setting)
     study.set_user_attr(LAID_DOWN, [space.point(recipe) for recipe in [base, *space.literature(base)]])
     return space
 
@@ -96,8 +67,12 @@ def run_trials(
 
 
 def wants_more(study: optuna.Study, budget: Budget) -> bool:
-    """Whether trials are missing, some of which others may be running at the moment."""
-    finished = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished() and _counts(trial)]
+    """Return whether trials are missing, some of which others may be running at the moment."""
+    finished = [
+        trial
+        for trial in study.get_trials(deepcopy=False)
+        if trial.state.is_finished() and counts_towards_budget(trial)
+    ]
     return len(finished) < budget.n_trials and time.time() < budget.deadline
 
 
@@ -105,14 +80,14 @@ def run_trial(
     study: optuna.Study, space: SearchSpace, base: FinetuneRecipe, score_recipe: ScoreRecipe, budget: Budget
 ) -> TrialResult | None:
     """Run one trial; None if others are running all that are missing, or it was taken from this process meanwhile."""
-    taken = [t for t in study.get_trials(deepcopy=False) if t.state != TrialState.WAITING and _counts(t)]
+    taken = [t for t in study.get_trials(deepcopy=False) if t.state != TrialState.WAITING and counts_towards_budget(t)]
     if len(taken) >= budget.n_trials:
         time.sleep(_POLL)  # one of them may still be lost
         _fail_stale_trials(study)
         return None
-    work = _Work(space, base, score_recipe, budget)
+    work = TrialObjective(space, base, score_recipe, budget)
     try:
-        study.optimize(work, n_trials=1, catch=(TrainingDivergedError, InputError, _SurplusError))
+        study.optimize(work, n_trials=1, catch=(TrainingDivergedError, InputError, SurplusError))
     except Exception as error:
         # The result of a trial that was declared dead is refused by three kinds of errors; an own one must be heard.
         if error is work.error or not work.was_lost(study):
@@ -127,96 +102,6 @@ def _fail_stale_trials(study: optuna.Study) -> None:
         optuna.storages.fail_stale_trials(study)
 
 
-def _counts(trial: FrozenTrial) -> bool:
-    """Whether a trial is one of the budget: not if its process was lost, nor if it was one too many."""
-    lost = trial.state == TrialState.FAIL and _REASON not in trial.user_attrs
-    return not lost and _SURPLUS not in trial.user_attrs
-
-
-class _SurplusError(Exception):
-    """Two processes began the last trial; the later one is dropped."""
-
-
-class _Work:
-    """One trial's objective, which remembers what it did."""
-
-    def __init__(self, space: SearchSpace, base: FinetuneRecipe, score_recipe: ScoreRecipe, budget: Budget) -> None:
-        self._space, self._base, self._score_recipe, self._budget = space, base, score_recipe, budget
-        self._scores: list[float] = []
-        self._recipe = base
-        self._number = -1
-        self.error: Exception | None = None
-
-    def __call__(self, trial: optuna.Trial) -> float:
-        """Mean accuracy over all episodes; raises `TrialPruned` before that if the trial is clearly behind."""
-        try:
-            return self._mean(trial)
-        except Exception as error:
-            self.error = error
-            raise
-
-    def _mean(self, trial: optuna.Trial) -> float:
-        before = [t for t in trial.study.get_trials(deepcopy=False) if t.number < trial.number and _counts(t)]
-        if len(before) >= self._budget.n_trials:
-            trial.set_user_attr(_SURPLUS, True)
-            raise _SurplusError
-        self._number = trial.number
-        try:
-            self._recipe = self._space.suggest_recipe(trial, self._base)
-            trial.set_user_attr(_RECIPE, asdict(self._recipe))
-            known = self._twin(trial)
-            if known is not None:
-                trial.set_user_attr(_COPY, known.number)
-            for step, score in enumerate(_scores_of(known) if known else self._score_recipe(self._recipe)):
-                self._scores.append(score)
-                trial.report(score + _tie_breaker(trial.number, step), step)
-                if trial.should_prune():
-                    raise optuna.TrialPruned
-            if known is not None and known.state == TrialState.PRUNED:
-                raise optuna.TrialPruned
-        except (TrainingDivergedError, InputError) as error:
-            trial.set_user_attr(_REASON, str(error))
-            raise
-        return float(np.mean(self._scores))
-
-    def _twin(self, trial: optuna.Trial) -> FrozenTrial | None:
-        """A trial with the same recipe that came to its end or was stopped."""
-        done = trial.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
-        recipe = asdict(self._recipe)
-        return next((t for t in done if t.user_attrs.get(_RECIPE) == recipe), None)
-
-    def was_lost(self, study: optuna.Study) -> bool:
-        """Whether others have given it up and taken it over."""
-        return self._number >= 0 and not _counts(self._stored(study))
-
-    def _stored(self, study: optuna.Study) -> FrozenTrial:
-        return study.get_trials(deepcopy=False)[self._number]
-
-    def result(self, study: optuna.Study) -> TrialResult | None:
-        """What came of it; None if it was one too many."""
-        if self._number < 0:
-            return None
-        stored = self._stored(study)
-        assert stored.datetime_start is not None
-        assert stored.datetime_complete is not None
-        state = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}[stored.state]
-        return TrialResult(
-            self._number,
-            self._recipe,
-            tuple(self._scores),
-            state,
-            stored.datetime_start.timestamp(),
-            stored.datetime_complete.timestamp(),
-            stored.user_attrs.get(_REASON, ""),
-            stored.user_attrs.get(_COPY),
-        )
-
-
-def _tie_breaker(number: int, step: int) -> float:
-    """A billionth, up or down: accuracies tie often, and the test's exact distribution with ties takes seconds."""
-    return float(np.random.default_rng([number, step]).uniform(-1e-9, 1e-9))
-
-
 def best_recipes(study: optuna.Study, n: int) -> list[tuple[FinetuneRecipe, tuple[float, ...]]]:
     """The recipes of the n best trials among those scored on every episode, best first, with their scores.
 
@@ -227,13 +112,13 @@ def best_recipes(study: optuna.Study, n: int) -> list[tuple[FinetuneRecipe, tupl
     # Of the complete trials: pruned ones do not count.
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     if not complete:
-        reasons = [trial.user_attrs[_REASON] for trial in trials if _REASON in trial.user_attrs]
+        reasons = [trial.user_attrs[REASON] for trial in trials if REASON in trial.user_attrs]
         why = f" (the first failure: {reasons[0]})" if reasons else ""
         raise InputError(f"study {study.study_name} has no complete trial{why}; raise n_trials")
     best = sorted(complete, key=lambda trial: (-float(trial.value or 0.0), trial.number))
     unique: dict[FinetuneRecipe, tuple[float, ...]] = {}
     for trial in best:
-        unique.setdefault(FinetuneRecipe(**trial.user_attrs[_RECIPE]), _scores_of(trial))
+        unique.setdefault(FinetuneRecipe(**trial.user_attrs[RECIPE]), scores_of(trial))
     return list(unique.items())[:n]
 
 
@@ -246,11 +131,7 @@ def find_candidates(
     return [(base, of_base), *list(ranked.items())[:n]]
 
 
-def _scores_of(trial: FrozenTrial) -> tuple[float, ...]:
-    return tuple(round(score, 8) for _, score in sorted(trial.intermediate_values.items()))
-
-
 def count_episodes(study: optuna.Study) -> int:
     """Episodes that were spent on the trials of a study, those of lost trials among them and of copies not."""
-    trials = (trial for trial in study.get_trials(deepcopy=False) if _COPY not in trial.user_attrs)
+    trials = (trial for trial in study.get_trials(deepcopy=False) if COPY not in trial.user_attrs)
     return sum(len(trial.intermediate_values) for trial in trials)

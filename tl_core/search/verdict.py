@@ -1,4 +1,4 @@
-"""What a search was worth: the best of many is partly the luckiest, so the best few are scored once more."""
+"""Verdict on a search: the best of many is partly the luckiest, so the best few are scored once more."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def rescore(
 
 @dataclass(frozen=True)
 class Verdict:
-    """Who wins, and whether that is luck.
+    """Winner of a search, and whether that is luck.
 
     Attributes:
         best: the finalist with the highest mean on its fresh episodes.
@@ -77,7 +77,7 @@ class Verdict:
         return gained if self.winner is self.best else f"{gained}: not told apart, so the default recipe stays"
 
 
-def crown(finalists: Sequence[Finalist], base: FinetuneRecipe) -> Verdict:
+def select_winner(finalists: Sequence[Finalist], base: FinetuneRecipe) -> Verdict:
     """Choose the finalist with the highest mean on its fresh episodes; the base recipe must be among them."""
     best = max(finalists, key=lambda finalist: estimate(finalist.scores).mean)
     return Verdict(best, next(finalist for finalist in finalists if finalist.recipe == base))

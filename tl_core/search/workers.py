@@ -15,9 +15,10 @@ from tl_core.fewshot.parallel import Package, packed, run_episodes, unpacked
 from tl_core.recipes.engine import LOCAL, Engine
 from tl_core.recipes.episode import EpisodeShape
 from tl_core.recipes.finetune import FinetuneRecipe
+from tl_core.search.objective import Budget, TrialResult
 from tl_core.search.space import SearchSpace
 from tl_core.search.studies import build_study
-from tl_core.search.trials import Budget, TrialResult, run_trial, run_trials, wants_more
+from tl_core.search.trials import run_trial, run_trials, wants_more
 
 
 @dataclass(frozen=True)

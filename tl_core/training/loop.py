@@ -1,4 +1,4 @@
-"""The one training loop. It is a generator: whoever wants to log, save, prune or stop does so from outside."""
+"""The one training loop, a generator: logging, saving, pruning and stopping are done by its caller."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tl_core.compute.distributed import process_count, share_gradients, total
 from tl_core.compute.small_maps import matrix_convolutions
 from tl_core.errors import InputError
 from tl_core.files import complete_file
-from tl_core.networks.batch_norms import eval_mode, train_mode
+from tl_core.networks.batch_norms import train_mode
 from tl_core.training.optimizers import FitOptions, build_optimizer, build_scheduler
 
 Batches = Callable[[int], Iterable[tuple[Tensor, Tensor]]]
@@ -29,7 +29,7 @@ Batches = Callable[[int], Iterable[tuple[Tensor, Tensor]]]
 interrupted training sees the same batches again."""
 
 Objective = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""From (outputs, targets) of a batch to its mean loss and its number of right answers."""
+"""From (outputs, targets) of a batch to its mean loss and its number of correct predictions."""
 
 PLATEAU_FACTOR, PLATEAU_PATIENCE = 0.1, 3
 
@@ -40,7 +40,7 @@ class TrainingDivergedError(InputError):
 
 @dataclass(frozen=True)
 class EpochMetrics:
-    """What one pass gave."""
+    """Metrics of one pass over the training split."""
 
     epoch: int
     loss: float
@@ -52,7 +52,7 @@ class EpochMetrics:
 
 @dataclass
 class TrainingState:
-    """All that changes while a model is trained; `save` and `load` make a training resumable."""
+    """Everything that training changes; `save` and `load` make it resumable."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
@@ -63,15 +63,15 @@ class TrainingState:
     best_score: float = -math.inf
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
-    """Whatever the caller wants to know of earlier epochs after a resumption."""
+    """Metrics of the epochs so far, in the caller's choice, to be yielded again after a resumption."""
 
     @property
     def evaluated(self) -> nn.Module:
-        """The model whose weights count: the moving average where there is one."""
+        """The model to evaluate and keep: the moving average where there is one."""
         return self.model if self.average is None else self.average.module
 
     def keep_if_best(self, score: float) -> None:
-        """Remember the evaluated weights if their validation score is the highest so far; a plateau counts it too."""
+        """Keep the evaluated weights if their validation score is the best so far, and step a plateau schedule."""
         if self.plateau is not None:
             self.plateau.step(score)
         if score > self.best_score:
@@ -79,7 +79,7 @@ class TrainingState:
             self.best_weights = {name: v.detach().cpu().clone() for name, v in self.evaluated.state_dict().items()}
 
     def save(self, path: Path) -> None:
-        """Write the state to a file: a killed process or a full disk leaves the one before or the one after.
+        """Write the state atomically: a killed process or a full disk leaves the previous file or the new one.
 
         Raises:
             InputError: the disk is full.
@@ -101,7 +101,7 @@ class TrainingState:
             file.write(content.getbuffer())
 
     def load(self, path: Path) -> None:
-        """Continue from what `save` wrote.
+        """Restore the state that `save` wrote.
 
         Raises:
             InputError: the file cannot be read.
@@ -148,7 +148,7 @@ def classification(label_smoothing: float = 0.0, class_weights: Tensor | None = 
 
     Args:
         label_smoothing: share of the target that is spread over all classes.
-        class_weights: float (n_classes,), on the logits' device; how much an image of each class counts.
+        class_weights: weight of each class in the loss, float (n_classes,), on the logits' device.
     """
 
     def objective(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -169,7 +169,6 @@ def fit(
     """
     objective = objective or classification(options.label_smoothing)
     model = share_gradients(state.model)
-    forward = torch.compile(model) if options.compile else _with_matrix_convolutions(model)
     while state.epoch < options.epochs:
         started = time.perf_counter()
         train_mode(state.model, options.batch_statistics)
@@ -178,7 +177,7 @@ def fit(
             # A function of the epoch, so that dropout too is the same after a resumption.
             torch.manual_seed(options.seed + state.epoch)
             for inputs, targets in batches(state.epoch):
-                loss, hit = _step(state, forward, inputs, targets, options, objective)
+                loss, hit = _step(state, model, inputs, targets, options, objective)
                 losses.append(loss)
                 hits.append(hit)
                 images += len(targets) * process_count()
@@ -196,41 +195,27 @@ def fit(
 
 
 @torch.inference_mode()
-def predict_logits(
-    model: nn.Module,
-    batches: Iterable[Tensor],
-    dtype: torch.dtype = torch.float32,
-    *,
-    batch_statistics: bool = False,
-) -> Tensor:
+def predict_logits(model: nn.Module, batches: Iterable[Tensor], dtype: torch.dtype = torch.float32) -> Tensor:
     """Logits of all batches in evaluation mode: float32 (n, n_classes) on the CPU."""
-    eval_mode(model, batch_statistics)
+    model.eval()
     logits = []
     for inputs in batches:
-        with torch.autocast(inputs.device.type, dtype, enabled=dtype != torch.float32):
-            logits.append(_with_matrix_convolutions(model)(inputs).float().cpu())
+        with torch.autocast(inputs.device.type, dtype, enabled=dtype != torch.float32), matrix_convolutions():
+            logits.append(model(inputs).float().cpu())
     return torch.cat(logits)
-
-
-def _with_matrix_convolutions(model: nn.Module) -> Callable[[Tensor], Tensor]:
-    def forward(inputs: Tensor) -> Tensor:
-        with matrix_convolutions():
-            outputs: Tensor = model(inputs)
-        return outputs
-
-    return forward
 
 
 def _step(
     state: TrainingState,
-    forward: Callable[[Tensor], Tensor],
+    model: nn.Module,
     inputs: Tensor,
     targets: Tensor,
     options: FitOptions,
     objective: Objective,
 ) -> tuple[Tensor, Tensor]:
-    with torch.autocast(inputs.device.type, options.dtype, enabled=options.dtype != torch.float32):
-        outputs = forward(inputs).float()
+    autocast = torch.autocast(inputs.device.type, options.dtype, enabled=options.dtype != torch.float32)
+    with autocast, matrix_convolutions():
+        outputs = model(inputs).float()
     loss, hits = objective(outputs, targets)
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()

@@ -14,7 +14,7 @@ from tl_core.networks.batch_norms import train_mode
 from tl_core.training.loop import Objective, classification
 
 RATES = (1e-5, 10.0)
-"""First and last learning rate where nobody says otherwise: wide enough for SGD and Adam alike."""
+"""Default first and last learning rate: wide enough for SGD and Adam alike."""
 N_STEPS = 100
 SMOOTHING = 0.9
 DIVERGENCE = 4.0
@@ -23,7 +23,7 @@ _MIN_POINTS = 10
 
 @dataclass(frozen=True)
 class LrCurve:
-    """What the range test saw.
+    """Result of a range test.
 
     Attributes:
         rates: learning rates, growing geometrically.
@@ -46,7 +46,7 @@ def lr_range_test(
     *,
     batch_statistics: bool = True,
 ) -> LrCurve:
-    """Run the test and leave the model, its mode and every statistic as they were.
+    """Run the test; afterwards the model, its mode and its batch-norm statistics are as they were.
 
     Args:
         model: inputs to logits.
@@ -55,7 +55,7 @@ def lr_range_test(
         rates: first and last learning rate.
         n_steps: steps between them.
         objective: by default cross-entropy.
-        batch_statistics: whether batch norm uses those of the batches, as the training to come will.
+        batch_statistics: true if batch norm uses the statistics of the batches, as the training to come will.
 
     Raises:
         InputError: the loss explodes, or the batches end, before there is a curve to read.

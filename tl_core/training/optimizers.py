@@ -1,13 +1,19 @@
-"""What a training is told, and the optimiser and learning-rate schedule that follow from it."""
+"""Options of the training loop, and the optimiser and learning-rate schedule that they ask for."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import ConstantLR, LambdaLR, LRScheduler, OneCycleLR
+from torch.optim.lr_scheduler import (
+    ConstantLR,
+    CosineAnnealingLR,
+    LinearLR,
+    LRScheduler,
+    OneCycleLR,
+    SequentialLR,
+)
 
 from tl_core.recipes.choices import Optimizer, StageSchedule
 
@@ -16,7 +22,7 @@ WARMUP_SHARE = 0.05
 
 @dataclass(frozen=True)
 class FitOptions:
-    """What the loop needs to know beside the model and the batches."""
+    """Options of the training loop, beside the model and the batches."""
 
     epochs: int
     steps_per_epoch: int
@@ -25,35 +31,32 @@ class FitOptions:
     weight_decay: float = 0.0
     label_smoothing: float = 0.0
     schedule: StageSchedule = "one_cycle"
-    """How the learning rate moves from step to step; for `plateau` the loop keeps it, and scores lower it."""
+    """Learning-rate schedule, per step; `plateau` is constant until validation scores lower it."""
     ema: float = 0.0
-    """Decay of the exponential moving average of the weights, which is then what is evaluated; 0 is none."""
+    """Decay of the exponential moving average of the weights, which is then evaluated and kept; 0 switches it off."""
     seed: int = 0
-    """Seed of what is random inside the model, as dropout is."""
-    compile: bool = False
+    """Seed of randomness inside the model, such as dropout."""
     dtype: torch.dtype = torch.float32
     batch_statistics: bool = True
-    """Whether batch norm uses (and learns) the statistics of the training batches, or keeps those it has; a frozen
-    one always keeps them, and a head's own never does."""
+    """True if batch norm uses (and learns) the statistics of the training batches, false if it keeps those it has; a
+    frozen one always keeps them, and a head's own never does."""
+    patience: int = 0
+    """Epochs without a better validation accuracy after which training ends; 0 runs all."""
     clip_value: float = 0.0
-    """Largest magnitude of a gradient's component, beyond which it is clipped; 0 clips nothing."""
+    """Largest magnitude of a gradient's component, beyond which it is clipped; 0 switches it off."""
 
 
 def build_scheduler(optimizer: torch.optim.Optimizer, options: FitOptions) -> LRScheduler:
     """One cycle (Smith and Topin, 2018), a short linear warm-up and a cosine (Loshchilov and Hutter, 2017), or none."""
     if options.schedule in ("constant", "plateau"):
-        return ConstantLR(optimizer, factor=1.0, total_iters=0)  # keeps what the optimiser has, whoever lowers that
+        return ConstantLR(optimizer, factor=1.0, total_iters=0)  # leaves the optimiser's rate alone, whoever changes it
     total_steps = max(1, options.epochs * options.steps_per_epoch)
     if options.schedule == "one_cycle":
         return OneCycleLR(optimizer, options.max_lr, total_steps=total_steps, cycle_momentum=False)
     warmup = max(1, round(WARMUP_SHARE * total_steps))
-
-    def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / warmup
-        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total_steps - warmup)))
-
-    return LambdaLR(optimizer, factor)
+    rise = LinearLR(optimizer, start_factor=1 / warmup, total_iters=warmup - 1)
+    fall = CosineAnnealingLR(optimizer, T_max=max(1, total_steps - warmup))
+    return SequentialLR(optimizer, [rise, fall], milestones=[warmup])
 
 
 def build_optimizer(model: nn.Module, options: FitOptions) -> torch.optim.Optimizer:

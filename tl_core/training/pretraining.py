@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +21,10 @@ from tl_core.errors import InputError
 from tl_core.networks.backbones import BackboneSpec, check_size, n_features
 from tl_core.networks.normalise import Normalise
 from tl_core.recipes.pretrain import PretrainRecipe
-from tl_core.training.loop import EpochMetrics, fit, predict_logits, start_training
+from tl_core.training.loop import predict_logits, start_training
 from tl_core.training.lr_finder import N_STEPS, RATES, LrCurve, lr_range_test
 from tl_core.training.optimizers import FitOptions, build_optimizer
+from tl_core.training.resumable import Epoch, Job, score_logits, train_epochs
 from tl_core.views.augment import augment_batch
 from tl_core.views.fixed import to_float
 from tl_core.views.mixing import mix_batch
@@ -33,20 +34,12 @@ EVALUATION_BATCH = 256
 N_TURNS = 4
 
 
-@dataclass(frozen=True)
-class PretrainEpoch:
-    """One epoch's training metrics with the validation accuracy after it."""
-
-    training: EpochMetrics
-    val_accuracy: float
-
-
 class Pretraining:
-    """A backbone with a linear classifier on the source, trained epoch by epoch.
+    """Pretraining of a backbone with a linear classifier on the source classes, epoch by epoch.
 
-    `epochs()` may be left and, after `resume`, entered again: batches and views depend on (seed, epoch) alone,
-    so the losses continue as if nothing had happened. Several processes, each with its rank in `world`, train as one
-    would on the same batches; only mixup and cutmix find their partners within a process's share.
+    Batches and views are functions of (seed, epoch), so a resumed run has the losses of an uninterrupted one. Several
+    processes, each with its rank in `world`, train as one would on the same batches; only mixup and cutmix pair images
+    within a process's share.
     """
 
     def __init__(
@@ -77,9 +70,9 @@ class Pretraining:
         self._batch_size = min(recipe.batch_size, len(split.train))
         if self._batch_size % world.size:
             raise InputError(
-                f"batch_size is {self._batch_size}; allowed is a multiple of the number of processes, {world.size}"
+                f"expected batch_size as a multiple of the number of processes, {world.size}, got {self._batch_size}"
             )
-        self._sizes = view_sizes(recipe.start_size, recipe.view_size, spec.image_size, recipe.epochs)
+        self._sizes = view_sizes(recipe.start_size, spec.image_size, recipe.epochs)
         for size in set(self._sizes):
             check_size(backbone, replace(spec, image_size=size))
 
@@ -88,37 +81,21 @@ class Pretraining:
         device: torch.device,
         checkpoint: Path | None = None,
         on_batch: Callable[[int], object] = lambda _: None,
-    ) -> Iterator[PretrainEpoch]:
-        """Train, yielding after each epoch; at the end the model has the weights that were best on validation.
-
-        With a `checkpoint` path, the state is saved after each epoch and continued from if the file is there; the
-        epochs that it holds are yielded again first. `on_batch` is told the number of images before each step.
-        """
+    ) -> Iterator[Epoch]:
+        """Train and yield after each epoch, resuming from a checkpoint that exists; see `train_epochs`."""
         options = self._options(device, self.settle_max_lr(device))
         model = self._model.to(device)
         state = start_training(share_statistics(model) if self._world.size > 1 else model, options)
-        if checkpoint is not None and checkpoint.is_file():
-            state.load(checkpoint)
-            for epoch in state.history:
-                on_batch(int(epoch["images"]))
-                yield _from_record(epoch)
-
-        def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-            for images, targets in self._batches(epoch, device):
-                on_batch(len(images))
-                yield images, targets
-
-        for metrics in fit(state, batches, options, self._objective):
-            val_accuracy = self._accuracy(state.evaluated, self._split.val, device, options.dtype)
-            state.keep_if_best(val_accuracy)
-            state.history.append({**asdict(metrics), "val_accuracy": val_accuracy})
-            if checkpoint is not None and self._world.leads:
-                state.save(checkpoint)
-            yield _from_record(state.history[-1])
-        self._model.load_state_dict(state.best_weights)
+        job = Job(
+            batches=lambda epoch: self._batches(epoch, device),
+            objective=self._objective,
+            validate=lambda network: self._score(network, self._split.val, device, options.dtype),
+            on_batch=on_batch,
+        )
+        yield from train_epochs(state, job, options, checkpoint)
 
     def settle_max_lr(self, device: torch.device) -> float:
-        """The recipe's peak learning rate; if that is `auto`, what a range test says, which then becomes the recipe's.
+        """Return the recipe's peak learning rate, after a range test has replaced `auto` by its suggestion.
 
         Processes that train together test side by side and settle on the geometric mean.
         """
@@ -131,7 +108,7 @@ class Pretraining:
     def lr_range_test(
         self, device: torch.device, rates: tuple[float, float], n_steps: int, *, batch_statistics: bool = True
     ) -> LrCurve:
-        """The range test on this model, its batches and its optimiser; leaves the model as it was."""
+        """Run the range test on this model, its batches and its optimiser; the model is left as it was."""
         options = self._options(device, max_lr=rates[0])
         batches = (batch for epoch in itertools.count() for batch in self._batches(epoch, device))
         model = self._model.to(device)
@@ -140,16 +117,15 @@ class Pretraining:
         return lr_range_test(model, batches, optimizer, rates, n_steps, objective, batch_statistics=batch_statistics)
 
     def test_accuracy(self, device: torch.device) -> float:
-        """Accuracy on the test part: to be asked once, at the end, of the weights chosen by validation."""
+        """Test accuracy (never used for model selection)."""
         dtype = pick_dtype(self._recipe.precision, device, self._model)
-        return self._accuracy(self._model, self._split.test, device, dtype)
+        return self._score(self._model, self._split.test, device, dtype)[1]
 
-    def _accuracy(self, model: nn.Module, rows: Indices, device: torch.device, dtype: torch.dtype) -> float:
-        """Share of the given rows that the model classifies right, without augmentation."""
+    def _score(self, model: nn.Module, rows: Indices, device: torch.device, dtype: torch.dtype) -> tuple[float, float]:
+        """Loss and accuracy of a model on the given rows, without augmentation."""
         chunks = np.array_split(rows, max(1, len(rows) // EVALUATION_BATCH))
         logits = predict_logits(model, (self._load(chunk, device) for chunk in chunks), dtype)
-        predictions = logits[:, : self._n_classes].argmax(1).numpy()
-        return float((predictions == self._dataset.labels[rows]).mean())
+        return score_logits(logits[:, : self._n_classes], torch.from_numpy(self._dataset.labels[rows]))
 
     def _objective(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Cross-entropy of the classes and, if asked for, of the quarter turns (Gidaris et al., 2018)."""
@@ -173,7 +149,6 @@ class Pretraining:
             schedule=self._recipe.schedule,
             ema=self._recipe.ema,
             seed=self._seed,
-            compile=self._recipe.compile,
             dtype=pick_dtype(self._recipe.precision, device, self._model),
         )
 
@@ -200,13 +175,8 @@ class Pretraining:
         return to_float(torch.from_numpy(self._dataset.images[rows]).to(device, non_blocking=True))
 
 
-def _from_record(record: dict[str, float]) -> PretrainEpoch:
-    training = {name: value for name, value in record.items() if name != "val_accuracy"}
-    return PretrainEpoch(EpochMetrics(**training), record["val_accuracy"])  # type: ignore[arg-type]
-
-
 def _turn(images: Tensor, turns: Tensor) -> Tensor:
-    """Each of the square images (n, c, s, s) by its own number of quarter turns."""
+    """Rotate each of the square images (n, c, s, s) by its own number of quarter turns."""
     turned = images.clone()
     for turn in range(1, N_TURNS):
         turned[turns == turn] = torch.rot90(images[turns == turn], turn, dims=(2, 3))

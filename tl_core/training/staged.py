@@ -1,13 +1,13 @@
-"""Training on a whole labelled set, in stages: the head first, then as much of the backbone as is wanted.
+"""Training on a whole labelled set, in stages: the head first, then as much of the backbone as the recipe says.
 
-Each stage ends with the weights that were best on validation, and the next one starts there. Test images are scored by
-the very classifier that is exported, on the pictures themselves: no other transform can come in between.
+Each stage ends with the weights of the best validation accuracy, and the next one starts there. Test images are scored
+by the very classifier that is exported, from their pixels: no other transform can come in between.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,19 +24,20 @@ from tl_core.errors import InputError
 from tl_core.freezing.activations import FrozenActivations
 from tl_core.freezing.split import SplitBackbone, split_backbone
 from tl_core.heads.classifier import Classifier, ClassifierDescription
-from tl_core.heads.dense import build_head, standardise
+from tl_core.heads.table import build_head
 from tl_core.networks.backbones import BackboneSpec, check_size, n_features
 from tl_core.networks.batch_norms import learns_statistics
 from tl_core.networks.normalise import Normalise
 from tl_core.recipes.train import Stage, TrainRecipe
-from tl_core.training.loop import EpochMetrics, classification, fit, predict_logits, start_training
+from tl_core.training.loop import classification, predict_logits, start_training
 from tl_core.training.optimizers import FitOptions
+from tl_core.training.resumable import Epoch, Job, score_logits, train_epochs
 from tl_core.views.fixed import fixed_views, has_random_views
 from tl_core.views.mixing import mix_batch
 from tl_core.views.sizes import view_sizes
 
 KEPT_BYTES = 2**30
-"""The frozen part's output is kept for all images where it is not larger than this; a feature vector always is."""
+"""Activations of the frozen part are kept where those of all images fit into this; feature vectors always are."""
 
 EVALUATION_BATCH = 128
 
@@ -44,18 +45,8 @@ _AHEAD = 1024  # images of an epoch whose views are computed before any of them 
 
 
 @dataclass(frozen=True)
-class TrainEpoch:
-    """One epoch's training metrics with what validation says after it; `stage` counts from 1."""
-
-    stage: int
-    training: EpochMetrics
-    val_loss: float
-    val_accuracy: float
-
-
-@dataclass(frozen=True)
 class ImagePredictions:
-    """What a classifier says of some images.
+    """Predictions of a classifier for some images.
 
     Attributes:
         rows: of the dataset, int64 (n,).
@@ -70,12 +61,12 @@ class ImagePredictions:
 
     @property
     def accuracy(self) -> float:
-        """Share of right predictions."""
+        """Share of correct predictions."""
         return float((self.labels == self.predictions).mean())
 
 
 class Training:
-    """A backbone with a head on a labelled set, trained stage by stage: `epochs(k)` for k = 0, 1, ... in this order."""
+    """Training of a backbone with a head on a labelled set: `epochs(k)` for stage k = 0, 1, ... in this order."""
 
     def __init__(
         self,
@@ -109,69 +100,42 @@ class Training:
 
     def epochs(
         self, stage: int, checkpoint: Path | None = None, on_batch: Callable[[int], object] = lambda _: None
-    ) -> Iterator[TrainEpoch]:
-        """Train one stage, yielding after each epoch; at its end the weights are those that were best on validation.
-
-        With a `checkpoint` path, the state is saved after each epoch and continued from if the file is there; the
-        epochs that it holds are yielded again first. `on_batch` is told the number of images before each step.
-        """
+    ) -> Iterator[Epoch]:
+        """Train one stage and yield after each epoch, resuming from a checkpoint that exists; see `train_epochs`."""
         plan = self._recipe.stages()[stage]
         split = split_backbone(self._backbone, plan.freeze_depth)
         prefix = self._activations(split, plan)
         if stage == 0 and split.n_frozen == split.n_groups:
-            standardise(self._head, prefix.fixed(self._split.train, view=0))
+            self._head.standardise(prefix.fixed(self._split.train, view=0))
         network = nn.Sequential(split.suffix, self._head)
         options = self._options(plan, stage)
-        state = start_training(network, options)
-        if checkpoint is not None and checkpoint.is_file():
-            state.load(checkpoint)
-            for record in state.history:
-                on_batch(int(record["images"]))
-                yield _from_record(stage, record)
-
-        def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-            for inputs, targets in self._batches(prefix, plan, stage, epoch):
-                on_batch(len(targets))
-                yield inputs, targets
-
-        epochs = iter(()) if self._is_stale(state.history) else fit(state, batches, options, self._objective)
-        for metrics in epochs:
-            loss, accuracy = self._validate(state.evaluated, prefix, options.dtype)
-            state.keep_if_best(accuracy)
-            state.history.append({**asdict(metrics), "val_loss": loss, "val_accuracy": accuracy})
-            if checkpoint is not None:
-                state.save(checkpoint)
-            yield _from_record(stage, state.history[-1])
-            if self._is_stale(state.history):
-                break
-        network.load_state_dict(state.best_weights)
+        job = Job(
+            batches=lambda epoch: self._batches(prefix, plan, stage, epoch),
+            objective=self._objective,
+            validate=lambda trained: self._validate(trained, prefix, options.dtype),
+            on_batch=on_batch,
+            stage=stage + 1,
+        )
+        yield from train_epochs(start_training(network, options), job, options, checkpoint)
 
     def classifier(self) -> Classifier:
-        """The classifier as it stands: uint8 images to logits, in evaluation mode."""
+        """Classifier with the current weights: uint8 images to logits, in evaluation mode."""
         return Classifier(self._spec, self._backbone, self._head, self._recipe.test_views).to(self._device).eval()
 
     def description(self) -> ClassifierDescription:
-        """What must be known to rebuild it."""
+        """Description from which the classifier is rebuilt."""
         names, recipe = self._dataset.class_names, self._recipe
         return ClassifierDescription(self._spec, names, recipe.head, recipe.test_views)
 
     def predict_test(self) -> ImagePredictions:
-        """The classifier's answers on the test part; they choose nothing."""
+        """Test-set predictions (never used for model selection)."""
         return predict_rows(self.classifier(), self._dataset, self._split.test, self._device)
 
-    def _is_stale(self, history: list[dict[str, float]]) -> bool:
-        """Whether the best validation accuracy is `patience` epochs old."""
-        scores = [record["val_accuracy"] for record in history]
-        patience = self._recipe.patience
-        return patience > 0 and bool(scores) and len(scores) - 1 - int(np.argmax(scores)) >= patience
-
     def _validate(self, network: nn.Module, prefix: FrozenActivations, dtype: torch.dtype) -> tuple[float, float]:
-        """Loss and accuracy on the validation part, of the images as they are."""
+        """Loss and accuracy on the validation split, without augmentation."""
         rows = self._split.val
         logits = predict_logits(network, _activations_of(prefix, rows), dtype)
-        labels = torch.from_numpy(self._dataset.labels[rows])
-        loss = F.cross_entropy(logits, labels)
-        return float(loss), float((logits.argmax(1) == labels).double().mean())
+        return score_logits(logits, torch.from_numpy(self._dataset.labels[rows]))
 
     def _batches(
         self, prefix: FrozenActivations, plan: Stage, stage: int, epoch: int
@@ -180,7 +144,7 @@ class Training:
         order = rng.permutation(self._split.train)
         generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
         recipe, n_classes = self._recipe, len(self._dataset.class_names)
-        # A frozen part takes pictures of one size and of one class: what it says of a mixture is no mixture.
+        # Activations of a mixture are no mixture of activations, so a frozen part rules mixtures out.
         mixes = plan.trains_everything and (recipe.mixup > 0 or recipe.cutmix > 0)
         draw = _views_of(prefix, order, plan.augment, generator, self._sizes(plan)[epoch])
         for start in range(0, len(order) - self._batch_size + 1, self._batch_size):
@@ -194,9 +158,9 @@ class Training:
             yield views, targets
 
     def _sizes(self, plan: Stage) -> list[int]:
-        """The side of the views in each epoch of a stage."""
-        start_size, view_size = (self._recipe.start_size, self._recipe.view_size) if plan.trains_everything else (0, 0)
-        return view_sizes(start_size, view_size, self._spec.image_size, plan.epochs)
+        """Side of the views in each epoch of a stage."""
+        start_size = self._recipe.start_size if plan.trains_everything else 0
+        return view_sizes(start_size, self._spec.image_size, plan.epochs)
 
     def _activations(self, split: SplitBackbone, plan: Stage) -> FrozenActivations:
         prefix = nn.Sequential(Normalise(self._spec), split.prefix).to(self._device)
@@ -220,12 +184,13 @@ class Training:
             seed=int(np.random.default_rng([self._seed, stage]).integers(2**31)),
             dtype=pick_dtype(self._recipe.precision, self._device, self._backbone),
             batch_statistics=self._learns_statistics,
+            patience=self._recipe.patience,
             clip_value=self._recipe.clip_value,
             ema=self._recipe.ema,
         )
 
     def _class_weights(self) -> Tensor | None:
-        """How much an image of each class counts: inversely to the number of its training images."""
+        """Weight of each class in the loss: inversely proportional to its number of training images."""
         if self._recipe.class_weights == "none":
             return None
         labels = self._dataset.labels[self._split.train]
@@ -235,15 +200,10 @@ class Training:
         return weights.to(self._device)
 
 
-def _from_record(stage: int, record: dict[str, float]) -> TrainEpoch:
-    training = {name: value for name, value in record.items() if not name.startswith("val_")}
-    return TrainEpoch(stage + 1, EpochMetrics(**training), record["val_loss"], record["val_accuracy"])  # type: ignore[arg-type]
-
-
 def predict_rows(
     classifier: Classifier, dataset: ImageDataset, rows: Indices, device: torch.device
 ) -> ImagePredictions:
-    """What a classifier says of some rows of a dataset, from their pixels."""
+    """Predict some rows of a dataset from their pixels."""
     chunks = (torch.from_numpy(dataset.images[chunk]).to(device) for chunk in _chunks(rows))
     best = predict_logits(classifier, chunks).softmax(1).max(1)
     return ImagePredictions(rows, dataset.labels[rows], best.indices.numpy(), best.values.numpy())
@@ -252,9 +212,9 @@ def predict_rows(
 def _views_of(
     prefix: FrozenActivations, order: Indices, augment: str, generator: torch.Generator, size: int
 ) -> Callable[[Indices], Tensor]:
-    """From places in an epoch's order to activations of a view of each image there; places are asked for in turn.
+    """Function from places in an epoch's order, asked for in turn, to activations of a view of each image there.
 
-    Where the views are few and whole, each is computed once and kept.
+    Where the views are few and deterministic, each is computed once and kept.
     """
     if has_random_views(augment) or size != prefix.image_size:
         return lambda places: prefix.random(order[places], augment, generator, size)
@@ -265,7 +225,7 @@ def _views_of(
     def draw(places: Indices) -> Tensor:
         nonlocal known
         while known <= places.max():
-            # Many at once: what is kept is asked for in whole chunks of a view, and not by the few of one batch.
+            # Many at once: kept activations are computed in chunks of a view, not for the few images of one batch.
             ahead = slice(known, known + _AHEAD)
             for view in views:
                 prefix.compute(order[ahead][drawn[ahead] == view], int(view))
@@ -279,7 +239,7 @@ def _views_of(
 
 def _activations_of(prefix: FrozenActivations, rows: Indices) -> Iterator[Tensor]:
     for chunk in _chunks(rows):
-        # Whoever asks may be in inference mode, and what is made there cannot be written to in training.
+        # The caller may be in inference mode, but tensors made there cannot be used in training.
         with torch.inference_mode(mode=False):
             activations = prefix.fixed(chunk, view=0)
         yield activations

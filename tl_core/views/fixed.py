@@ -22,7 +22,7 @@ def dihedral_view(images: Tensor, view: int) -> Tensor:
 
 
 def has_random_views(augment: str) -> bool:
-    """Whether an augmentation's views are drawn, and not all of a short list."""
+    """Return whether an augmentation's views are random, and not all of a short list."""
     return bool({"crop", "colour"} & set(parse_augment(augment)))
 
 

@@ -55,8 +55,8 @@ def test_an_error_for_machines_is_one_line_of_json_and_exit_code_2(
         run_command_line(PrepareConfig, prepare.run)
     assert stop.value.code == 2
     output = capsys.readouterr()
-    assert json.loads(output.out) == {"error": "image_size is 3; allowed is a number from 8 to 1024"}
-    assert output.err == "error: image_size is 3; allowed is a number from 8 to 1024\n"
+    assert json.loads(output.out) == {"error": "expected image_size from 8 to 1024, got 3"}
+    assert output.err == "error: expected image_size from 8 to 1024, got 3\n"
 
 
 @pytest.mark.parametrize(("no_color", "coloured"), [("", True), ("1", False)])

@@ -15,7 +15,7 @@ from tl_core.scoring.episodes import Estimate
 
 @pytest.mark.parametrize("shots", ["few", "1,,2", "0", "-1"])
 def test_shots_are_numbers(colours: Path, shots: str) -> None:
-    with pytest.raises(InputError, match="allowed is auto, or numbers from 1 on separated by commas"):
+    with pytest.raises(InputError, match="expected shots as auto, or numbers from 1 on separated by commas"):
         plan_shots(load_dataset(str(colours), 16), shots, OPEN_SHAPE, "auto")
 
 

@@ -92,7 +92,7 @@ def test_a_training_continues_in_another_number_of_processes(tmp_path: Path) -> 
 
 def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path) -> None:
     data = write_colour_images(tmp_path / "colours", n_per_class=14, size=16)
-    with pytest.raises(InputError, match="batch_size is 8; allowed is a multiple of the number of processes, 3"):
+    with pytest.raises(InputError, match="expected batch_size as a multiple of the number of processes, 3, got 8"):
         pretraining(data, World(0, 3))
 
 

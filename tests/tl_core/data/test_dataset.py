@@ -212,7 +212,7 @@ def test_a_spec_with_unreadable_files_only_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [-1, 0, MIN_IMAGE_SIZE - 1, MAX_IMAGE_SIZE + 1])
 def test_an_image_size_out_of_range_is_refused_with_the_range(size: int, colours: Path) -> None:
-    with pytest.raises(InputError, match=f"image_size is {size}; allowed is a number from 8 to 1024"):
+    with pytest.raises(InputError, match=f"expected image_size from 8 to 1024, got {size}"):
         load(colours, size)
 
 
@@ -324,5 +324,5 @@ def test_no_digit_is_in_source_and_target(digits: dict[str, ImageDataset]) -> No
 
 @pytest.mark.parametrize("spec", ["digits:other", "digits:", "digits:source/digit0-turned0"])
 def test_another_set_of_digits_is_refused_with_those_that_exist(spec: str) -> None:
-    with pytest.raises(InputError, match="allowed are digits:source and digits:target"):
+    with pytest.raises(InputError, match="expected digits:source or digits:target"):
         load(spec)

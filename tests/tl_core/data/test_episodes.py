@@ -164,7 +164,7 @@ def test_exactly_enough_images_are_enough() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 5, 15), (-2, 5, 15), (5, -1, 15), (5, 5, -1)])
 def test_a_shape_without_sense_is_refused(shape: tuple[int, int, int]) -> None:
-    with pytest.raises(InputError, match="allowed is"):
+    with pytest.raises(InputError, match="expected"):
         EpisodeShape(*shape)
 
 

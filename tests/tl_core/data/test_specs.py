@@ -139,7 +139,7 @@ def test_a_member_that_points_outside_is_refused_and_nothing_is_written(pack: Pa
 @pytest.mark.parametrize(
     "spec", ["nowhere", "nowhere.zip", "digit:source", "x" * 5000, "~no-such-user/data"], ids=lambda s: s[:20]
 )
-def test_a_missing_path_is_refused_with_what_is_allowed(spec: str) -> None:
+def test_a_missing_path_is_refused_with_what_is_expected(spec: str) -> None:
     assert "expected a folder, a .zip or .tar, a .csv, or digits:source" in refused(spec)
 
 
@@ -156,7 +156,7 @@ def test_images_outside_of_class_folders_are_refused(pack: Pack, tmp_path: Path)
 
 
 @pytest.mark.parametrize("name", ["data.tsv", "data.7z", "data", "data.tar.gz", "data.tgz", "photo.png"])
-def test_a_file_of_another_kind_is_refused_with_what_is_allowed(name: str, tmp_path: Path) -> None:
+def test_a_file_of_another_kind_is_refused_with_what_is_expected(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(gzip.compress(b"x"))
     assert "expected a folder, a .zip or .tar, a .csv" in refused(tmp_path / name)
 
@@ -209,7 +209,7 @@ def patched_zip(path: Path, *patches: Patch) -> Path:
 
 def test_a_zip_member_that_claims_a_huge_size_is_refused_unread(tmp_path: Path) -> None:
     path = patched_zip(tmp_path / "set", (DIRECTORY, 24, struct.pack("<I", MAX_MEMBER_BYTES + 1)))
-    assert "blue/0.jpg claims 268,435,457 bytes; allowed are 268,435,456" in refused(path)
+    assert "expected at most 268,435,456 bytes for one image, got 268,435,457 of blue/0.jpg" in refused(path)
 
 
 def test_a_tar_member_of_a_huge_size_is_refused_unread(tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_a_tar_member_of_a_huge_size_is_refused_unread(tmp_path: Path) -> None:
     with path.open("wb") as file:
         file.write(info.tobuf())
         file.truncate(info.size + 4096)  # a hole: takes no space on the disk
-    assert "red/0.png claims 268,435,457 bytes; allowed are 268,435,456" in refused(path)
+    assert "expected at most 268,435,456 bytes for one image, got 268,435,457 of red/0.png" in refused(path)
 
 
 @pytest.mark.parametrize(

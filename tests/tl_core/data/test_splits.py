@@ -189,8 +189,8 @@ def test_copies_never_cross_a_random_split(rows: list[tuple[int, int]], seed: in
         ([("train", 0), ("train", 0), ("test", 0), ("test", 1)], "test part of made has classes .* lacks: class1"),
         ([("train", 0), ("val", 1), ("test", 0)], "val part of made has classes .* lacks: class1"),
         ([("train", 0), ("train", 1), ("test", 0), ("", 1)], "1 images of made are in none of its parts"),
-        ([("train", 0), ("train", 1)], "expected are folders train, val and test .* found are train"),
-        ([("", 0), ("", 1)], "found are class folders alone"),
+        ([("train", 0), ("train", 1)], "expected folders train, val and test .* got train"),
+        ([("", 0), ("", 1)], "got class folders alone"),
         ([("train", 0), ("train", 1), ("train", 1), ("test", 1)], "class0 of made has 1 training image"),
     ],
 )

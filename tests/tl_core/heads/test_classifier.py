@@ -15,11 +15,11 @@ from torch import Tensor
 
 from tl_core.errors import InputError
 from tl_core.heads.classifier import Classifier, ClassifierDescription
-from tl_core.heads.few_shot import FewShotHead
 from tl_core.heads.storage import load_backbone, load_classifier, save_backbone, save_classifier
+from tl_core.heads.table import build_head
 from tl_core.networks.backbones import BackboneSpec, build_backbone, n_features
 from tl_core.networks.normalise import Normalise
-from tl_core.recipes.choices import Head
+from tl_core.recipes.heads import HEADS
 
 SPEC = BackboneSpec("resnet10_small", 16, mean=(0.1, 0.5, 0.9), std=(0.2, 0.3, 0.4))
 PIXELS = BackboneSpec("pixels", 16, mean=(0.1, 0.5, 0.9), std=(0.2, 0.3, 0.4))
@@ -30,10 +30,10 @@ def random_images(n: int = 6, size: int = 16) -> Tensor:
     return torch.randint(0, 256, (n, size, size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
-def build_classifier(spec: BackboneSpec = SPEC, head: Head = "linear", seed: int = 0) -> Classifier:
+def build_classifier(spec: BackboneSpec = SPEC, head: str = "linear", seed: int = 0) -> Classifier:
     """Random weights everywhere, so that a forgotten one is noticed."""
     backbone = build_backbone(spec, seed)
-    classifier = Classifier(spec, backbone, FewShotHead(head, n_features(backbone, spec), len(NAMES)))
+    classifier = Classifier(spec, backbone, build_head(head, n_features(backbone, spec), len(NAMES)))
     generator = torch.Generator().manual_seed(seed)
     for name, value in classifier.state_dict().items():
         if value.is_floating_point() and "running_var" not in name and not name.endswith("scale"):
@@ -53,11 +53,11 @@ def one_sentence(error: pytest.ExceptionInfo[InputError]) -> str:
     return message
 
 
-@pytest.mark.parametrize("head", ["linear", "cosine"])
+@pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("spec", [SPEC, PIXELS], ids=lambda spec: spec.architecture)
 @torch.no_grad()
 def test_a_classifier_that_was_saved_and_loaded_gives_the_same_logits_to_the_last_bit(
-    tmp_path: Path, spec: BackboneSpec, head: Head
+    tmp_path: Path, spec: BackboneSpec, head: str
 ) -> None:
     classifier, description = build_classifier(spec, head), ClassifierDescription(spec, NAMES, head)
     save_classifier(classifier, description, tmp_path)
@@ -96,7 +96,7 @@ def test_a_classifier_saved_before_there_were_temperatures_has_one_of_1(saved: P
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_temperature_without_sense_is_refused(temperature: float) -> None:
-    with pytest.raises(InputError, match="temperature is"):
+    with pytest.raises(InputError, match="expected temperature from"):
         Classifier(SPEC, build_classifier().backbone, build_classifier().head, temperature=temperature)
 
 

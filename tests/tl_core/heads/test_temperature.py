@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tl_core.heads.few_shot import probe_episodes
-from tl_core.heads.temperature import MAX_FOLDS, TEMPERATURES, best_temperatures, probe_temperatures, split_folds
+from tl_core.heads.linear import LinearHead
+from tl_core.heads.prototypes import PrototypeHead
+from tl_core.heads.temperature import MAX_FOLDS, TEMPERATURES, best_temperatures, solved_temperatures, split_folds
 
 
 def noisy_classes(n_shot: int, noise: float, n_views: int = 1) -> tuple[Tensor, Tensor]:
@@ -20,20 +21,20 @@ def noisy_classes(n_shot: int, noise: float, n_views: int = 1) -> tuple[Tensor, 
 
 def test_the_temperature_is_the_best_one_for_images_left_out() -> None:
     support, labels = noisy_classes(n_shot=4, noise=0.6)
-    found = probe_temperatures(support, labels, "prototypes", l2=1.0)
+    found = solved_temperatures(PrototypeHead, support, labels, l2=1.0)
     for episode in range(8):
         held_out = torch.zeros(len(TEMPERATURES))
         for fold in range(4):
             held = torch.arange(12) % 4 == fold
             one, its = support[episode, :, 0], labels[episode]
-            (logits,) = probe_episodes(one[None, ~held], its[None, ~held], one[None, held], "prototypes", 1.0)
+            (logits,) = PrototypeHead.solve_episodes(one[None, ~held], its[None, ~held], one[None, held], 1.0)
             for i, temperature in enumerate(TEMPERATURES):
                 held_out[i] += nn.functional.cross_entropy(logits / temperature, its[held], reduction="sum")
         assert float(found[episode]) == pytest.approx(TEMPERATURES[int(held_out.argmin())], rel=1e-5)
 
 
 def test_noise_asks_for_a_higher_temperature() -> None:
-    clear, noisy = (probe_temperatures(*noisy_classes(5, noise), "prototypes", 1.0) for noise in (0.05, 1.0))
+    clear, noisy = (solved_temperatures(PrototypeHead, *noisy_classes(5, noise), 1.0) for noise in (0.05, 1.0))
     assert float(clear.max()) < float(noisy.min())
 
 
@@ -42,13 +43,13 @@ def test_all_views_of_an_image_are_left_out_together() -> None:
     support, labels = noisy_classes(n_shot=3, noise=2.0)
     copies = support.expand(-1, -1, 4, -1)
     torch.testing.assert_close(
-        probe_temperatures(copies, labels, "probe", 1e-3), probe_temperatures(support, labels, "probe", 1e-3)
+        solved_temperatures(LinearHead, copies, labels, 1e-3), solved_temperatures(LinearHead, support, labels, 1e-3)
     )
 
 
 def test_a_single_shot_leaves_the_temperature_at_one() -> None:
     support, labels = noisy_classes(n_shot=1, noise=1.0)
-    assert probe_temperatures(support, labels, "probe", 1e-3).tolist() == [1.0] * 8
+    assert solved_temperatures(LinearHead, support, labels, 1e-3).tolist() == [1.0] * 8
 
 
 def test_every_image_is_judged_once_by_a_fold_that_fits_every_class() -> None:

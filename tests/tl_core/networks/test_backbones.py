@@ -56,7 +56,7 @@ def test_building_leaves_the_global_random_state_alone() -> None:
 
 
 def test_an_unknown_name_is_refused_with_near_ones() -> None:
-    with pytest.raises(InputError, match=r"no backbone 'resnet10_smal'; allowed is .*near are .*resnet10_small"):
+    with pytest.raises(InputError, match=r"got 'resnet10_smal'; near are .*resnet10_small"):
         build_backbone(BackboneSpec("resnet10_smal", 32), seed=0)
 
 
@@ -142,3 +142,13 @@ def test_a_backbone_with_stage_features_is_rebuilt_from_its_files(tmp_path: Path
     with torch.no_grad():
         assert torch.equal(loaded.eval()(images), network.eval()(images))
     assert loaded_spec == spec
+
+
+@pytest.mark.parametrize(
+    "name", ["vit_tiny_patch16_224", "levit_128s", "mixer_s32_224", "pit_ti_224", "maxvit_pico_rw_256", "resnet50_clip"]
+)
+def test_a_network_for_one_size_is_built_for_the_size_asked_for(name: str) -> None:
+    spec = BackboneSpec(name, 64)
+    backbone = build_backbone(spec, seed=0).eval()
+    with torch.no_grad():
+        assert backbone(torch.rand(2, 3, 64, 64)).shape == (2, n_features(backbone, spec))

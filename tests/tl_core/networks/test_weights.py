@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
+import http.server
+import threading
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
-from huggingface_hub import constants
+from huggingface_hub import close_session, constants
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -29,6 +33,12 @@ SAVERS: dict[str, Callable[[dict[str, Tensor], Path], None]] = {
     "plain.safetensors": save_file,
     "plain.pth": torch.save,
     "wrapped.pth": lambda weights, path: torch.save({"state_dict": weights, "epoch": 7}, path),
+    "averaged.pth": lambda weights, path: torch.save(
+        {"state_dict": state(seed=2), "state_dict_ema": weights, "args": argparse.Namespace(lr=0.1)}, path
+    ),
+    "lightning.pth": lambda weights, path: torch.save(
+        {"model_state_dict": {f"backbone.{k}": v for k, v in weights.items()}}, path
+    ),
     "parallel.pt": lambda weights, path: torch.save({f"module.{k}": v for k, v in weights.items()}, path),
 }
 
@@ -66,6 +76,56 @@ def test_a_transformers_positions_are_adapted_to_another_size(tmp_path: Path) ->
     positions = backbone.get_parameter("pos_embed")
     assert positions.shape == (1, 17, 192)
     torch.testing.assert_close(positions[0], torch.linspace(0, 1, 192).expand(17, 192))
+
+
+RESIZED = {
+    "vit_tiny_patch16_224": (224, 96),
+    "deit3_small_patch16_224": (224, 96),
+    "vit_small_patch14_reg4_dinov2": (224, 98),
+    "swin_tiny_patch4_window7_224": (224, 96),
+    "eva02_tiny_patch14_224": (224, 98),
+    "beit_base_patch16_224": (224, 96),
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of timm's own interpolation of relative positions
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if "beit" in n else n for n in RESIZED])
+def test_weights_are_resized_as_timm_resizes_its_own(tmp_path: Path, name: str) -> None:
+    saved_at, loaded_at = RESIZED[name]
+    saved = timm.create_model(name, num_classes=0, img_size=saved_at).state_dict()
+    generator = torch.Generator().manual_seed(0)
+    for key in [key for key in saved if "pos_embed" in key or "relative_position_bias" in key]:
+        saved[key] = torch.randn(saved[key].shape, generator=generator)
+    save_file(saved, tmp_path / "w.safetensors")
+    backbone, spec = load_weights(str(tmp_path / "w.safetensors"), name, loaded_at)
+    overlay = {"state_dict": saved, "custom_load": False}
+    known = timm.create_model(
+        name, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=0, img_size=loaded_at
+    ).state_dict()
+    assert spec.image_size == loaded_at
+    assert any(known[key].shape != saved[key].shape for key in known)
+    for key, value in backbone.state_dict().items():
+        assert torch.equal(value, known[key]), key
+
+
+def test_the_positions_of_a_cait_are_resized_though_timms_filter_leaves_them(tmp_path: Path) -> None:
+    saved = timm.create_model("cait_xxs24_224", num_classes=0, img_size=224).state_dict()
+    saved["pos_embed"] = torch.linspace(0, 1, 192).expand(saved["pos_embed"].shape).contiguous()
+    save_file(saved, tmp_path / "w.safetensors")
+    backbone, _ = load_weights(str(tmp_path / "w.safetensors"), "cait_xxs24_224", 96)
+    positions = backbone.get_parameter("pos_embed")
+    assert positions.shape == (1, 36, 192)
+    torch.testing.assert_close(positions[0], torch.linspace(0, 1, 192).expand(36, 192))
+
+
+def test_weights_of_another_family_are_refused_by_name_though_its_filter_fails_on_them(tmp_path: Path) -> None:
+    swin = timm.create_model("swin_tiny_patch4_window7_224", num_classes=0).state_dict()
+    save_file(swin, tmp_path / "w.safetensors")
+    with pytest.raises(InputError, match="not those of vit_tiny_patch16_224: they lack cls_token"):
+        load_weights(str(tmp_path / "w.safetensors"), "vit_tiny_patch16_224", 96)
+    save_file(state(name="vit_tiny_patch16_224"), tmp_path / "v.safetensors")
+    with pytest.raises(InputError, match="not those of swin_tiny_patch4_window7_224: they lack patch_embed"):
+        load_weights(str(tmp_path / "v.safetensors"), "swin_tiny_patch4_window7_224", 96)
 
 
 class _Bomb:
@@ -128,10 +188,36 @@ def test_a_hub_that_cannot_be_reached_fails_in_seconds(tmp_path: Path, monkeypat
         load_weights("timm", "resnet18", SIZE)
 
 
+class _RefusingProxy(http.server.BaseHTTPRequestHandler):
+    def do_CONNECT(self) -> None:
+        self.send_error(403)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.mark.timeout(30)
+def test_a_proxy_that_refuses_is_the_same_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    proxy = http.server.HTTPServer(("127.0.0.1", 0), _RefusingProxy)
+    threading.Thread(target=proxy.serve_forever, daemon=True).start()
+    monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.server_port}")
+    monkeypatch.setattr(constants, "ENDPOINT", "https://hub.invalid")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    close_session()  # the next client reads the environment
+    try:
+        with pytest.raises(InputError, match=r"from timm's hub \(ProxyError\); without a network, give the path"):
+            load_weights("timm", "resnet18", SIZE)
+    finally:
+        close_session()
+        proxy.shutdown()
+        proxy.server_close()
+
+
 def test_unknown_names_are_refused_with_what_is_allowed() -> None:
-    with pytest.raises(InputError, match=r"timm has no weights resnet18\.nope; allowed tags are a1_in1k"):
+    with pytest.raises(InputError, match=r"expected a tag out of a1_in1k, .*, got resnet18\.nope"):
         load_weights("timm:nope", "resnet18", SIZE)
-    with pytest.raises(InputError, match="torchvision has no weights 'Nope'"):
+    with pytest.raises(InputError, match="got 'Nope'"):
         load_weights("torchvision:Nope", "resnet18", SIZE)
 
 

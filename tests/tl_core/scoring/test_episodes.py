@@ -10,7 +10,15 @@ from scipy import stats
 
 from tl_core.errors import InputError
 from tl_core.scoring.classification import count_confusions, reliability, score_predictions
-from tl_core.scoring.episodes import Estimate, RunningEstimate, compare_all, estimate, holm, paired_difference
+from tl_core.scoring.episodes import (
+    Estimate,
+    RunningEstimate,
+    compare_all,
+    estimate,
+    holm,
+    independent_difference,
+    paired_difference,
+)
 
 
 def test_the_interval_is_students_t_as_worked_out_by_hand() -> None:
@@ -73,6 +81,25 @@ def test_scores_of_different_length_cannot_be_paired() -> None:
         paired_difference([0.1, 0.2], [0.1, 0.2, 0.3])
 
 
+def test_welchs_interval_is_the_one_worked_out_by_hand() -> None:
+    # means 0.7 and 0.4; variances 0.04 / 3 and 0.02 / 2; standard error sqrt(0.0233333) = 0.1527525
+    # degrees of freedom 0.0233333^2 / (0.0133333^2 / 2 + 0.01^2 / 1) = 2.882353; t(0.975) = 3.258
+    result = independent_difference([0.5, 0.7, 0.9], [0.3, 0.5])
+    assert result.mean == pytest.approx(0.3)
+    assert result.ci95 == pytest.approx(0.1527525 * stats.t.ppf(0.975, 2.882353), abs=1e-6)
+    assert result.n == 2
+
+
+@pytest.mark.parametrize(("other", "mean"), [([0.5, 0.5], 0.0), ([0.3, 0.3, 0.3], 0.2)])
+def test_scores_without_variance_give_an_interval_without_width(other: list[float], mean: float) -> None:
+    result = independent_difference([0.5, 0.5], other)
+    assert (result.mean, result.ci95) == (pytest.approx(mean), pytest.approx(0.0))
+
+
+def test_a_single_episode_on_one_side_has_an_infinite_interval() -> None:
+    assert math.isinf(independent_difference([0.5], [0.5, 0.6, 0.7]).ci95)
+
+
 # True classes in rows, predicted ones in columns:
 #        0  1  2
 #   0    3  1  0     recall 3/4
@@ -123,6 +150,11 @@ def test_all_pairs_are_compared_as_scipy_compares_two() -> None:
 def test_equal_scores_are_not_told_apart() -> None:
     (pair,) = compare_all({"a": [0.5, 0.7], "b": [0.5, 0.7]})
     assert (pair.difference.mean, pair.p_holm) == (0.0, 1.0)
+
+
+def test_a_difference_that_never_varies_is_significant() -> None:
+    (pair,) = compare_all({"a": [0.75, 0.5], "b": [0.5, 0.25]})
+    assert (pair.difference.mean, pair.p_holm) == (0.25, 0.0)
 
 
 def test_one_method_or_one_episode_is_no_comparison() -> None:

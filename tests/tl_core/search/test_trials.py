@@ -20,17 +20,10 @@ from optuna.trial import TrialState
 
 from tl_core.errors import InputError
 from tl_core.recipes.finetune import FinetuneRecipe
+from tl_core.search.objective import Budget, TrialResult
 from tl_core.search.space import SearchSpace, parse_space
 from tl_core.search.studies import build_study
-from tl_core.search.trials import (
-    Budget,
-    TrialResult,
-    best_recipes,
-    count_episodes,
-    prepare_study,
-    run_trials,
-    wants_more,
-)
+from tl_core.search.trials import best_recipes, count_episodes, prepare_study, run_trials, wants_more
 from tl_core.search.verdict import ScoreRecipe
 from tl_core.training.loop import TrainingDivergedError
 
@@ -386,7 +379,7 @@ def test_without_a_complete_trial_there_is_no_best_recipe() -> None:
 
 @pytest.mark.parametrize("n_trials", [0, -1])
 def test_no_trials_are_refused(n_trials: int) -> None:
-    with pytest.raises(InputError, match=f"n_trials is {n_trials}; allowed is 1 or more"):
+    with pytest.raises(InputError, match=f"expected n_trials of 1 or more, got {n_trials}"):
         run(build_study("study", None, 0), score_recipe, n_trials)
 
 

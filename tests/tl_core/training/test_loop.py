@@ -363,7 +363,7 @@ def test_the_validation_accuracy_is_of_this_epochs_weights_and_not_an_average(da
     job = pretraining(dataset)
     rows = split_within_classes(dataset, val=0.3, test=0.2, seed=0).val
     for epoch in job.epochs(CPU):
-        assert epoch.val_accuracy == job._accuracy(job._model, rows, CPU, torch.float32)
+        assert epoch.val_accuracy == job._score(job._model, rows, CPU, torch.float32)[1]
 
 
 def test_interrupted_pretraining_continues_bit_identically(dataset: ImageDataset, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from tl_core.data.layouts.listing import ImageListing, Layout, file_stamp, list_class_folders, signature
-from tl_core.files import complete_file, room_for
+from tl_core.files import complete_file, disk_full_as_input_error
 from tl_core.images.files import archive_names, is_archive
 
 
@@ -26,7 +26,7 @@ def _cached_names(archive: Path, version: str, data_dir: Path) -> list[str]:
         names: list[str] = json.loads(known.read_text())
         return names
     names = archive_names(archive)
-    with room_for(data_dir):
+    with disk_full_as_input_error(data_dir):
         data_dir.mkdir(parents=True, exist_ok=True)
     with FileLock(known.with_suffix(".lock")), complete_file(known) as file:
         file.write(json.dumps(names).encode())

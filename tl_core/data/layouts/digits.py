@@ -23,7 +23,7 @@ _SOURCE_DIGITS, _TARGET_DIGITS = range(5), range(5, 10)
 def write_digits(spec: str, data_dir: Path) -> Path:
     """Write `digits:source` or `digits:target` below `data_dir` unless it is there, and return its folder."""
     if spec not in ("digits:source", "digits:target"):
-        raise InputError(f"no data set {spec!r}; allowed are digits:source and digits:target")
+        raise InputError(f"expected digits:source or digits:target, got {spec!r}")
     folder = data_dir / spec.replace(":", "-")
     data_dir.mkdir(parents=True, exist_ok=True)
     with FileLock(data_dir / f"{folder.name}.lock"):

@@ -49,14 +49,13 @@ def read_rows(table: Path) -> list[CsvRow]:
     part_column = _find(columns, PART_COLUMNS)
     if file_column is None:
         raise InputError(
-            f"{table} has no column of image files; expected is one of {', '.join(FILE_COLUMNS)}, "
-            f"found are {', '.join(header)}"
+            f"{table} has no column of image files; expected one of {', '.join(FILE_COLUMNS)}, got {', '.join(header)}"
         )
     class_columns = [name for name in header if name not in (file_column, part_column)]
     if label_column is None and not _is_one_hot(records, class_columns):
         raise InputError(
-            f"{table} has no column of labels; expected is one of {', '.join(LABEL_COLUMNS)}, or one column per class "
-            f"with a single 1 in each row, found are {', '.join(header)}"
+            f"{table} has no column of labels; expected one of {', '.join(LABEL_COLUMNS)}, or one column per class "
+            f"with a single 1 in each row, got {', '.join(header)}"
         )
     files = _Files(table.parent)
     rows: dict[str, CsvRow] = {}
@@ -70,7 +69,7 @@ def read_rows(table: Path) -> list[CsvRow]:
         part = _part(record[part_column], where) if part_column else ""
         row = _row(files, name, label, part, where)
         if row.file in rows:
-            raise InputError(f"{where} names {name!r}, which an earlier row has; expected is one row per image")
+            raise InputError(f"{where} names {name!r}, which an earlier row has; expected one row per image")
         rows[row.file] = row
     return list(rows.values())
 
@@ -84,7 +83,7 @@ def _read(table: Path) -> tuple[list[str], list[dict[str, str]]]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{table} is not a readable csv ({error})") from error
     if not records:
-        raise InputError(f"{table} has no rows; expected is a heading and one row per image")
+        raise InputError(f"{table} has no rows; expected a heading and one row per image")
     for number, record in enumerate(records, start=2):
         if None in record or None in record.values():
             raise InputError(f"row {number} of {table} has another number of cells than the heading, {len(header)}")
@@ -106,14 +105,14 @@ def _is_one_hot(records: Sequence[Mapping[str, str]], columns: Sequence[str]) ->
 def _part(text: str, where: str) -> str:
     part = PART_NAMES.get(text.strip().lower())
     if part is None:
-        raise InputError(f"{where} has the part {text!r}; allowed is train, val or test")
+        raise InputError(f"{where}: expected a part train, val or test, got {text!r}")
     return part
 
 
 def _row(files: _Files, name: str, label: str, part: str, where: str) -> CsvRow:
     path = PurePosixPath(name.replace("\\", "/"))
     if not name or path.is_absolute() or ".." in path.parts:
-        raise InputError(f"{where} names {name!r}; expected is a path below the csv's folder")
+        raise InputError(f"{where}: expected a path below the csv's folder, got {name!r}")
     matches = files.find(path)
     if len(matches) > 1:
         raise InputError(f"{where} names {name!r}, which may be {matches[0]} or {matches[1]}; give the path")
@@ -154,7 +153,7 @@ class _Files:
 
 
 def _ends_in(name: str, path: PurePosixPath) -> bool:
-    """Whether the folders that a row does give are the last ones of the file's."""
+    """Return whether the folders that a row gives are the last ones of the file's."""
     wanted = path.parent.parts
     return PurePosixPath(name).parent.parts[-len(wanted) :] == wanted if wanted else True
 

@@ -88,16 +88,16 @@ def test_a_changed_csv_is_read_again(folder: Path) -> None:
         ("file,label\n", "has no rows"),
         (
             "picture,label\na.png,red\n",
-            "no column of image files; expected is .*, found are picture, label",
+            "no column of image files; expected one of .*, got picture, label",
         ),
-        ("file,colour\na.png,red\n", "no column of labels.*found are file, colour"),
+        ("file,colour\na.png,red\n", "no column of labels.*got file, colour"),
         ("image,MEL,NV\na,1,1\nb,0,1\n", "no column of labels"),
         ("file,label\na.png\n", "row 2 of .* has another number of cells than the heading, 2"),
-        ("file,label\n../a.png,red\n", "row 2 .* names '../a.png'; expected is a path below"),
-        ("file,label\n/a.png,red\n", "names '/a.png'; expected is a path below"),
+        ("file,label\n../a.png,red\n", "row 2 .*: expected a path below .*, got '../a.png'"),
+        ("file,label\n/a.png,red\n", "expected a path below .*, got '/a.png'"),
         ("file,label\n000,red\n", "may be images/blue/000.png or images/green/000.png; give the path"),
         ("file,label\nred/000.png,a\nimages/red/000.png,b\n", "row 3 .* which an earlier row has"),
-        ("file,label,split\nred/000.png,a,tset\n", "has the part 'tset'; allowed is train, val or test"),
+        ("file,label,split\nred/000.png,a,tset\n", "expected a part train, val or test, got 'tset'"),
     ],
 )
 def test_what_does_not_fit_is_refused(folder: Path, text: str, sentence: str) -> None:

@@ -1,4 +1,4 @@
-"""The example of docs/scale.md: a registered version on Ray Data gives the answers of serving."""
+"""The example of docs/scaling.md: a registered version on Ray Data gives the answers of serving."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_many_machines_give_the_answers_of_serving(
 ) -> None:
     monkeypatch.chdir(tmp_path)  # a new experiment keeps its artifacts here
     register_colours(tmp_path)
-    (snippet,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "scale.md").read_text(), re.DOTALL)
+    (snippet,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "scaling.md").read_text(), re.DOTALL)
     names = {"FOLDER": str(pictures), "MODEL": f"models:/{NAME}@challenger", "OUTPUT": str(tmp_path / "answers")}
     start = f"import ray\nray.init('local', num_cpus=3, include_dashboard=False, log_to_driver=False)\n{names=}\n"
     globals_ = "globals().update(names)\n"
