@@ -190,7 +190,7 @@ def main() -> None:
     parser.add_argument("--weights", type=str, required=True, help="weights of the backbone")
     parser.add_argument("--backbone", default="tf_efficientnet_lite0")
     parser.add_argument("--size", type=int, default=64)
-    parser.add_argument("--second", type=int, nargs="+", default=[640, 160, 80, 40], help="features of the second")
+    parser.add_argument("--second", type=int, nargs="+", default=[640, 300, 150, 80], help="features of the second")
     parser.add_argument("--pairs", type=int, default=200, help="pairs of methods times targets, for each row")
     parser.add_argument("--targets", type=int, default=4, help="targets drawn for each pair")
     parser.add_argument("--equal", type=float, default=0.004, help="true difference that counts as none")

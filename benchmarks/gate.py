@@ -19,8 +19,18 @@ from tl_core.scoring.episodes import independent_difference
 from tl_core.scoring.images import bootstrap
 
 CLASSES = ("a", "b")
-SIZES = (10, 20, 30, 50, 100, 400)
-CASES = ((-0.08, 0.08), (-0.08, 0.16), (-0.05, 0.05), (-0.05, 0.15), (0.0, 0.0), (0.0, 0.1), (0.05, 0.05), (0.05, 0.15))
+SIZES = (10, 20, 30, 50, 100, 300, 1000)
+CASES = (
+    (-0.08, 0.08),
+    (-0.05, 0.05),
+    (-0.05, 0.2),
+    (-0.01, 0.01),
+    (-0.01, 0.1),
+    (0.0, 0.0),
+    (0.0, 0.04),
+    (0.0, 0.1),
+    (0.05, 0.1),
+)
 """True differences, and the shares of images on which the two disagree."""
 
 Floats = NDArray[np.float64]
