@@ -23,13 +23,7 @@ def read_facts(main_run: str) -> dict[str, Any]:
     import mlflow
 
     from pipelines.reports.origin import command_of
-    from pipelines.results.scores import (
-        COMPARED,
-        METHODS_ARTIFACT,
-        accuracy_of,
-        differences_over_images,
-        image_accuracies,
-    )
+    from pipelines.results.scores import METHODS_ARTIFACT, accuracy_of, differences_of_methods
     from pipelines.store.artifacts import fetch_artifact
     from pipelines.store.connection import prepare_store
     from pipelines.store.find import find_run
@@ -37,9 +31,8 @@ def read_facts(main_run: str) -> dict[str, Any]:
     prepare_store()
     run = find_run(main_run, "main")
     methods: dict[str, str] = json.loads(fetch_artifact(run.info.run_id, METHODS_ARTIFACT).read_text())
-    tables = {name: image_accuracies(run_id) for name, run_id in methods.items()}
     found = {name: accuracy_of(run_id) for name, run_id in methods.items()}
-    differences = differences_over_images(tables, [(a, b) for a, b in COMPARED if {a, b} <= tables.keys()])
+    differences = differences_of_methods(methods)
     return {
         "command": command_of(run),
         "run": run.info.run_id,

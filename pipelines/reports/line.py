@@ -29,13 +29,7 @@ from pipelines.reports.words import (
     say_seconds,
     sentence,
 )
-from pipelines.results.scores import (
-    COMPARED,
-    METHODS_ARTIFACT,
-    accuracies,
-    differences_over_images,
-    image_accuracies,
-)
+from pipelines.results.scores import METHODS_ARTIFACT, accuracies, differences_of_methods
 from pipelines.results.shots import read_shots
 from pipelines.store.artifacts import fetch_artifact
 from pipelines.store.params import used_params
@@ -51,9 +45,7 @@ def report_main(run: Run) -> Page:
     """Report a main run."""
     methods: dict[str, str] = json.loads(fetch_artifact(run.info.run_id, METHODS_ARTIFACT).read_text())
     scores = {name: list(accuracies(run_id).values()) for name, run_id in methods.items()}
-    compared = [(a, b) for a, b in COMPARED if {a, b} <= methods.keys()]
-    tables = {name: image_accuracies(run_id) for name, run_id in methods.items()}
-    differences = differences_over_images(tables, compared)
+    differences = differences_of_methods(methods)
     *_, (name, found_id) = methods.items()
     found = mlflow.MlflowClient().get_run(found_id)
     steps = _steps(run)

@@ -9,13 +9,7 @@ import mlflow
 from pipelines.inputs.networks import ONNX_ARTIFACT
 from pipelines.reports.words import say_difference, say_over_episodes
 from pipelines.results.columns import aligned
-from pipelines.results.scores import (
-    COMPARED,
-    METHODS_ARTIFACT,
-    accuracies,
-    differences_over_images,
-    image_accuracies,
-)
+from pipelines.results.scores import METHODS_ARTIFACT, accuracies, differences_of_methods
 from pipelines.store.artifacts import fetch_artifact
 from registry.versions import CHAMPION, champion_of
 from tl_core.scoring.episodes import Estimate, estimate, paired_difference
@@ -27,10 +21,8 @@ def log_summary(finetune_runs: Mapping[str, str], export_run: str, name: str) ->
     mlflow.log_dict(dict(finetune_runs), METHODS_ARTIFACT)
     scores = {method: list(accuracies(run_id).values()) for method, run_id in finetune_runs.items()}
     results = {method: estimate(values) for method, values in scores.items()}
-    compared = [(a, b) for a, b in COMPARED if {a, b} <= scores.keys()]
-    differences = {(a, b): paired_difference(scores[a], scores[b]) for a, b in compared}
-    tables = {method: image_accuracies(run_id) for method, run_id in finetune_runs.items()}
-    over_images = differences_over_images(tables, compared)
+    over_images = differences_of_methods(finetune_runs)
+    differences = {(a, b): paired_difference(scores[a], scores[b]) for a, b in over_images}
     for label, result in {**results, **{f"{a} - {b}": found for (a, b), found in differences.items()}}.items():
         mlflow.log_metrics({_key(label): result.mean, f"{_key(label)}_ci95": result.ci95})
     for (a, b), found in over_images.items():

@@ -90,6 +90,12 @@ def differences_over_images(
     return {(first, second): _difference_over_images(tables[first], tables[second]) for first, second in pairs}
 
 
+def differences_of_methods(methods: Mapping[str, str]) -> dict[tuple[str, str], PairedDifference]:
+    """Estimate the differences that `main` reports over images, from its finetune runs by method."""
+    tables = {method: image_accuracies(run_id) for method, run_id in methods.items()}
+    return differences_over_images(tables, [(a, b) for a, b in COMPARED if {a, b} <= tables.keys()])
+
+
 def _difference_over_images(first: pd.DataFrame, second: pd.DataFrame) -> PairedDifference:
     shared = first.index.intersection(second.index)
     one, other = first.loc[shared], second.loc[shared]

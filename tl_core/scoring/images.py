@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +10,6 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from tl_core.errors import InputError
-from tl_core.scoring.episodes import SIGNIFICANT, holm
 
 N_RESAMPLES = 2000
 Hits = NDArray[np.bool_]
@@ -62,44 +59,3 @@ def bootstrap(values: NDArray[np.float64], seed: int = 0) -> Interval:
     )
     low, high = result.confidence_interval
     return Interval(float(values.mean()), float(low), float(high), len(values))
-
-
-@dataclass(frozen=True)
-class ImageComparison:
-    """A difference of accuracies, first - second, on the same images, with McNemar's p-value before and after Holm."""
-
-    first: str
-    second: str
-    difference: Interval
-    p: float
-    p_holm: float
-
-    def points(self) -> str:
-        """As people read it, in points: `+1.25 (0.31 to 2.20), p = 0.0089 (different)`."""
-        verdict = "different" if self.p_holm < SIGNIFICANT else "not told apart"
-        low, high = 100 * self.difference.low, 100 * self.difference.high
-        return f"{100 * self.difference.value:+.2f} ({low:+.2f} to {high:+.2f}), p = {self.p_holm:.2g} ({verdict})"
-
-
-def mcnemar(first: Hits, second: Hits) -> float:
-    """Two-sided exact p-value that two classifiers err equally often on the same images (McNemar, 1947)."""
-    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
-    if only_first + only_second == 0:
-        return 1.0
-    return float(stats.binomtest(only_first, only_first + only_second, 0.5).pvalue)
-
-
-def compare_on_images(hits: Mapping[str, Hits]) -> list[ImageComparison]:
-    """Every pair of classifiers that were scored on the same images, in the same order.
-
-    Raises:
-        InputError: different numbers of images.
-    """
-    if len({len(of_one) for of_one in hits.values()}) > 1:
-        raise InputError("classifiers can only be compared on the same images; give runs with the same test part")
-    pairs = list(itertools.combinations(hits, 2))
-    p_values = [mcnemar(hits[first], hits[second]) for first, second in pairs]
-    return [
-        ImageComparison(first, second, bootstrap(hits[first].astype(float) - hits[second].astype(float)), p, p_holm)
-        for (first, second), p, p_holm in zip(pairs, p_values, holm(p_values), strict=True)
-    ]
