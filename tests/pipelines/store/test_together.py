@@ -13,7 +13,11 @@ from tests.conftest import write_colour_images
 from tests.pipelines.store.test_store import _environment
 from tests.pipelines.test_resume import N_EPISODES, config, losses, undisturbed_losses
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"),
+]
 
 
 def test_commands_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
