@@ -1,0 +1,1 @@
+"""Cross-validation of the whole procedure that makes a classifier, for an estimate of its accuracy on new images."""
