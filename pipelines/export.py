@@ -34,7 +34,7 @@ class ExportConfig:
     """Export to one ONNX file, with a parity check."""
 
     run: str
-    """Fit or train run whose classifier is exported."""
+    """Fit, train or classify run whose classifier is exported."""
     finetune_run: str = ""
     """Finetune run that scored this classifier; its accuracy is then written into the file."""
     int8: bool = False
@@ -56,7 +56,7 @@ def run(config: ExportConfig) -> str:
     from tl_core.heads.storage import load_classifier
 
     with tracked_run("export", config) as run_id, tempfile.TemporaryDirectory() as folder:
-        fit_run = find_run(config.run, "fit", "train")
+        fit_run = find_run(config.run, "fit", "train", "classify")
         config = replace(config, run=fit_run.info.run_id)
         config = with_run_ids(config, finetune_run="finetune")
         log_params(flat_params(config))
@@ -77,9 +77,11 @@ def run(config: ExportConfig) -> str:
 
 def _metadata(description: ClassifierDescription, fit_run: Run) -> dict[str, str]:
     from pipelines.configs.entry_points import project_version
+    from pipelines.inputs.networks import CHOSEN_WEIGHTS
     from pipelines.store.params import used_params
 
-    weights, tags = used_params(fit_run)["weights"], fit_run.data.tags
+    tags = fit_run.data.tags
+    weights = tags.get(CHOSEN_WEIGHTS) or used_params(fit_run)["weights"]
     return {
         "class_names": json.dumps(description.class_names),
         "image_size": str(description.backbone.image_size),
@@ -106,17 +108,14 @@ def _source_fingerprint(weights: str) -> str:
 def _score(finetune_run: str, fit_run: Run) -> dict[str, str]:
     """Return the accuracy that is written into the file: that of its recipe, measured on episodes."""
     from pipelines.inputs.provenance import check_same_origin
-    from pipelines.results.scores import accuracy_of
+    from pipelines.results.scores import SCORED_THEMSELVES, accuracy_of
     from pipelines.store.find import find_run
+    from pipelines.store.runs import KIND
 
-    metrics = fit_run.data.metrics
-    if not finetune_run and "test/accuracy" in metrics:  # a train run has a test part of its own
-        names = {
-            "mean": "test/accuracy",
-            "low": "test/accuracy_low",
-            "high": "test/accuracy_high",
-            "n_images": "n_test",
-        }
+    metrics, kind = fit_run.data.metrics, fit_run.data.tags[KIND]
+    if not finetune_run and kind in SCORED_THEMSELVES:
+        name, n_images = SCORED_THEMSELVES[kind]
+        names = {"mean": name, "low": f"{name}_low", "high": f"{name}_high", "n_images": n_images}
         return {"accuracy": json.dumps({key: metrics[name] for key, name in names.items()})}
     if not finetune_run:
         return {"accuracy": "not measured"}

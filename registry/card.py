@@ -16,10 +16,13 @@ _HOW_GOOD: dict[ScoredOn, str] = {
     "episodes": "of this backbone and recipe on {sample}. The classifier itself was fitted to all labelled images; "
     "no image was left to score it on.",
     "test images": "of this classifier on {sample}. They chose nothing, and nothing was trained on them.",
+    "out-of-fold images": "of this classifier on new images like those of {sample}. Each image was predicted by a "
+    "classifier that was made in the same way without it.",
 }
 _SPEAKS_OF: dict[ScoredOn, str] = {
     "episodes": "other draws of the same images and the same backbone",
     "test images": "other images drawn as these were",
+    "out-of-fold images": "new images drawn as these were",
 }
 
 

@@ -5,7 +5,7 @@ more than the tolerance, on the images that both were scored on, with 97.5 % con
 rules, in their order:
 
 1. Scores that cannot be read never promote, nor do scores without the content hashes of their images.
-2. Scores on episodes and on test images, or on episodes of another shape, are not compared.
+2. Scores on episodes, on test images and on out-of-fold images, or on episodes of another shape, are not compared.
 3. A challenger with other classes is another model: it is registered under another name.
 4. Where challenger and champion share no image, or fewer than `FEWEST_IMAGES`, nothing is known of their difference.
 5. More images, renewed images, another backbone or another recipe: the shared images decide.
@@ -28,7 +28,7 @@ from tl_core.scoring.paired import TAIL, lower_bound
 FEWEST_IMAGES = 10
 """Shared images without which two classifiers are not compared."""
 
-ScoredOn = Literal["episodes", "test images"]
+ScoredOn = Literal["episodes", "test images", "out-of-fold images"]
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tl_core.recipes.checks import check_range
-from tl_core.recipes.choices import ChosenPart, SplitRule, Unreadable
+from tl_core.recipes.choices import ChosenPart, GroupedBy, SplitRule, Unreadable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +72,19 @@ class TargetData:
     """Data spec of the target."""
     unreadable: Unreadable = "refuse"
     """How unreadable files are met: refuse the target, or skip the files."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnData:
+    """Labelled images that the classifier is made from."""
+
+    data: str = "digits:target"
+    """Data spec: class folders, an archive of them, or a csv of images and labels."""
+    group: GroupedBy = "auto"
+    """Images that stay in one fold, besides near-duplicates: those that share a group in a csv's column group (auto),
+    or the folder that holds the class folders (folder): patient7/healthy/1.jpg and patient7/ill/2.jpg."""
+    unreadable: Unreadable = "refuse"
+    """How unreadable files are met: refuse the data, or skip the files."""
 
 
 @dataclass(frozen=True, kw_only=True)

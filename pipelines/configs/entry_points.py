@@ -13,6 +13,7 @@ REPORT_ARTIFACT = "report.html"
 
 ENTRY_POINTS = (
     "main",
+    "classify",
     "prepare",
     "lr_find",
     "pretrain",

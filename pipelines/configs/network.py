@@ -59,3 +59,19 @@ class DemoNetwork:
     """Architecture: any name of timm, or resnet9, resnet10, resnet10_fine or resnet10_small; a run knows its own."""
     image_size: int = 0
     """Side of the square input in pixels; 0 is the size that the weights were trained at, and 32 for new ones."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparedNetworks:
+    """Networks of which the best one is taken."""
+
+    weights: str = "pixels,random"
+    """Weights to start from, separated by commas: pretrain runs, files, timm, timm:TAG, torchvision:ENUM.NAME, random
+    (an untrained network) or pixels (no network). Cross-validation chooses, anew in every fold."""
+    backbone: str = "resnet10_small"
+    """Architecture: any name of timm, or resnet9, resnet10, resnet10_fine or resnet10_small; a run knows its own."""
+    image_size: int = 0
+    """Side of the square input in pixels; 0 is the size that the weights were trained at, and 32 for the baselines."""
+    features: Features = "stages"
+    """Features that the head sees: of the last stage, or of the last four (stages), which often transfer better;
+    networks that do not show their stages give the last."""

@@ -16,6 +16,8 @@ from tl_core.networks.weights import load_weights
 from tl_core.networks.weights_spec import is_weights_spec
 from tl_core.recipes.finetune import FinetuneRecipe, parse_recipe
 
+CHOSEN_WEIGHTS = "chosen_weights"
+"""Tag of a classify run: of the weights that were compared those that its classifier has."""
 BACKBONE_ARTIFACT = "backbone"
 RECIPE_ARTIFACT = "recipe.json"
 CLASSIFIER_ARTIFACT = "classifier"

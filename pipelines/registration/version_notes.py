@@ -11,14 +11,15 @@ import numpy as np
 from mlflow.entities import Run
 
 from pipelines.inputs.networks import LATENCY_METRIC, SIZE_METRIC
+from pipelines.registration.evidence import SCORED_ON
+from pipelines.results.delivered import read_estimate
 from pipelines.results.predictions import CONFUSIONS_ARTIFACT
-from pipelines.results.scores import accuracy_of
+from pipelines.results.scores import SCORED_THEMSELVES, accuracy_of
 from pipelines.results.trainings import hits_in, predictions_of
 from pipelines.store.artifacts import fetch_artifact
 from pipelines.store.params import used_params
 from pipelines.store.runs import KIND
 from registry.card import CardFacts, Confusions, write_card
-from registry.gate import ScoredOn
 from registry.versions import NewVersion
 from serving.model import OnnxClassifier
 from tl_core.errors import InputError
@@ -35,10 +36,11 @@ _SCORES = {
         "accuracy_high": "test/accuracy_high",
         "n_images": "n_test",
     },
+    "classify": {name: name for name in ("accuracy", "accuracy_low", "accuracy_high", "n_images")},
 }
 """Tags of a version, and the metrics of the run that scored it, by its kind."""
 
-_SAMPLE_TAG = {"finetune": "episodes", "train": "test_images"}
+_SAMPLE_TAG = {"finetune": "episodes", "train": "test_images", "classify": "target_fingerprint"}
 
 
 def describe_version(name: str, export_run: Run, scored_run: Run, onnx_path: Path) -> NewVersion:
@@ -48,7 +50,7 @@ def describe_version(name: str, export_run: Run, scored_run: Run, onnx_path: Pat
 
 def scored_run_of(tags: Mapping[str, str]) -> str:
     """Return the id of the run that scored a registered version, from its tags; empty if they have none."""
-    return tags.get("finetune_run") or tags.get("train_run", "")
+    return next((tags[f"{kind}_run"] for kind in SCORED_ON if tags.get(f"{kind}_run")), "")
 
 
 def _tags(export_run: Run, scored_run: Run) -> dict[str, str]:
@@ -67,32 +69,33 @@ def _tags(export_run: Run, scored_run: Run) -> dict[str, str]:
 def _lineage(export_run: Run, scored_run: Run) -> dict[str, str]:
     """Run ids by the step that they are of."""
     scored = {scored_run.data.tags[KIND]: scored_run.info.run_id}
-    fit = {} if "train" in scored else {"fit": used_params(export_run)["run"]}
+    fit = {} if scored.keys() <= SCORED_THEMSELVES.keys() else {"fit": used_params(export_run)["run"]}
     return {**fit, **scored, "export": export_run.info.run_id}
 
 
 def _write_card(name: str, export_run: Run, scored_run: Run, onnx_path: Path) -> str:
     model = OnnxClassifier.load(onnx_path)
-    of_train = scored_run.data.tags[KIND] == "train"
-    scored_on: ScoredOn = "test images" if of_train else "episodes"
+    kind = scored_run.data.tags[KIND]
     facts = CardFacts(
         name=name,
         accuracy=_accuracy(scored_run),
-        scored_on=scored_on,
+        scored_on=SCORED_ON[kind],
         sample=_sample(scored_run),
         recipe=_recipe(scored_run),
         file=model.metadata,
         runs=_lineage(export_run, scored_run),
         class_names=model.class_names,
-        confusions=_confusions_of_images(scored_run, model) if of_train else _confusions_of_episodes(scored_run),
+        confusions=_confusions_of_images(scored_run, model) if kind == "train" else _kept_confusions(scored_run),
     )
     return write_card(facts)
 
 
 def _accuracy(scored_run: Run) -> str:
-    run_id = scored_run.info.run_id
+    run_id, kind = scored_run.info.run_id, scored_run.data.tags[KIND]
     try:
-        if scored_run.data.tags[KIND] == "train":
+        if kind == "classify":
+            return read_estimate(run_id).headline.percent()
+        if kind == "train":
             return wilson(hits_in(predictions_of(run_id))).percent()
         return accuracy_of(run_id).percent()
     except (InputError, KeyError, OSError, ValueError):  # as in `load_evidence`: the gate refuses
@@ -100,16 +103,22 @@ def _accuracy(scored_run: Run) -> str:
 
 
 def _sample(scored_run: Run) -> str:
-    params = used_params(scored_run)
-    if scored_run.data.tags[KIND] == "train":
+    params, kind = used_params(scored_run), scored_run.data.tags[KIND]
+    if kind == "classify":
+        shares = "every class as frequent" if params["priors"] == "balanced" else "classes as frequent as there"
+        return f"{params['data']}, {shares}"
+    if kind == "train":
         return f"the test images of {params['data']}"
     shape = json.loads(scored_run.data.tags["episodes"])  # a parameter of 0 has left it to the images
     return f"{shape['n_way']}-way {shape['n_shot']}-shot episodes of {params['target']}"
 
 
 def _recipe(scored_run: Run) -> dict[str, str]:
-    params = used_params(scored_run)
-    if scored_run.data.tags[KIND] == "train":
+    params, kind = used_params(scored_run), scored_run.data.tags[KIND]
+    if kind == "classify":
+        metrics = {name: f"{scored_run.data.metrics[name]:.3g}" for name in ("l2", "temperature")}
+        return {"head": "linear", "features": params["features"], "priors": params["priors"], **metrics}
+    if kind == "train":
         return {field.name: params[field.name] for field in fields(TrainRecipe) if field.name in params}
     return {field.name: _rounded(params[field.name]) for field in fields(FinetuneRecipe) if field.name in params}
 
@@ -122,9 +131,9 @@ def _rounded(value: str) -> str:
         return value
 
 
-def _confusions_of_episodes(finetune_run: Run) -> Confusions | None:
+def _kept_confusions(scored_run: Run) -> Confusions | None:
     try:
-        found = json.loads(fetch_artifact(finetune_run.info.run_id, CONFUSIONS_ARTIFACT).read_text())
+        found = json.loads(fetch_artifact(scored_run.info.run_id, CONFUSIONS_ARTIFACT).read_text())
     except InputError:  # a run of an earlier version
         return None
     return Confusions(found["class_names"], found["counts"])

@@ -9,6 +9,7 @@ import mlflow
 from mlflow.entities import Run
 
 from pipelines.reports.comparisons import report_comparison
+from pipelines.reports.delivered import report_delivered
 from pipelines.reports.line import report_main
 from pipelines.reports.origin import cost_section, origin_section, title_of
 from pipelines.reports.page import Page, Section, Table
@@ -125,6 +126,7 @@ def _pretrain(run: Run) -> Page:
 
 _REPORTS: dict[str, Callable[[Run], Page]] = {
     "main": report_main,
+    "classify": report_delivered,
     "finetune": _finetune,
     "search": _search,
     "compare": report_comparison,

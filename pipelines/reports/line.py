@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 import mlflow
 from mlflow.entities import Run
 
-from pipelines.inputs.networks import LATENCY_METRIC, ONNX_ARTIFACT, SIZE_METRIC
+from pipelines.reports.classifier import classifier_section, steps_of
 from pipelines.reports.comparisons import difference_table, methods_section
 from pipelines.reports.origin import cost_section, origin_section, seconds_of, title_of
-from pipelines.reports.page import Command, Page, Section, Table
+from pipelines.reports.page import Page, Section, Table
 from pipelines.reports.predictions import answers_sections, features_section
 from pipelines.reports.sections import (
     distribution_section,
@@ -33,11 +33,10 @@ from pipelines.results.scores import METHODS_ARTIFACT, accuracies, differences_o
 from pipelines.results.shots import read_shots
 from pipelines.store.artifacts import fetch_artifact
 from pipelines.store.params import used_params
-from pipelines.store.runs import KIND
-from registry.versions import CHALLENGER, CHAMPION
 from tl_core.scoring.episodes import estimate, paired_difference
 from tl_core.scoring.paired import PairedDifference
 
+_FITTED = "It is fitted to every labelled image; the scores are those of its recipe on images that it was not given."
 _FLOOR, _BASE, _FOUND = "raw pixels", "pretrained", "pretrained + searched"
 
 
@@ -48,13 +47,13 @@ def report_main(run: Run) -> Page:
     differences = differences_of_methods(methods)
     *_, (name, found_id) = methods.items()
     found = mlflow.MlflowClient().get_run(found_id)
-    steps = _steps(run)
+    steps = steps_of(run)
     return Page(
         title_of(run),
         sentence(say_estimate(estimate(scores[name])), _say_gain(differences)),
         [*_warnings(run), *_floor(differences[name, _FLOOR]), task_of(found), other_images(found)],
         [
-            _classifier_section(steps),
+            classifier_section(steps, steps["fit"][-1], _FITTED),
             methods_section(
                 {name: estimate(values) for name, values in scores.items()}, _differences(differences, scores)
             ),
@@ -86,36 +85,6 @@ def _floor(found: PairedDifference) -> list[str]:
 
 def _warnings(run: Run) -> list[str]:
     return [f"Mind that {run.data.tags['warning']}."] if "warning" in run.data.tags else []
-
-
-def _steps(run: Run) -> dict[str, list[Run]]:
-    """The runs nested in a main run, by kind, in the order of the work."""
-    wanted = f"tags.`mlflow.parentRunId` = '{run.info.run_id}'"
-    steps: dict[str, list[Run]] = {}
-    for step in mlflow.MlflowClient().search_runs(
-        [run.info.experiment_id], wanted, order_by=["attributes.start_time ASC"]
-    ):
-        steps.setdefault(step.data.tags[KIND], []).append(step)
-    return steps
-
-
-def _classifier_section(steps: Mapping[str, Sequence[Run]]) -> Section:
-    registered, exported = steps["register"][-1], steps["export"][-1]
-    name, tags, metrics = used_params(registered)["name"], registered.data.tags, exported.data.metrics
-    used = used_params(steps["fit"][-1])
-    alias = CHAMPION if tags["promoted"] == "True" else CHALLENGER
-    rows = [
-        ["registered as", f"{name}, version {tags['version']}, @{alias}: {tags['gate']}"],
-        ["one file", f"{metrics[SIZE_METRIC]:.1f} MB, needs onnxruntime, numpy and Pillow"],
-        ["it lies at", f"{exported.info.artifact_uri}/{ONNX_ARTIFACT}"],
-        ["backbone", f"{used['backbone']}, images of {used['image_size']} x {used['image_size']} px"],
-        ["one image", f"{metrics[LATENCY_METRIC]:.1f} ms from file to answer, on the machine of the export"],
-        ["fitted to", f"{steps['fit'][-1].data.metrics['n_images']:,.0f} images, all that are labelled"],
-    ]
-    command = "mlflow run . --env-manager local -e predict \\\n"
-    command += f"    -P model=models:/{name}@{alias} -P images=photos -P output=predictions.csv"
-    text = "It is fitted to every labelled image; the scores are those of its recipe on images that it was not given."
-    return Section("Classifier", [text], [Table("The file to take away", [], rows), Command(command)])
 
 
 def _differences(

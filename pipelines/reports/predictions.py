@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -17,15 +17,20 @@ from pipelines.reports.words import say_interval
 from pipelines.results.feature_map import read_feature_map
 from pipelines.results.figures import Map, draw_intervals, draw_maps, draw_reliability
 from pipelines.results.predictions import KeptAnswers, read_answers
+from tl_core.scoring.images import Interval
 
 _MOST_DRAWN, _MOST_SHADED, _MOST_CONFUSIONS = 25, 30, 10
 _MAP_PIXELS = 48
 
 
-def answers_sections(run: Run) -> list[Section]:
-    """Recall by class and confusions, examples, calibration, of a finetune or a train run."""
+def answers_sections(run: Run, recalls: Mapping[str, Interval] | None = None) -> list[Section]:
+    """Recall by class and confusions, examples, calibration, of a run; recalls are over its images if not given."""
     answers = read_answers(run.info.run_id)
-    return [_classes_section(answers), _examples_section(answers), _calibration_section(answers)]
+    return [
+        _classes_section(answers, recalls or answers.recalls()),
+        _examples_section(answers),
+        _calibration_section(answers),
+    ]
 
 
 def features_section(run: Run) -> Section:
@@ -57,8 +62,8 @@ def _pixels(jpeg: bytes) -> NDArray[np.uint8]:
     return np.asarray(picture)
 
 
-def _classes_section(answers: KeptAnswers) -> Section:
-    recalls = dict(sorted(answers.recalls().items(), key=lambda pair: pair[1].value))
+def _classes_section(answers: KeptAnswers, of_classes: Mapping[str, Interval]) -> Section:
+    recalls = dict(sorted(of_classes.items(), key=lambda pair: pair[1].value))
     hardest = dict(list(recalls.items())[:_MOST_DRAWN])
     with chart_style():
         figure = draw_intervals(hardest, "recall")

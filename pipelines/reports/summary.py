@@ -28,7 +28,7 @@ def log_summary(finetune_runs: Mapping[str, str], export_run: str, name: str) ->
     for (a, b), found in over_images.items():
         key = _key(f"{a} - {b}")
         mlflow.log_metrics({f"{key}_images_low": found.low, f"{key}_images_high": found.high})
-    text = "\n".join([*_table(results, differences, over_images), "", *_where(export_run, name)])
+    text = "\n".join([*_table(results, differences, over_images), "", *where_lines(export_run, name)])
     mlflow.log_text(text, "summary.txt")
     print(f"\n{text}")
 
@@ -51,7 +51,8 @@ def _table(
     return aligned(rows)
 
 
-def _where(export_run: str, name: str) -> list[str]:
+def where_lines(export_run: str, name: str) -> list[str]:
+    """Say where the classifier lies, which version is the champion, and how to browse the runs."""
     champion = champion_of(name)
     standing = f"models:/{name}@{CHAMPION} (version {champion.version})" if champion else "none"
     return [

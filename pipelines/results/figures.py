@@ -185,6 +185,20 @@ def draw_shots(curve: Mapping[int, Estimate]) -> Figure:
     return figure
 
 
+def draw_learning_curve(points: Sequence[tuple[float, Interval]]) -> Figure:
+    """Accuracy with its interval by number of labelled images."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.add_subplot()
+    numbers, values = [n for n, _ in points], 100 * np.array([found.value for _, found in points])
+    lows, highs = (100 * np.array([getattr(found, end) for _, found in points]) for end in ("low", "high"))
+    axes.errorbar(numbers, values, yerr=(values - lows, highs - values), fmt="o-", color=_BLUE, capsize=4)
+    axes.set_xscale("log")
+    axes.set_xticks(numbers, [f"{n:.0f}" for n in numbers])
+    axes.set_xticks([], minor=True)
+    axes.set(xlabel="labelled images", ylabel="accuracy in %", title="What more images bring")
+    return figure
+
+
 @dataclass(frozen=True)
 class Map:
     """Images at their places: (n, 2) in the unit square; `pictures` are uint8 (height, width, 3)."""

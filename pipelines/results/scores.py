@@ -23,6 +23,9 @@ METHODS_ARTIFACT = "methods.json"
 SHOTS_ARTIFACT = "shots.json"
 """Of a main run: its finetune runs by number of support images per class."""
 
+SCORED_THEMSELVES = {"train": ("test/accuracy", "n_test"), "classify": ("accuracy", "n_images")}
+"""Kinds of runs that scored the classifier they made: the metrics of its accuracy, and of the number of images."""
+
 COMPARED = (
     ("pretrained", "untrained"),
     ("pretrained", "raw pixels"),

@@ -7,6 +7,7 @@ import re
 import mlflow
 from mlflow.entities import LifecycleStage, Run, ViewType
 from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from pipelines.store.connection import is_unreachable
 from pipelines.store.redaction import redact
@@ -35,9 +36,15 @@ def find_run(run_id: str, *kinds: str) -> Run:
     found = run.data.tags.get(KIND, "unknown")
     if found not in kinds:
         raise InputError(f"expected a run of kind {' or '.join(kinds)}, got run {run.info.run_id} of kind {found}")
-    if run.info.status != "FINISHED":
+    if run.info.status != "FINISHED" and not _is_parent(run):
         raise InputError(f"{found} run {run.info.run_id} is {run.info.status}; only a FINISHED one can be used")
     return run
+
+
+def _is_parent(run: Run) -> bool:
+    """Return whether the active run is a step of this one, which has logged by now what the step needs."""
+    active = mlflow.active_run()
+    return active is not None and active.data.tags.get(MLFLOW_PARENT_RUN_ID) == run.info.run_id
 
 
 def _is_prefix(run_id: str) -> bool:

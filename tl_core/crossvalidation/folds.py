@@ -16,6 +16,8 @@ from tl_core.errors import InputError
 from tl_core.recipes.checks import check_count, check_seed
 
 MAX_FOLDS = 10
+N_REPEATS = 2
+_MANY_IMAGES, _MANY_LOGITS, _MOST_LOGITS = 100, 4_000, 20_000
 _MAX_DEALS = 20
 Ints = NDArray[np.int64]
 
@@ -82,11 +84,22 @@ def group_images(
     return Groups(strict, int(strict.max()) + 1, notice)
 
 
+def plan_folds(n_images: int, n_classes: int) -> tuple[int, int]:
+    """Largest number of folds and number of repeats whose fits take minutes at most.
+
+    A few images need many folds, so that a fit lacks few of them; of many images, a third may be missing.
+    """
+    if n_images <= _MANY_IMAGES:
+        return MAX_FOLDS, N_REPEATS
+    n_logits = n_images * n_classes
+    return (3 if n_logits > _MOST_LOGITS else MAX_FOLDS // 2), (1 if n_logits > _MANY_LOGITS else N_REPEATS)
+
+
 def assign_folds(labels: Ints, groups: Groups, n_repeats: int, seed: int, max_folds: int = MAX_FOLDS) -> Folds:
     """Deal images into folds, every class as evenly as its groups allow (scikit-learn's `StratifiedGroupKFold`).
 
-    There are as many folds as the class in the fewest groups has groups, at most `max_folds`. Every class is in three
-    folds at least (in both, of two), so that it is still there where two are held out.
+    There are `max_folds` folds, fewer where the largest class has fewer groups. Every class is in three folds at least,
+    so that it is still there where two are held out; a class in two groups allows two folds only.
 
     Args:
         labels: int64 (n,), values 0 .. n_classes - 1, each of them in two groups at least.
@@ -98,7 +111,8 @@ def assign_folds(labels: Ints, groups: Groups, n_repeats: int, seed: int, max_fo
     check_count("max_folds", max_folds, 2, 100)
     check_seed(seed)
     rng = np.random.default_rng(seed)
-    most = min(max_folds, int(_groups_per_class(labels, groups.of_image).min()))
+    per_class = _groups_per_class(labels, groups.of_image)
+    most = min(max_folds, int(per_class.max())) if per_class.min() > 2 else 2
     for n_folds in range(most, 1, -1):
         folds = [_deal(labels, groups.of_image, n_folds, rng) for _ in range(n_repeats)]
         found = [fold for fold in folds if fold is not None]
@@ -114,11 +128,11 @@ def _deal(labels: Ints, groups: Ints, n_folds: int, rng: np.random.Generator) ->
         dealer = StratifiedGroupKFold(n_folds, shuffle=True, random_state=int(rng.integers(2**31)))
         fold = np.empty(len(labels), dtype=np.int64)
         with warnings.catch_warnings():
-            # Its warning is of classes with fewer images than folds, of which there are none.
+            # Its warning is of classes with fewer images than folds, which are in as many folds as they can.
             warnings.simplefilter("ignore", UserWarning)
             for number, (_, held) in enumerate(dealer.split(labels, labels, groups)):
                 fold[held] = number
-        if _groups_per_class(labels, fold).min() >= min(3, n_folds):
+        if len(np.unique(fold)) == n_folds and _groups_per_class(labels, fold).min() >= min(3, n_folds):
             return fold
     return None
 

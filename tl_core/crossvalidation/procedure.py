@@ -21,9 +21,10 @@ from torch import Tensor
 
 from tl_core.crossvalidation.choice import Choice, choose
 from tl_core.crossvalidation.folds import Folds
-from tl_core.crossvalidation.solver import Priors, SharedPoints, Solutions, image_weights
+from tl_core.crossvalidation.solver import SharedPoints, Solutions, image_weights
 from tl_core.errors import InputError
-from tl_core.heads.prototypes import average_views
+from tl_core.heads.classifier import average_views
+from tl_core.recipes.choices import Priors
 from tl_core.scoring.out_of_fold import OutOfFold
 
 Ints = NDArray[np.int64]
@@ -97,6 +98,7 @@ class FinalClassifier:
 class Procedure:
     """Result of the procedure: the classifier, and predictions that say how good it is."""
 
+    candidates: tuple[Candidate, ...]
     classifier: FinalClassifier
     out_of_fold: OutOfFold
 
@@ -115,7 +117,7 @@ def run_procedure(data: LabelledFeatures, candidates: Sequence[Candidate], folds
     every = torch.ones(len(data.labels), dtype=torch.bool)
     choice, losses = choose(torch.stack(held_out), data.labels, every, priors, folds.n_folds > 2)
     classifier = _fit_all(data, candidates, choice, losses, priors)
-    return Procedure(classifier, _concatenate(rows))
+    return Procedure(tuple(candidates), classifier, _concatenate(rows))
 
 
 def fold_logits(
@@ -139,25 +141,25 @@ def fold_logits(
         wanted = [position for position, candidate in enumerate(candidates) if candidate.features == name]
         l2 = torch.tensor([candidates[position].l2 for position in wanted])
         fits = torch.arange(len(pairs)).repeat(len(wanted))
-        shared = _share(data, data.matrices[name], weights)
+        shared = share_points(data, data.matrices[name], weights)
         solved = shared.fit(fits, l2.repeat_interleave(len(pairs)))
         for fit, pair in enumerate(fits.tolist()):
             f, g = pairs[pair].tolist()
             for outer, inner in {(f, g), (g, f)}:
                 images = (fold == inner).nonzero()[:, 0]
-                predicted = _predict_images(solved, fit, images, data.matrices[name].shape[1])
+                predicted = predict_images(solved, fit, images, data.matrices[name].shape[1])
                 logits[wanted[fit // len(pairs)], outer, images] = predicted
     return logits
 
 
-def _predict_images(solved: Solutions, fit: int, images: Tensor, n_views: int) -> Tensor:
+def predict_images(solved: Solutions, fit: int, images: Tensor, n_views: int) -> Tensor:
     """Logits (k, n_classes) of images, int64 (k,), over their views."""
     points = (images[:, None] * n_views + torch.arange(n_views)).flatten()
     of_views = solved.logits(fit, points).unflatten(0, (-1, n_views))
     return average_views(of_views.movedim(1, 0))
 
 
-def _share(data: LabelledFeatures, matrix: Tensor, weights: Tensor) -> SharedPoints:
+def share_points(data: LabelledFeatures, matrix: Tensor, weights: Tensor) -> SharedPoints:
     """Every view of an image is a point; together they weigh as much as the image."""
     n_views = matrix.shape[1]
     of_views = (weights / n_views).repeat_interleave(n_views, dim=1)
@@ -170,7 +172,7 @@ def _fit_all(
 ) -> FinalClassifier:
     candidate = candidates[choice.candidate]
     every = torch.ones(1, len(data.labels), dtype=torch.bool)
-    shared = _share(data, data.matrices[candidate.features], image_weights(data.labels, every, priors))
+    shared = share_points(data, data.matrices[candidate.features], image_weights(data.labels, every, priors))
     head = shared.fit(torch.zeros(1, dtype=torch.int64), torch.tensor([candidate.l2]), 1e-5).heads()
     return FinalClassifier(
         choice, candidate, head.weight[0], head.bias[0], head.centre[0], head.scale[0], losses.double().numpy()

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Priors: TypeAlias = Literal["balanced", "data"]
-"""Class shares that a fit assumes: all equal, or those of the images given."""
+from tl_core.recipes.choices import Priors
 
 _MAX_STEPS = 3000
 _CHECK_EVERY = 8

@@ -37,6 +37,7 @@ class ImageDataset:
         unreadable: files that were left out, with the reason.
         decoded: images decoded for this load; 0 when the cache was warm.
         parts: one per image: train, val or test where the layout says so, else empty.
+        groups: one per image: the patient, plant or video that it shows, where a csv names it, else empty.
     """
 
     name: str
@@ -49,6 +50,7 @@ class ImageDataset:
     unreadable: tuple[UnreadableFile, ...]
     decoded: int
     parts: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
 
     @property
     def image_size(self) -> int:
@@ -94,7 +96,7 @@ def load_dataset(
     class_names, labels = np.unique(np.array(cached.index.class_names, dtype=object), return_inverse=True)
     if len(class_names) < 2:
         raise InputError(f"{spec} has {len(class_names)} class(es) with readable images; at least 2 are needed")
-    part_of = {entry.name: entry.part for entry in listing.entries}
+    entries = {entry.name: entry for entry in listing.entries}
     return ImageDataset(
         name=spec,
         class_names=tuple(class_names),
@@ -105,7 +107,8 @@ def load_dataset(
         fingerprint=cached.index.fingerprint,
         unreadable=tuple(cached.index.unreadable),
         decoded=cached.decoded,
-        parts=tuple(part_of[name] for name in cached.index.names),
+        parts=tuple(entries[name].part for name in cached.index.names),
+        groups=tuple(entries[name].group for name in cached.index.names),
     )
 
 

@@ -12,9 +12,13 @@ StageSchedule = Literal["constant", "one_cycle", "cosine", "plateau"]
 Features = Literal["last", "stages"]
 TestViews = Literal["none", "flip", "dihedral"]
 Temperature = Literal["none", "cv"]
+GroupedBy = Literal["auto", "folder"]
 Unreadable = Literal["refuse", "skip"]
 Part = Literal["report", "search", "all"]
 ChosenPart = Literal["auto", "report", "search", "all"]
+Priors = Literal["balanced", "data"]
+"""Class shares that a fit assumes: all equal, or those of the images given."""
+
 SplitRule = Literal["auto", "layout", "random"]
 
 EngineName = Literal["local", "ray", "dask"]

@@ -38,8 +38,8 @@ def wilson(hits: Hits) -> Interval:
     return Interval(float(hits.mean()), float(low), float(high), len(hits))
 
 
-def wilson_of_share(share: float, n: int) -> Interval:
-    """Wilson's interval (1927) of a mean over n images, each of which may count for a part.
+def wilson_of_share(share: float, n: float) -> Interval:
+    """Wilson's interval (1927) of a mean over n images, each of which may count for a part; n need not be whole.
 
     Never too narrow, but too wide where images count for parts. scipy's interval, which `wilson` takes, is of whole
     counts only.
@@ -47,7 +47,7 @@ def wilson_of_share(share: float, n: int) -> Interval:
     z = float(stats.norm.ppf(0.975))
     centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    return Interval(share, max(0.0, centre - half), min(1.0, centre + half), n)
+    return Interval(share, max(0.0, centre - half), min(1.0, centre + half), round(n))
 
 
 def bootstrap(values: NDArray[np.float64], seed: int = 0) -> Interval:

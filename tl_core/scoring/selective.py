@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from tl_core.recipes.checks import check_range
 from tl_core.scoring.images import Interval
 from tl_core.scoring.out_of_fold import OutOfFold
 
@@ -62,11 +61,7 @@ def recommend_bar(
 
     Args:
         precision: wanted share of right predictions, above 0 and below 1.
-
-    Raises:
-        InputError: a precision out of range.
     """
-    check_range("precision", precision, 1e-3, 1 - 1e-3)
     for bar in sorted(bars):
         right, answered, _ = _counts(out_of_fold, bar, groups)
         if lower_bound(right, answered, risk / len(bars)) >= precision:

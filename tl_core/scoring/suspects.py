@@ -41,7 +41,7 @@ def find_suspects(out_of_fold: OutOfFold) -> tuple[Suspect, ...]:
 
 
 def confident_joint(out_of_fold: OutOfFold) -> NDArray[np.int64]:
-    """Counts, int64 (n_classes, n_classes): labels in rows, the classes that images confidently belong to in columns."""
+    """Counts, int64 (n_classes, n_classes), of images by label (row) and the class that they confidently belong to."""
     probabilities, labels = out_of_fold.mean_probabilities(), out_of_fold.labels
     confident = _confident_classes(probabilities, labels)
     counts = np.zeros((probabilities.shape[1],) * 2, dtype=np.int64)

@@ -35,6 +35,8 @@ class ImageEntry:
     """train, val or test, where the layout says so."""
     fault: str = ""
     """Reason why the file cannot be used, where that is known before it is read."""
+    group: str = ""
+    """Patient, plant or video that the image shows, where a csv names it."""
 
 
 @dataclass(frozen=True)

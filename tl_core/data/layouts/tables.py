@@ -1,7 +1,8 @@
 """A csv of image files and labels, with the images beside it or in folders below: the layout of ISIC and ChestX-ray.
 
 The label is a column, or one column per class of which exactly one holds 1 (ISIC). File names may lack their
-folder and their suffix, as long as they are unambiguous. A column split says train, val or test.
+folder and their suffix, as long as they are unambiguous. A column split says train, val or test, and a column group
+what an image shows (a patient, plant or video), whose images belong together.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import csv
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from tl_core.data.layouts.listing import PART_NAMES, ImageEntry, ImageListing, Layout, file_stamp, order, signature
@@ -20,17 +21,19 @@ from tl_core.images.decoding import is_image_name
 FILE_COLUMNS = ("image", "image_id", "image index", "path", "file", "filename", "file_name")
 LABEL_COLUMNS = ("label", "class", "category", "dx", "finding labels", "target")
 PART_COLUMNS = ("split", "part", "set", "subset")
+GROUP_COLUMNS = ("group",)
 _SEVERAL = "|"
 
 
 @dataclass(frozen=True)
 class CsvRow:
-    """One row: a file below the csv's folder, its class, its part (or empty) and why it cannot be used (or empty)."""
+    """One row: a file below the csv's folder and its class; `fault` says why it cannot be used."""
 
     file: str
     class_name: str
-    part: str
-    fault: str
+    part: str = ""
+    group: str = ""
+    fault: str = ""
 
 
 def read_rows(table: Path) -> list[CsvRow]:
@@ -47,11 +50,12 @@ def read_rows(table: Path) -> list[CsvRow]:
     file_column = _find(columns, FILE_COLUMNS)
     label_column = _find(columns, LABEL_COLUMNS)
     part_column = _find(columns, PART_COLUMNS)
+    group_column = _find(columns, GROUP_COLUMNS)
     if file_column is None:
         raise InputError(
             f"{table} has no column of image files; expected one of {', '.join(FILE_COLUMNS)}, got {', '.join(header)}"
         )
-    class_columns = [name for name in header if name not in (file_column, part_column)]
+    class_columns = [name for name in header if name not in (file_column, part_column, group_column)]
     if label_column is None and not _is_one_hot(records, class_columns):
         raise InputError(
             f"{table} has no column of labels; expected one of {', '.join(LABEL_COLUMNS)}, or one column per class "
@@ -67,7 +71,8 @@ def read_rows(table: Path) -> list[CsvRow]:
             label = record[label_column].strip()
         where = f"row {number} of {table}"
         part = _part(record[part_column], where) if part_column else ""
-        row = _row(files, name, label, part, where)
+        group = record[group_column].strip() if group_column else ""
+        row = replace(_row(files, name, label, where), part=part, group=group)
         if row.file in rows:
             raise InputError(f"{where} names {name!r}, which an earlier row has; expected one row per image")
         rows[row.file] = row
@@ -109,14 +114,14 @@ def _part(text: str, where: str) -> str:
     return part
 
 
-def _row(files: _Files, name: str, label: str, part: str, where: str) -> CsvRow:
+def _row(files: _Files, name: str, label: str, where: str) -> CsvRow:
     path = PurePosixPath(name.replace("\\", "/"))
     if not name or path.is_absolute() or ".." in path.parts:
         raise InputError(f"{where}: expected a path below the csv's folder, got {name!r}")
     matches = files.find(path)
     if len(matches) > 1:
         raise InputError(f"{where} names {name!r}, which may be {matches[0]} or {matches[1]}; give the path")
-    return CsvRow(matches[0] if matches else str(path), label, part, _fault(label, matches))
+    return CsvRow(matches[0] if matches else str(path), label, fault=_fault(label, matches))
 
 
 def _fault(label: str, matches: Sequence[str]) -> str:
@@ -162,7 +167,7 @@ def _list_table(spec: str, data_dir: Path) -> ImageListing:  # noqa: ARG001 - no
     table = Path(spec)
     rows = read_rows(table)
     stamps = [file_stamp(table), *(row.fault or file_stamp(table.parent / row.file) for row in rows)]
-    entries = sorted((ImageEntry(row.class_name, row.file, row.part, row.fault) for row in rows), key=order)
+    entries = sorted((ImageEntry(row.class_name, row.file, row.part, row.fault, row.group) for row in rows), key=order)
     return ImageListing(table.parent, tuple(entries), signature(table, stamps))
 
 

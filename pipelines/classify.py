@@ -1,0 +1,224 @@
+"""From one's own images to one file, with an estimate of how good that file is on new images.
+
+    mlflow run . -e classify -P data=my_folder -P name=my_model
+    mlflow run . -e classify -P data=photos.csv -P weights=lite0.safetensors -P backbone=tf_efficientnet_lite0
+
+Chooses among frozen networks and penalties of the head, fits the head to all images, exports and registers it. The
+estimate is a repeated cross-validation in which every fold runs the whole procedure, choice and temperature included;
+images that show the same stay in one fold. Every fold is a nested run.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipelines import export, register
+from pipelines.command_line.command import run_command_line
+from pipelines.configs.data import OwnData
+from pipelines.configs.fields import flat_params, with_values
+from pipelines.configs.network import ComparedNetworks
+from pipelines.configs.where import Where
+from tl_core.recipes.checks import check_choice, check_range, check_seed
+from tl_core.recipes.choices import Priors
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pipelines.inputs.own_images import NetworkOnImages
+    from pipelines.results.delivered import DeliveredEstimate
+    from tl_core.crossvalidation.folds import Folds, Groups
+    from tl_core.crossvalidation.procedure import LabelledFeatures, Procedure
+
+PENALTIES = (3e-1, 1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4)
+"""Penalties of the head that are tried; the more images, the smaller is the best one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifyConfig:
+    """From one's own images to one file, with an estimate of how good it is."""
+
+    data: OwnData = field(default_factory=OwnData)
+    network: ComparedNetworks = field(default_factory=ComparedNetworks)
+    priors: Priors = "balanced"
+    """What counts: every class the same (balanced), or each as often as it is among the images (data)."""
+    wanted_precision: float = 0.95
+    """Share of right predictions that is wanted; the probability from which on it is reached goes into the file."""
+    name: str = "my-classifier"
+    """Name of the registered model."""
+    seed: int = 0
+    """Seed of the folds, and the weights of an untrained network."""
+    where: Where = field(default_factory=Where)
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
+        check_choice("priors", self.priors, ("balanced", "data"))
+        check_range("wanted_precision", self.wanted_precision, 0.01, 0.999)
+
+
+def run(config: ClassifyConfig) -> str:
+    """Estimate, fit, export and register; returns the run's id."""
+    from pipelines.inputs.own_images import group_own_images, open_networks
+    from pipelines.reports.log import log_report
+    from pipelines.results.delivered import log_estimate, log_suspects
+    from pipelines.store.logging import log_dataset
+    from pipelines.store.params import log_params
+    from pipelines.store.runs import tracked_run
+    from tl_core.compute.devices import pick_device
+    from tl_core.scoring.suspects import find_suspects
+
+    with tracked_run("classify", config, f"classify {Path(config.data.data).name}") as run_id:
+        with _timed("images"):
+            networks = open_networks(config.data, config.network, config.seed)
+            dataset = next(iter(networks.values())).dataset
+            log_dataset(dataset, "target")
+            groups = group_own_images(dataset, config.data.group)
+        for sentence in _warnings(networks, groups):
+            print(f"warning: {sentence}", file=sys.stderr)
+        device = pick_device(config.where.device)
+        with _timed("features"):
+            matrices = {name: network.features(device) for name, network in networks.items()}
+        with _timed("folds"):
+            data, folds, procedure = _cross_validate(config, networks, matrices, groups)
+        chosen = networks[procedure.classifier.candidate.features]
+        spec = chosen.spec
+        used = {"weights": ",".join(networks), "backbone": spec.architecture, "image_size": spec.image_size}
+        log_params(flat_params(with_values(config, **used, features=spec.features, device=device.type)))
+        estimate = _estimate(config, networks, data, folds, groups, procedure)
+        with _timed("records"):
+            log_estimate(estimate, dataset, procedure, groups)
+            log_suspects(find_suspects(procedure.out_of_fold), dataset, matrices[chosen.weights].numpy())
+            _log_folds(procedure, folds)
+            _log_classifier(chosen, procedure, config.seed)
+        with _timed("export"):
+            export_run = export.run(export.ExportConfig(run=run_id))
+            register.run(register.RegisterConfig(run=export_run, name=config.name))
+        log_report(run_id)
+        _conclude(estimate, export_run, config.name)
+    return run_id
+
+
+@contextmanager
+def _timed(stage: str) -> Iterator[None]:
+    """Log the seconds of a stage with the active run."""
+    import mlflow
+
+    started = time.perf_counter()
+    yield
+    mlflow.log_metric(f"seconds/{stage}", time.perf_counter() - started)
+
+
+def _warnings(networks: Mapping[str, NetworkOnImages], groups: Groups) -> list[str]:
+    """Sentences that the user should read before the result."""
+    from pipelines.inputs.names import BASELINES
+    from pipelines.inputs.own_images import say_uneven
+
+    dataset = next(iter(networks.values())).dataset
+    untaught = (
+        "no pretrained weights were given, so that the classifier knows nothing but these images; give weights "
+        "(a pretrain run, a file, or timm)"
+    )
+    found = [untaught if set(networks) <= set(BASELINES) else "", say_uneven(dataset), groups.notice]
+    return [sentence for sentence in found if sentence]
+
+
+def _cross_validate(
+    config: ClassifyConfig, networks: Mapping[str, NetworkOnImages], matrices: Mapping[str, Tensor], groups: Groups
+) -> tuple[LabelledFeatures, Folds, Procedure]:
+    from tl_core.crossvalidation.folds import assign_folds, plan_folds
+    from tl_core.crossvalidation.procedure import Candidate, LabelledFeatures, run_procedure
+
+    dataset = next(iter(networks.values())).dataset
+    n_classes = len(dataset.class_names)
+    max_folds, n_repeats = plan_folds(len(dataset.labels), n_classes)
+    folds = assign_folds(dataset.labels, groups, n_repeats, config.seed, max_folds)
+    data = LabelledFeatures.of(matrices, dataset.labels, n_classes)
+    candidates = [Candidate(name, l2) for name in matrices for l2 in PENALTIES]
+    return data, folds, run_procedure(data, candidates, folds, config.priors)
+
+
+def _estimate(
+    config: ClassifyConfig,
+    networks: Mapping[str, NetworkOnImages],
+    data: LabelledFeatures,
+    folds: Folds,
+    groups: Groups,
+    procedure: Procedure,
+) -> DeliveredEstimate:
+    from pipelines.results.delivered import DeliveredEstimate, list_candidates
+    from tl_core.crossvalidation.learning_curve import draw_learning_curve
+    from tl_core.scoring.delivered import score_delivered
+    from tl_core.scoring.selective import recommend_bar, when_to_believe
+
+    classifier, out_of_fold = procedure.classifier, procedure.out_of_fold
+    dataset = next(iter(networks.values())).dataset
+    return DeliveredEstimate(
+        class_names=dataset.class_names,
+        counts=tuple(dataset.class_counts().values()),
+        priors=config.priors,
+        scores=score_delivered(out_of_fold, groups.of_image),
+        believed=when_to_believe(out_of_fold, groups.of_image),
+        wanted_precision=config.wanted_precision,
+        bar=recommend_bar(out_of_fold, config.wanted_precision, groups.of_image),
+        curve=draw_learning_curve(data, classifier.candidate, folds, config.priors, config.seed),
+        candidates=list_candidates(procedure.candidates, classifier.log_losses),
+        chosen=classifier.choice.candidate,
+        n_folds=folds.n_folds,
+        n_repeats=folds.n_repeats,
+        n_groups=groups.n_groups,
+        notice=tuple(_warnings(networks, groups)),
+    )
+
+
+def _log_folds(procedure: Procedure, folds: Folds) -> None:
+    """Log one nested run per fold."""
+    from pipelines.results.delivered import fold_metrics
+    from pipelines.store.child_runs import ChildRuns, FinishedRun
+
+    runs, now = ChildRuns("fold"), time.time()
+    for name, metrics in fold_metrics(procedure, folds).items():
+        candidate = procedure.candidates[int(metrics.pop("candidate"))]
+        params = {"weights": candidate.features, "l2": candidate.l2}
+        runs.add(FinishedRun(name, now, now, metrics, {}, params))
+    runs.close()
+
+
+def _log_classifier(chosen: NetworkOnImages, procedure: Procedure, seed: int) -> None:
+    import mlflow
+    import numpy as np
+
+    from pipelines.inputs.networks import CHOSEN_WEIGHTS
+    from pipelines.results.classifiers import save_for_export
+    from tl_core.heads.classifier import Classifier, ClassifierDescription
+    from tl_core.heads.linear import LinearHead
+
+    final, dataset = procedure.classifier, chosen.dataset
+    head = LinearHead(final.weight.shape[1], len(final.bias))
+    state = {name: getattr(final, name) for name in ("weight", "bias", "centre", "scale")}
+    head.load_state_dict(state)
+    temperature = final.choice.temperature
+    classifier = Classifier(chosen.spec, chosen.backbone, head, temperature=temperature).cpu().eval()
+    description = ClassifierDescription(chosen.spec, dataset.class_names, "linear", temperature=temperature)
+    with tempfile.TemporaryDirectory() as folder:
+        save_for_export(classifier, description, dataset, np.arange(len(dataset.labels)), seed, Path(folder))
+        mlflow.log_artifacts(folder)
+    mlflow.log_metrics({"l2": final.candidate.l2, "temperature": temperature})
+    mlflow.set_tag(CHOSEN_WEIGHTS, chosen.weights)
+
+
+def _conclude(estimate: DeliveredEstimate, export_run: str, name: str) -> None:
+    from pipelines.reports.delivered import advise, say_headline
+    from pipelines.reports.summary import where_lines
+
+    for line in ["", say_headline(estimate), *advise(estimate), "", *where_lines(export_run, name)]:
+        print(line)
+
+
+if __name__ == "__main__":
+    run_command_line(ClassifyConfig, run)

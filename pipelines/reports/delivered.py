@@ -1,0 +1,229 @@
+"""The report of a classify run: how good the file is on new images, when to believe it, and what would help."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from mlflow.entities import Run
+
+from pipelines.reports.classifier import classifier_section, steps_of
+from pipelines.reports.origin import cost_section, origin_section, title_of
+from pipelines.reports.page import Gallery, Page, Picture, Section, Table, chart_style, make_chart
+from pipelines.reports.predictions import answers_sections
+from pipelines.reports.words import say_interval, say_seconds
+from pipelines.results.delivered import (
+    LEARNED_ARTIFACT,
+    SUSPECTS_ARTIFACT,
+    DeliveredEstimate,
+    read_estimate,
+)
+from pipelines.results.figures import draw_learning_curve
+from pipelines.results.predictions import EXAMPLES_ARTIFACT
+from pipelines.store.artifacts import fetch_artifact
+from tl_core.errors import InputError
+
+_STRIP = 4
+_WORTH_IT = 0.02
+"""Gain in accuracy by the last doubling of the images from which on more of them are advised."""
+_STAGES = ("images", "features", "folds", "records", "export")
+
+
+def report_delivered(run: Run) -> Page:
+    """Report a classify run."""
+    run_id = run.info.run_id
+    estimate = read_estimate(run_id)
+    recalls = dict(zip(estimate.class_names, estimate.scores.recalls, strict=True))
+    steps = steps_of(run)
+    text = (
+        "It is fitted to every labelled image. The estimate speaks of this file: each image was predicted by a "
+        "classifier that was made in the same way without it."
+    )
+    seconds = [(name, run.data.metrics.get(f"seconds/{name}")) for name in _STAGES]
+    return Page(
+        title_of(run),
+        say_headline(estimate),
+        [*advise(estimate), *(f"Mind that {sentence}." for sentence in estimate.notice)],
+        [
+            _overview_section(run_id, estimate),
+            *([classifier_section(steps, run, text)] if "register" in steps else []),
+            *answers_sections(run, recalls),
+            _belief_section(estimate),
+            *_suspects_sections(run_id),
+            *([_curve_section(estimate)] if len(estimate.curve) > 1 else []),
+            _method_section(estimate),
+            cost_section(run, *((f"of that, {name}", say_seconds(spent)) for name, spent in seconds if spent)),
+            origin_section(run, *((f"{kind} run", steps[kind][-1].info.run_id) for kind in steps if kind != "fold")),
+        ],
+    )
+
+
+def say_headline(estimate: DeliveredEstimate) -> str:
+    """Say in a sentence how many of 100 new images are named rightly."""
+    found, counts = estimate.headline, estimate.counts
+    uneven = max(counts) > min(counts)
+    like = "new images like these"
+    if uneven:
+        like = (
+            "new images, as many of each class" if estimate.priors == "balanced" else f"{like}, as often of each class"
+        )
+    guess = 100 / len(counts) if estimate.priors == "balanced" else 100 * max(counts) / sum(counts)
+    low, high = np.floor(100 * found.low), np.ceil(100 * found.high)
+    about = f"about {100 * found.value:.0f} are named rightly: {low:.0f} to {high:.0f}"
+    return f"Of 100 {like}, {about}. Guessing: {guess:.0f}."
+
+
+def advise(estimate: DeliveredEstimate) -> list[str]:
+    """Say which class is the hardest, what would help, and from which probability on to believe a prediction."""
+    return [_say_hardest(estimate), _say_more_images(estimate), _say_bar(estimate)]
+
+
+def _say_hardest(estimate: DeliveredEstimate) -> str:
+    recalls = [found.value for found in estimate.scores.recalls]
+    hardest = int(np.argmin(recalls))
+    if recalls[hardest] == max(recalls):
+        return f"All classes are named rightly equally often: {say_interval(estimate.scores.recalls[hardest])}."
+    found, name = estimate.scores.recalls[hardest], estimate.class_names[hardest]
+    row = estimate.scores.confusions[hardest].copy()
+    row[hardest] = 0
+    taken = f", most often taken for {estimate.class_names[int(row.argmax())]}" if row.any() else ""
+    return f"Hardest is {name}: {say_interval(found)} of its images are named rightly{taken}."
+
+
+def _say_more_images(estimate: DeliveredEstimate) -> str:
+    counts, names = estimate.counts, estimate.class_names
+    recalls = [found.value for found in estimate.scores.recalls]
+    hardest = names[int(np.argmin(recalls))]
+    if len(estimate.curve) < 2:
+        return f"So few images cannot say what more of them would bring; label more of every class, of {hardest} first."
+    before, after = estimate.curve[-2:]
+    gain = after.accuracy.value - before.accuracy.value
+    step = f"from {before.n_images:.0f} to {after.n_images:.0f} images it gained {100 * gain:+.1f} points"
+    if gain >= _WORTH_IT:
+        return f"More images will help ({step}): photograph {hardest} first."
+    if estimate.headline.value >= 1 - _WORTH_IT:
+        return f"There are enough images ({step})."
+    fewest = names[int(np.argmin(counts))]
+    return (
+        f"More images of every class may help little ({step}): try other weights, and check the labels of {hardest}"
+        + (f" and the few images of {fewest}." if fewest != hardest and min(counts) * 3 < max(counts) else ".")
+    )
+
+
+def _say_bar(estimate: DeliveredEstimate) -> str:
+    wanted = f"{100 * estimate.wanted_precision:.0f} of 100"
+    if estimate.bar is None:
+        return (
+            f"So few images cannot show a probability from which on {wanted} predictions are right: "
+            "have every prediction checked where an error is costly."
+        )
+    found = next(one for one in estimate.believed if one.bar == estimate.bar)
+    if estimate.bar == 0:
+        return f"Every prediction can be believed: at least {wanted} are right."
+    return (
+        f"Believe a prediction from a probability of {100 * estimate.bar:.0f} % on: about "
+        f"{100 * found.answered.value:.0f} of 100 images get one, and at least {wanted} of these are right. "
+        "Have the others checked."
+    )
+
+
+def _overview_section(run_id: str, estimate: DeliveredEstimate) -> Section:
+    scores = estimate.scores
+    hardest = int(np.argmin([found.value for found in scores.recalls]))
+    bar = "none is known to be enough" if estimate.bar is None else f"{100 * estimate.bar:.0f} %"
+    rows = [
+        ["accuracy, classes as frequent as here", say_interval(scores.accuracy)],
+        ["accuracy, every class as frequent", say_interval(scores.balanced_accuracy)],
+        [f"hardest class: {estimate.class_names[hardest]}", say_interval(scores.recalls[hardest])],
+        [f"probability from which on {100 * estimate.wanted_precision:.0f} % are right", bar],
+        ["labelled images", f"{sum(estimate.counts):,} of {len(estimate.counts)} classes"],
+    ]
+    sentences = ["In brackets: 95 % confidence intervals for this file on new images of the same kind."]
+    return Section("At a glance", sentences, [*_strip(run_id), Table("In five lines", [], rows)])
+
+
+def _strip(run_id: str) -> list[Gallery]:
+    """A few images that were learned from, recognised and mistaken."""
+    learned = pd.read_parquet(fetch_artifact(run_id, LEARNED_ARTIFACT))[:_STRIP]
+    examples = pd.read_parquet(fetch_artifact(run_id, EXAMPLES_ARTIFACT))
+    is_right = examples["label"] == examples["prediction"]
+    strips = {
+        "Learned from": [
+            Picture(jpeg, label, [label]) for jpeg, label in zip(learned["jpeg"], learned["label"], strict=True)
+        ],
+        "Recognised, by a classifier that had not seen it": _pictures(examples[is_right], "{label}"),
+        "Mistaken": _pictures(examples[~is_right], "{label}, taken for {prediction}"),
+    }
+    return [Gallery(caption, pictures) for caption, pictures in strips.items() if pictures]
+
+
+def _pictures(examples: pd.DataFrame, text: str) -> list[Picture]:
+    columns = (examples[name][:_STRIP] for name in ("jpeg", "label", "prediction"))
+    texts = [(jpeg, text.format(label=label, prediction=taken)) for jpeg, label, taken in zip(*columns, strict=True)]
+    return [Picture(jpeg, words, [words]) for jpeg, words in texts]
+
+
+def _belief_section(estimate: DeliveredEstimate) -> Section:
+    rows = [
+        [f"{100 * one.bar:.0f} %", say_interval(one.answered), say_interval(one.right) if one.answered.value else "-"]
+        for one in estimate.believed
+    ]
+    columns = ["probability at least", "images that get a prediction", "of these right"]
+    sentences = [
+        _say_bar(estimate),
+        "Probabilities are of classifiers that had not seen the image; intervals are over images.",
+    ]
+    return Section("When to believe it", sentences, [Table("Predictions by their probability", columns, rows)])
+
+
+def _suspects_sections(run_id: str) -> list[Section]:
+    try:
+        table = pd.read_parquet(fetch_artifact(run_id, SUSPECTS_ARTIFACT))
+    except InputError:  # nothing is suspect
+        return []
+    galleries = [
+        Gallery(
+            f"{row['file']}: labelled {row['label']}, looks like {row['likely']}",
+            [
+                Picture(row["jpeg"], f"labelled {row['label']}", ["this image", f"labelled {row['label']}"]),
+                Picture(row["nearest_label"], f"nearest of {row['label']}", ["nearest image of", row["label"]]),
+                Picture(row["nearest_likely"], f"nearest of {row['likely']}", ["nearest image of", row["likely"]]),
+            ],
+        )
+        for row in table.to_dict("records")
+    ]
+    text = (
+        "Classifiers that had not seen these images are confident of another class than their label. "
+        "Look at them first: a wrong label is cheaper to mend than a new image is to find."
+    )
+    return [Section("Suspect labels", [text], galleries)]
+
+
+def _curve_section(estimate: DeliveredEstimate) -> Section:
+    curve = estimate.curve
+    with chart_style():
+        text = "Accuracy by number of labelled images, with its interval over images."
+        chart = make_chart(draw_learning_curve([(one.n_images, one.accuracy) for one in curve]), "curve", text, 3)
+    rows = [[f"{one.n_images:.0f}", say_interval(one.accuracy)] for one in curve]
+    table = Table("Accuracy by number of labelled images", ["images", "accuracy"], rows)
+    return Section("Learning curve", [_say_more_images(estimate)], [chart, table])
+
+
+def _method_section(estimate: DeliveredEstimate) -> Section:
+    folds = f"{estimate.n_folds} folds, {'once' if estimate.n_repeats == 1 else f'{estimate.n_repeats} times'}"
+    sentences = [
+        f"Cross-validation over images in {folds}. In every fold, the choice among {len(estimate.candidates)} "
+        "candidates, the temperature and the head are made anew without its images; images that show the same "
+        f"({estimate.n_groups:,} groups of {sum(estimate.counts):,} images) stay in one fold. The intervals allow for "
+        "classifiers that other images of the same kind would have given.",
+    ]
+    if estimate.n_folds == 2:
+        sentences.append("With two images of a class nothing is left to choose by: the first candidate is taken.")
+    rows = [
+        [
+            f"{one['weights']}, penalty {one['l2']:g}" + (" (taken)" if at == estimate.chosen else ""),
+            f"{one['log_loss']:.3f}",
+        ]
+        for at, one in enumerate(estimate.candidates)
+    ]
+    table = Table("Candidates", ["weights and penalty of the head", "log loss"], rows, folded=True)
+    return Section("Method", sentences, [table])

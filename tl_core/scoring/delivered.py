@@ -1,0 +1,122 @@
+"""Scores of the delivered classifier on new images, estimated from out-of-fold predictions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from tl_core.scoring.classification import reliability
+from tl_core.scoring.images import Interval, wilson_of_share
+from tl_core.scoring.out_of_fold import OutOfFold
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class DeliveredScores:
+    """Estimated scores of the delivered classifier on new images, with 95 % intervals.
+
+    Attributes:
+        accuracy: on images whose classes are as frequent as those of the labelled images.
+        balanced_accuracy: mean recall, as on images of which every class has as many.
+        recalls: of each class, without the correction for the images that a fold lacks.
+        confusions: float64 (n_classes, n_classes), images by label (row) and prediction, averaged over the repeats.
+        calibration_error: expected calibration error of the probabilities.
+        log_loss: mean cross-entropy of the probabilities.
+    """
+
+    accuracy: Interval
+    balanced_accuracy: Interval
+    recalls: tuple[Interval, ...]
+    confusions: Floats
+    calibration_error: float
+    log_loss: float
+
+
+def score_delivered(out_of_fold: OutOfFold, groups: Ints | None = None) -> DeliveredScores:
+    """Estimate the scores of the classifier that is fitted to all images.
+
+    Wilson's interval (1927) on all images is too narrow: classifiers made from other images of the same kind differ
+    too, and folds share images. It is taken of fewer images, by a factor that benchmarks/coverage.py has checked.
+    Accuracy grows with the number of images; that of the last fold is added by extrapolation (see `_Sample.gain`).
+
+    Args:
+        groups: int64 (n_images,), of images that were kept in one fold; a group counts as one image.
+    """
+    labels = out_of_fold.labels
+    groups = np.arange(len(labels)) if groups is None else groups
+    classes = range(out_of_fold.probabilities.shape[1])
+    every = _Sample.of(out_of_fold, groups, np.ones(len(labels), dtype=bool))
+    of_classes = [_Sample.of(out_of_fold, groups, labels == label) for label in classes]
+    factor = variance_factor(every.n_groups)
+    predicted = out_of_fold.probabilities.argmax(1)
+    confusions = np.zeros((len(classes), len(classes)))
+    np.add.at(confusions, (out_of_fold.label, predicted), 1 / out_of_fold.n_repeats)
+    of_label = out_of_fold.probabilities[np.arange(len(predicted)), out_of_fold.label]
+    return DeliveredScores(
+        accuracy=_interval([every], factor),
+        balanced_accuracy=_interval(of_classes, factor),
+        recalls=tuple(_interval([replace(of_class, gain=0.0)], factor) for of_class in of_classes),
+        confusions=confusions,
+        calibration_error=reliability(out_of_fold.probabilities.max(1), predicted == out_of_fold.label).error,
+        log_loss=float(-np.log(of_label.clip(1e-12)).mean()),
+    )
+
+
+def variance_factor(n: int) -> float:
+    """Variance of the estimate around the delivered classifier's accuracy, over that of a share of n images."""
+    return 1 + min(1.0, 60 / n)
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """Share of right predictions of some images.
+
+    Attributes:
+        gain: what the images of a fold would add to the share, if accuracy is linear in 1 / number of images.
+        n_groups: groups of images; n_effective: independent images that are as informative.
+    """
+
+    share: float
+    gain: float
+    n_groups: int
+    n_effective: float
+
+    @classmethod
+    def of(cls, out_of_fold: OutOfFold, groups: Ints, some: NDArray[np.bool_]) -> _Sample:
+        members = np.unique(groups[some], return_inverse=True)[1]
+        right = _group_means(out_of_fold.right()[some], members)
+        smaller = _group_means(out_of_fold.smaller.reshape(out_of_fold.n_repeats, -1).mean(0)[some], members)
+        k = out_of_fold.n_folds  # from k - 2 folds to k - 1, which is known, and on to k
+        gain = (k - 2) / k * float((right - smaller).mean()) if k > 2 else 0.0
+        return cls(float(right.mean()), gain, len(right), _effective_number(right, len(members)))
+
+
+def _interval(samples: list[_Sample], factor: float) -> Interval:
+    """Interval of the mean of several samples' shares."""
+    share = float(np.mean([sample.share + sample.gain for sample in samples]))
+    n_effective = len(samples) ** 2 / sum(1 / sample.n_effective for sample in samples)
+    interval = wilson_of_share(min(1.0, max(0.0, share)), n_effective / factor)
+    return replace(interval, n=sum(sample.n_groups for sample in samples))
+
+
+def _group_means(values: Floats, members: Ints) -> Floats:
+    means: Floats = np.bincount(members, weights=values) / np.bincount(members)
+    return means
+
+
+def _effective_number(means: Floats, n_images: int) -> float:
+    """Number of independent images that a mean of groups is worth: between the groups and their images.
+
+    Groups whose images are predicted alike count as one image each, and the more they differ inside, the more.
+    """
+    n, share = len(means), float(means.mean())
+    variance = float(means.var(ddof=1)) if n > 1 else 0.0
+    if variance == 0 or n == n_images:
+        return float(n)
+    certainty = (stats.norm.ppf(0.975) / stats.t.ppf(0.975, n - 1)) ** 2
+    return float(n * np.clip(certainty * share * (1 - share) / variance, 1, n_images / n))
