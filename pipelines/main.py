@@ -76,7 +76,8 @@ def run(config: MainConfig) -> str:
     from pipelines.store.logging import log_dataset
     from pipelines.store.params import log_params
     from pipelines.store.runs import tracked_run
-    from tl_core.data.episodes import MIN_HALF, build_pool, can_be_halved, fit_shape
+    from tl_core.data.episodes import build_pool, can_be_halved, fit_shape
+    from tl_core.data.halves import MIN_HALF
 
     with tracked_run("main", config, f"main {Path(config.data.target).name}") as run_id:
         config = with_run_ids(config, weights="pretrain")

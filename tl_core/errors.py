@@ -1,4 +1,4 @@
-"""The one exception that a user is meant to read."""
+"""The one exception, and the one warning, that a user is meant to read."""
 
 from __future__ import annotations
 
@@ -12,6 +12,13 @@ class InputError(Exception):
     The message is one sentence for the user: what was wrong, what was given, what is allowed. The command
     line prints it and exits with code 2; every other exception is a bug and keeps its traceback. It is no
     ValueError, so that nothing between the check and the user takes it for its own.
+    """
+
+
+class DataWarning(UserWarning):
+    """The data allow less than they seem to.
+
+    The message is one sentence for the user; the command line prints it once.
     """
 
 

@@ -14,7 +14,7 @@ from types import FrameType
 from typing import Annotated, Any, NoReturn, TypeVar
 
 from pipelines.store.redaction import redact
-from tl_core.errors import InputError
+from tl_core.errors import DataWarning, InputError
 from tl_core.files import disk_full_as_input_error
 
 Config = TypeVar("Config")
@@ -42,6 +42,7 @@ def run_command_line(config_type: type[Config], run: Callable[[Config], object],
     try:
         config = _parse_command_line(config_type, program or f"python -m pipelines.{Path(sys.argv[0]).stem}")
         _quiet_libraries()
+        _show_data_warnings()
         with disk_full_as_input_error("a file"):
             run_id = run(config)
     except InputError as error:
@@ -115,3 +116,17 @@ def _quiet_libraries() -> None:
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     # A registered model takes images in several forms; MLflow would like to see one.
     warnings.filterwarnings("ignore", message=".*input example was not provided.*")
+
+
+def _show_data_warnings() -> None:
+    """Print warnings that are meant for users as a sentence without a place in the code, each of them once."""
+    show_others, shown = warnings.showwarning, set[str]()
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if not issubclass(category, DataWarning):
+            show_others(message, category, *where, **more)
+        elif str(message) not in shown:
+            shown.add(str(message))
+            print(f"warning: {redact(str(message))}", file=sys.stderr)
+
+    warnings.showwarning = show

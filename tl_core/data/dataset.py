@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tl_core.data.cache import UnreadableFile, load_images
+from tl_core.data.halves import keep_halves
 from tl_core.data.specs import list_images
 from tl_core.errors import InputError
 from tl_core.images.decoding import ResizeRule
@@ -59,10 +60,14 @@ class ImageDataset:
 
     @cached_property
     def near_duplicates(self) -> NDArray[np.int64]:
-        """Group of each image, int64 (images,): those that are the same, or nearly, share one."""
+        """Group of each image, int64 (images,): those that are the same, or nearly, share one.
+
+        Where that would leave half of a class without images, identical files alone do, with a `DataWarning`.
+        """
         from tl_core.data.near_duplicates import group_near_duplicates  # loads torch, which few commands need
 
-        return group_near_duplicates(self.images, self.labels, self.content_hashes)
+        alike = group_near_duplicates(self.images, self.labels, self.content_hashes)
+        return keep_halves(alike, self.labels, self.class_names, self.content_hashes)
 
     def class_counts(self) -> dict[str, int]:
         """Images per class, in the order of `class_names`."""

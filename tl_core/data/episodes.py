@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tl_core.data.dataset import ImageDataset
+from tl_core.data.halves import MIN_HALF
 from tl_core.data.splits import Indices, part_rows
 from tl_core.errors import InputError
 from tl_core.recipes.choices import Part
@@ -20,9 +21,6 @@ from tl_core.recipes.episode import EpisodeShape
 
 STANDARD = EpisodeShape()
 """The literature's 5-way 5-shot with 15 queries."""
-
-MIN_HALF = 10
-"""Images of a class below which half of them is not enough to judge by."""
 
 
 @dataclass(frozen=True)

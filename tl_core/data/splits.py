@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tl_core.data.dataset import ImageDataset
+from tl_core.data.halves import halve
 from tl_core.errors import InputError
 from tl_core.recipes.choices import Part, SplitRule
 
@@ -47,26 +48,12 @@ def split_within_classes(dataset: ImageDataset, val: float, test: float, seed: i
 def part_rows(dataset: ImageDataset, part: Part) -> Indices:
     """Rows of one part of the target: `search` and `report` halve each class by content hash.
 
-    The halves depend on nothing but the files' content: no seed can move an image across, and files that are
-    identical, or nearly, are always in the same half.
+    Files that are identical, or nearly, are in the same half (`ImageDataset.near_duplicates`).
     """
     if part == "all":
         return np.arange(len(dataset.labels))
-    hashes = np.array(dataset.content_hashes)
-    order = np.argsort(hashes)
-    # Of near-duplicates, the first hash stands for all.
-    groups, first = np.unique(dataset.near_duplicates[order], return_index=True)
-    leader = dict(zip(groups.tolist(), hashes[order][first].tolist(), strict=True))
-    hashes = np.array([leader[group] for group in dataset.near_duplicates.tolist()])
-    part_of: dict[str, str] = {}
-    for label in range(len(dataset.class_names)):
-        members = np.flatnonzero(dataset.labels == label)
-        unique = np.unique(hashes[members]).tolist()  # sorted: the order is as good as random, and fixed
-        # A copy of a file in an earlier class has its part already.
-        free = [content for content in unique if content not in part_of]
-        n_search = max(0, len(unique) // 2 - sum(part_of.get(content) == "search" for content in unique))
-        part_of |= dict.fromkeys(free[:n_search], "search") | dict.fromkeys(free[n_search:], "report")
-    return np.flatnonzero([part_of[content] == part for content in hashes.tolist()])
+    searched = halve(dataset.labels, dataset.content_hashes, dataset.near_duplicates)
+    return np.flatnonzero(searched == (part == "search"))
 
 
 def split_for_training(dataset: ImageDataset, rule: SplitRule, val: float, test: float, seed: int) -> ClassSplit:

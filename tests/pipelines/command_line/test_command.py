@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 from pipelines import prepare
 from pipelines.command_line.command import run_command_line
 from pipelines.prepare import PrepareConfig
+from tl_core.errors import DataWarning
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 
@@ -57,6 +59,20 @@ def test_an_error_for_machines_is_one_line_of_json_and_exit_code_2(
     output = capsys.readouterr()
     assert json.loads(output.out) == {"error": "expected image_size from 8 to 1024, got 3"}
     assert output.err == "error: expected image_size from 8 to 1024, got 3\n"
+
+
+def test_a_warning_about_the_data_is_one_sentence_printed_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def warn_twice(config: PrepareConfig) -> None:
+        for _ in range(2):
+            warnings.warn("most images of good are nearly the same", DataWarning, stacklevel=1)
+
+    monkeypatch.setattr(sys, "argv", ["prepare.py", "--data", "parts"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        run_command_line(PrepareConfig, warn_twice)
+    assert capsys.readouterr().err == "warning: most images of good are nearly the same\n"
 
 
 @pytest.mark.parametrize(("no_color", "coloured"), [("", True), ("1", False)])
