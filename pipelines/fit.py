@@ -42,6 +42,7 @@ def run(config: FitConfig) -> str:
     """Fit and log; returns the run's id, whose artifact `classifier` is what `export` loads."""
     import mlflow
     import numpy as np
+    import torch
 
     from pipelines.inputs.networks import (
         CLASSIFIER_ARTIFACT,
@@ -57,7 +58,9 @@ def run(config: FitConfig) -> str:
     from pipelines.store.runs import tracked_run
     from tl_core.data.dataset import copy_files
     from tl_core.heads.classifier import ClassifierDescription
+    from tl_core.heads.features import image_features
     from tl_core.heads.storage import save_classifier
+    from tl_core.scoring.unlike import group_folds, know_classes
 
     with tracked_run("fit", config) as run_id:
         config = with_run_ids(config, weights="pretrain", search_run="search")
@@ -69,10 +72,22 @@ def run(config: FitConfig) -> str:
         recipe = opened.settle_max_lr([(rows, dataset.labels, config.seed)], recipe)
         log_params(flat_params(with_values(config, recipe=recipe, **opened.used())))
         classifier = finetuner.fit_classifier(rows, recipe, config.seed)
+        # Where the backbone was fine-tuned on these very images, their similarities are those of images that it knows:
+        # the threshold is then too high, and refuses more than the promised share of new images.
+        features = image_features(classifier, dataset.images, finetuner.device)
+        folds = group_folds(dataset.labels, dataset.near_duplicates, seed=config.seed)
+        known = know_classes(features, dataset.labels, folds)
+        classifier.class_means = torch.from_numpy(known.means)
         mlflow.log_metric("n_images", len(rows))
         with tempfile.TemporaryDirectory() as folder:
             description = ClassifierDescription(
-                opened.spec, dataset.class_names, recipe.head, recipe.test_views, float(classifier.temperature)
+                opened.spec,
+                dataset.class_names,
+                recipe.head,
+                recipe.test_views,
+                float(classifier.temperature),
+                has_class_means=True,
+                unlike_below=known.unlike_below,
             )
             save_classifier(classifier, description, Path(folder, CLASSIFIER_ARTIFACT))
             samples = np.sort(np.random.default_rng(config.seed).permutation(rows)[:N_SAMPLES])
