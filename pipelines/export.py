@@ -165,7 +165,8 @@ def _check(classifier: Classifier, path: Path, fit_run: str) -> NDArray[np.uint8
     if not parity.holds:
         raise InputError(
             f"the exported file does not answer as torch does and was not kept: probabilities differ by up to "
-            f"{parity.max_difference:.1e}, similarities by up to {parity.similarity_difference:.1e}, {parity.equal_argmax:.1%} of the classes are equal, "
+            f"{parity.max_difference:.1e}, similarities by up to {parity.similarity_difference:.1e}, "
+            f"{parity.equal_argmax:.1%} of the classes are equal, "
             f"the worst image is {files[parity.worst].name}"
         )
     return images
