@@ -72,8 +72,8 @@ def run(config: FitConfig) -> str:
         recipe = opened.settle_max_lr([(rows, dataset.labels, config.seed)], recipe)
         log_params(flat_params(with_values(config, recipe=recipe, **opened.used())))
         classifier = finetuner.fit_classifier(rows, recipe, config.seed)
-        # Where the backbone was fine-tuned on these very images, their similarities are those of images that it knows:
-        # the threshold is then too high, and refuses more than the promised share of new images.
+        # Honest on frozen features. Where the backbone was fine-tuned on these very images, it brings them nearer to
+        # their class means than it will bring new ones: the threshold is then too high, and refuses more than promised.
         features = image_features(classifier, dataset.images, finetuner.device)
         folds = group_folds(dataset.labels, dataset.near_duplicates, seed=config.seed)
         known = know_classes(features, dataset.labels, folds)

@@ -2,8 +2,9 @@
 
     mlflow run . -e predict -P model=models:/eurosat@champion -P images=photos -P output=predictions.csv
 
-Batch inference by onnxruntime: label, probability and the next classes per file. Unreadable files are listed in the
-output with the reason, and make the exit code 2. The same command, given again after an interruption, continues there.
+Batch inference by onnxruntime: label, probability, whether the image looks like none of the classes, and the next
+classes per file. Unreadable files are listed in the output with the reason, and make the exit code 2. The same command,
+given again after an interruption, continues there.
 """
 
 from __future__ import annotations

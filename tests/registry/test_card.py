@@ -58,7 +58,7 @@ def test_it_says_where_it_came_from() -> None:
 def test_it_says_what_the_threshold_does_where_there_is_one() -> None:
     card = write_card(replace(FACTS, file={**FACTS.file, "unlike_below": "0.81234"}))
     assert "similarity to the nearest class is below 0.812 are marked `unlike`" in card
-    assert "5% of the fitted images' own kind" in card
+    assert "about 5% of the pictures of these classes" in card
     assert "unlike`" not in write_card(FACTS)
 
 
