@@ -57,10 +57,9 @@ def run(config: FitConfig) -> str:
     from pipelines.store.params import log_params
     from pipelines.store.runs import tracked_run
     from tl_core.data.dataset import copy_files
+    from tl_core.fewshot.unlike import know_fitted_classes
     from tl_core.heads.classifier import ClassifierDescription
-    from tl_core.heads.features import image_features
     from tl_core.heads.storage import save_classifier
-    from tl_core.scoring.unlike import group_folds, know_classes
 
     with tracked_run("fit", config) as run_id:
         config = with_run_ids(config, weights="pretrain", search_run="search")
@@ -72,11 +71,7 @@ def run(config: FitConfig) -> str:
         recipe = opened.settle_max_lr([(rows, dataset.labels, config.seed)], recipe)
         log_params(flat_params(with_values(config, recipe=recipe, **opened.used())))
         classifier = finetuner.fit_classifier(rows, recipe, config.seed)
-        # Honest on frozen features. Where the backbone was fine-tuned on these very images, it brings them nearer to
-        # their class means than it will bring new ones: the threshold is then too high, and refuses more than promised.
-        features = image_features(classifier, dataset.images, finetuner.device)
-        folds = group_folds(dataset.labels, dataset.near_duplicates, seed=config.seed)
-        known = know_classes(features, dataset.labels, folds)
+        known = know_fitted_classes(finetuner, classifier, recipe, config.seed)
         classifier.class_means = torch.from_numpy(known.means)
         mlflow.log_metric("n_images", len(rows))
         with tempfile.TemporaryDirectory() as folder:

@@ -86,8 +86,8 @@ def _unlike(file: Mapping[str, str]) -> str:
         return ""
     return (
         f"Pictures whose similarity to the nearest class is below {float(file['unlike_below']):.3f} are marked "
-        f"`unlike`, as looking like none of the classes; so are about {REFUSED:.0%} of the pictures of these classes, "
-        "and more where the backbone was fine-tuned. Pictures that resemble a class pass unmarked. "
+        f"`unlike`, as looking like none of the classes; so are about {REFUSED:.0%} of the pictures of these classes. "
+        "Pictures that resemble a class pass unmarked. "
     )
 
 
