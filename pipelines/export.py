@@ -88,6 +88,7 @@ def _metadata(description: ClassifierDescription, fit_run: Run) -> dict[str, str
         "resize_rule": "crop",
         "backbone": description.backbone.architecture,
         "temperature": str(description.temperature),
+        **({} if description.unlike_below is None else {"unlike_below": str(description.unlike_below)}),
         "weights": weights,
         "fit_run": fit_run.info.run_id,
         "source_fingerprint": _source_fingerprint(weights),
@@ -156,13 +157,15 @@ def _check(classifier: Classifier, path: Path, fit_run: str) -> NDArray[np.uint8
             "parity/max_difference": parity.max_difference,
             "parity/equal_argmax": parity.equal_argmax,
             "parity/n_images": parity.n_images,
+            "parity/similarity_difference": parity.similarity_difference,
             LATENCY_METRIC: 1000 * float(np.median(seconds)),
         }
     )
     if not parity.holds:
         raise InputError(
             f"the exported file does not answer as torch does and was not kept: probabilities differ by up to "
-            f"{parity.max_difference:.1e}, {parity.equal_argmax:.1%} of the classes are equal, "
+            f"{parity.max_difference:.1e}, similarities by up to {parity.similarity_difference:.1e}, "
+            f"{parity.equal_argmax:.1%} of the classes are equal, "
             f"the worst image is {files[parity.worst].name}"
         )
     return images

@@ -42,6 +42,7 @@ def run(config: FitConfig) -> str:
     """Fit and log; returns the run's id, whose artifact `classifier` is what `export` loads."""
     import mlflow
     import numpy as np
+    import torch
 
     from pipelines.inputs.networks import (
         CLASSIFIER_ARTIFACT,
@@ -56,6 +57,7 @@ def run(config: FitConfig) -> str:
     from pipelines.store.params import log_params
     from pipelines.store.runs import tracked_run
     from tl_core.data.dataset import copy_files
+    from tl_core.fewshot.unlike import know_fitted_classes
     from tl_core.heads.classifier import ClassifierDescription
     from tl_core.heads.storage import save_classifier
 
@@ -69,10 +71,18 @@ def run(config: FitConfig) -> str:
         recipe = opened.settle_max_lr([(rows, dataset.labels, config.seed)], recipe)
         log_params(flat_params(with_values(config, recipe=recipe, **opened.used())))
         classifier = finetuner.fit_classifier(rows, recipe, config.seed)
+        known = know_fitted_classes(finetuner, classifier, recipe, config.seed)
+        classifier.class_means = torch.from_numpy(known.means)
         mlflow.log_metric("n_images", len(rows))
         with tempfile.TemporaryDirectory() as folder:
             description = ClassifierDescription(
-                opened.spec, dataset.class_names, recipe.head, recipe.test_views, float(classifier.temperature)
+                opened.spec,
+                dataset.class_names,
+                recipe.head,
+                recipe.test_views,
+                float(classifier.temperature),
+                has_class_means=True,
+                unlike_below=known.unlike_below,
             )
             save_classifier(classifier, description, Path(folder, CLASSIFIER_ARTIFACT))
             samples = np.sort(np.random.default_rng(config.seed).permutation(rows)[:N_SAMPLES])

@@ -2,8 +2,9 @@
 
     mlflow run . -e predict -P model=models:/eurosat@champion -P images=photos -P output=predictions.csv
 
-Batch inference by onnxruntime: label, probability and the next classes per file. Unreadable files are listed in the
-output with the reason, and make the exit code 2. The same command, given again after an interruption, continues there.
+Batch inference by onnxruntime: label, probability, whether the image looks like none of the classes, and the next
+classes per file. Unreadable files are listed in the output with the reason, and make the exit code 2. The same command,
+given again after an interruption, continues there.
 """
 
 from __future__ import annotations
@@ -84,12 +85,14 @@ def run(config: PredictConfig) -> str:
                 "n_unreadable": outcome.unreadable,
                 "n_abstained": outcome.abstained,
                 "images_per_second": speed,
+                **({} if outcome.unlike is None else {"n_unlike": outcome.unlike}),
             }
         )
         mlflow.log_artifact(str(output))
         if config.pictures:
             mlflow.log_artifacts(config.pictures, "pictures")
-        print(f"predict {run_id}: {outcome.files:,} images, {speed:,.0f} images/s, written to {output}")
+        unlike = "" if outcome.unlike is None else f"{outcome.unlike:,} look like none of the classes, "
+        print(f"predict {run_id}: {outcome.files:,} images, {unlike}{speed:,.0f} images/s, written to {output}")
     if outcome.unreadable:
         raise InputError(
             f"{outcome.unreadable} of {outcome.files} images could not be read; {output} lists them with the reason"

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from registry.gate import ScoredOn
+from tl_core.scoring.unlike import REFUSED
 
 MAX_CHARACTERS = 5000
 """What MLflow keeps of a version's description."""
@@ -73,14 +74,24 @@ def write_card(facts: CardFacts) -> str:
         f"- recipe: {_named(facts.recipe)}",
         f"- runs: {_named(facts.runs)}",
         "## Limits",
-        "Every picture gets one of these classes, whatever it shows; set a least probability to abstain. The interval "
-        f"speaks of {_SPEAKS_OF[facts.scored_on]}, not of images unlike them.",
+        "Every picture gets one of these classes, whatever it shows; set a least probability to abstain. "
+        f"{_unlike(file)}The interval speaks of {_SPEAKS_OF[facts.scored_on]}, not of images unlike them.",
         "## How to use",
         f"`python -m serving classifier.onnx photos/ out.csv` with `data/classifier.onnx` of this version, or "
         f'`mlflow.pyfunc.load_model("models:/{facts.name}@champion").predict(["photo.jpg"])`. '
         f"Images are cropped to a square and scaled to {file['image_size']} pixels.",
     ]
     return "\n\n".join(lines)[:MAX_CHARACTERS]
+
+
+def _unlike(file: Mapping[str, str]) -> str:
+    if "unlike_below" not in file:
+        return ""
+    return (
+        f"Pictures whose similarity to the nearest class is below {float(file['unlike_below']):.3f} are marked "
+        f"`unlike`, as looking like none of the classes; so are about {REFUSED:.0%} of the pictures of these classes. "
+        "Pictures that resemble a class pass unmarked. "
+    )
 
 
 def _confusion_lines(confusions: Confusions | None) -> list[str]:

@@ -41,7 +41,8 @@ class ImageModel:
             params: `top_k`, the number of classes to list.
 
         Returns:
-            One row per image: `label`, `probability`, and `top`, a list of label and probability by rank.
+            One row per image: `label`, `probability`, `unlike`, whether it looks like none of the classes (None where
+            the file has no threshold for it), and `top`, a list of label and probability by rank.
 
         Raises:
             MlflowException: an image cannot be read; the server answers with 400 and the reason.
@@ -53,8 +54,10 @@ class ImageModel:
         rows = []
         for start in range(0, len(images), DEFAULT_BATCH_SIZE):
             batch = [self._decode(start + i, image) for i, image in enumerate(images[start:][:DEFAULT_BATCH_SIZE])]
-            rows += [self._row(probabilities, top_k) for probabilities in self._model.predict(np.stack(batch))]
-        return pd.DataFrame(rows, columns=["label", "probability", "top"])
+            probabilities, similarities = self._model.predict_with_similarity(np.stack(batch))
+            unlike = self._model.look_unlike(similarities, len(batch))
+            rows += [self._row(*answer, top_k) for answer in zip(probabilities, unlike, strict=True)]
+        return pd.DataFrame(rows, columns=["label", "probability", "unlike", "top"])
 
     def _decode(self, position: int, image: Any) -> NDArray[np.uint8]:
         try:
@@ -67,10 +70,10 @@ class ImageModel:
                 error_code=BAD_REQUEST,
             ) from error
 
-    def _row(self, probabilities: NDArray[np.float32], top_k: int) -> dict[str, Any]:
+    def _row(self, probabilities: NDArray[np.float32], unlike: bool | None, top_k: int) -> dict[str, Any]:
         ranked = rank_classes(probabilities, self._model.class_names, top_k)
         top = [{"label": name, "probability": probability} for name, probability in ranked]
-        return {**top[0], "top": top}
+        return {**top[0], "unlike": unlike, "top": top}
 
 
 def _load_pyfunc(data_path: str) -> ImageModel:

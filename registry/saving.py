@@ -62,6 +62,7 @@ def _signature() -> ModelSignature:
     outputs: list[ColSpec | TensorSpec] = [
         ColSpec(DataType.string, "label"),
         ColSpec(DataType.double, "probability"),
+        ColSpec(DataType.boolean, "unlike", required=False),  # None where the file has no threshold
         ColSpec(Array(rank), "top"),
     ]
     params = ParamSchema([ParamSpec("top_k", DataType.integer, DEFAULT_TOP_K)])

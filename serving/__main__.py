@@ -52,6 +52,7 @@ def summary(outcome: Outcome) -> str:
     """Summarise a job in one line."""
     text = f"{outcome.files:,} images, {outcome.unreadable:,} unreadable"
     text += f", {outcome.abstained:,} without label" if outcome.abstained else ""
+    text += "" if outcome.unlike is None else f", {outcome.unlike:,} look like none of the classes"
     return text + (f", {outcome.resumed:,} of an earlier call" if outcome.resumed else "")
 
 

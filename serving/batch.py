@@ -69,11 +69,11 @@ Decoded = NDArray[np.uint8] | str  # pixels, or the reason why there are none
 def _predict_batch(model: OnnxClassifier, files: Sequence[ImageFile], options: Options) -> list[Prediction]:
     decoded = [_decode(model, file) for file in files]
     images = [array for array in decoded if not isinstance(array, str)]
-    probabilities = iter(model.predict(np.stack(images)) if images else ())
+    answers = iter(_run(model, np.stack(images)) if images else ())
     return [
         Prediction(file.name, "", (), outcome)
         if isinstance(outcome, str)
-        else _answer(file.name, next(probabilities), model.class_names, options)
+        else _answer(file.name, *next(answers), model.class_names, options)
         for file, outcome in zip(files, decoded, strict=True)
     ]
 
@@ -87,9 +87,16 @@ def _decode(model: OnnxClassifier, file: ImageFile) -> Decoded:
         return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
-def _answer(file: str, probabilities: NDArray[np.float32], names: Sequence[str], options: Options) -> Prediction:
+def _run(model: OnnxClassifier, images: NDArray[np.uint8]) -> Iterator[tuple[NDArray[np.float32], bool | None]]:
+    probabilities, similarities = model.predict_with_similarity(images)
+    return zip(probabilities, model.look_unlike(similarities, len(images)), strict=True)
+
+
+def _answer(
+    file: str, probabilities: NDArray[np.float32], unlike: bool | None, names: Sequence[str], options: Options
+) -> Prediction:
     top = rank_classes(probabilities, names, options.top_k)
-    return Prediction(file, top[0][0] if top[0][1] >= options.min_probability else "", top)
+    return Prediction(file, top[0][0] if top[0][1] >= options.min_probability else "", top, unlike=unlike)
 
 
 def rank_classes(probabilities: NDArray[np.float32], names: Sequence[str], top_k: int) -> tuple[tuple[str, float], ...]:

@@ -26,7 +26,7 @@ import PIL
 from serving.batch import Options, predict_batches
 from serving.model import OnnxClassifier
 from serving.sources import ImageFile, ImageSource
-from serving.tables import Prediction, check_kind, join_parts, write_part
+from serving.tables import Prediction, check_kind, columns, join_parts, write_part
 from tl_core.errors import InputError
 from tl_core.images.decoding import PREPROCESS_VERSION
 
@@ -45,12 +45,14 @@ class Outcome:
         resumed: of these, rows that an earlier, interrupted call had written.
         unreadable: files without answer; the table has their reasons.
         abstained: files whose best class was not probable enough.
+        unlike: files that look like none of the classes; None if the model has no threshold for it.
     """
 
     files: int
     resumed: int
     unreadable: int
     abstained: int
+    unlike: int | None = None
 
 
 def check_output(output: Path) -> None:
@@ -92,7 +94,8 @@ def write_predictions(
         for part in parts:
             counts.update(_counts(part))
         shutil.rmtree(folder)
-    return Outcome(counts["files"], job.resumed, counts["unreadable"], counts["abstained"])
+    unlike = None if model.unlike_below is None else counts["unlike"]
+    return Outcome(counts["files"], job.resumed, counts["unreadable"], counts["abstained"], unlike)
 
 
 class _Job:
@@ -103,7 +106,7 @@ class _Job:
         self._model, self._options, self._folder, self._suffix = model, options, folder, suffix
         answer = {**asdict(options), "workers": None, "model": model.fingerprint, "preprocess": PREPROCESS_VERSION}
         versions = {"PIL": PIL.__version__, "onnxruntime": onnxruntime.__version__}
-        self._setting = json.dumps({**answer, **versions}, sort_keys=True)
+        self._setting = json.dumps({**answer, **versions, "columns": columns(options.top_k)}, sort_keys=True)
         self._done = {part.name.split(".")[0]: part for part in folder.glob(f"*{suffix}")}
 
     def run(self, source: ImageSource, progress: Callable[[int], object]) -> list[Path]:
@@ -139,13 +142,15 @@ class _Job:
         abstained = sum(not row.label for row in rows) - unreadable
         scratch = self._folder / f"unfinished{self._suffix}"
         write_part(rows, scratch, self._options.top_k)
-        part = self._folder / f"{digest}.{len(rows)}.{unreadable}.{abstained}{self._suffix}"
+        unlike = sum(row.unlike is True for row in rows)
+        part = self._folder / f"{digest}.{len(rows)}.{unreadable}.{abstained}.{unlike}{self._suffix}"
         self._done[digest] = scratch.replace(part)
 
 
 def _counts(part: Path) -> dict[str, int]:
-    _, files, unreadable, abstained, _ = part.name.split(".")
-    return {"files": int(files), "unreadable": int(unreadable), "abstained": int(abstained)}
+    _, files, unreadable, abstained, unlike, _ = part.name.split(".")
+    counts = {"files": files, "unreadable": unreadable, "abstained": abstained, "unlike": unlike}
+    return {name: int(count) for name, count in counts.items()}
 
 
 def _chunks(files: Iterator[ImageFile], size: int) -> Iterator[list[ImageFile]]:

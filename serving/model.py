@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from tl_core.errors import InputError
 from tl_core.images.decoding import RESIZE_RULES, ResizeRule
 
+_SIMILARITY = ("similarity", "tensor(float)", 1)
 _METADATA = ("class_names", "image_size", "resize_rule")
 
 
@@ -25,6 +27,8 @@ class OnnxClassifier:
 
     Attributes:
         fingerprint: SHA-256 of the file.
+        has_similarity: whether the file has a second output, the similarity to the nearest class mean.
+        unlike_below: similarity below which an image looks like none of the classes; None where the file lacks either.
     """
 
     session: Any
@@ -32,6 +36,8 @@ class OnnxClassifier:
     class_names: tuple[str, ...]
     image_size: int
     resize_rule: ResizeRule
+    has_similarity: bool = False
+    unlike_below: float | None = None
 
     @classmethod
     def load(cls, path: Path, n_threads: int = 0) -> OnnxClassifier:
@@ -48,9 +54,10 @@ class OnnxClassifier:
             session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
             # In a damaged file names and metadata may be no text, which is noticed when they are read.
             metadata = session.get_modelmeta().custom_metadata_map
-            given, answer = session.get_inputs()[0], session.get_outputs()[0]
+            given, (answer, *others) = session.get_inputs()[0], session.get_outputs()
             name, kind = given.name, given.type
             graph = [given.shape[1:], answer.shape[-1] if answer.shape else None]
+            second = [(other.name, other.type, len(other.shape)) for other in others]
         except Exception as error:  # onnxruntime's errors share no base class of their own
             raise InputError(f"{path} is not a readable ONNX model ({_first_line(error)})") from error
         missing = [key for key in _METADATA if key not in metadata]
@@ -62,9 +69,12 @@ class OnnxClassifier:
             raise InputError(f"{path}: expected an input tensor(uint8) 'images', got {kind} {name!r}")
         if graph != expected:
             raise InputError(f"{path} has damaged metadata (they say {expected}, the graph says {graph})")
+        if second not in ([], [_SIMILARITY]):
+            raise InputError(f"{path}: expected as second output none or {_SIMILARITY}, got {second}")
         with path.open("rb") as file:
             fingerprint = hashlib.file_digest(file, "sha256").hexdigest()
-        return cls(session, fingerprint, class_names, image_size, rule)
+        below = _parse_threshold(path, metadata) if second else None
+        return cls(session, fingerprint, class_names, image_size, rule, bool(second), below)
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -83,13 +93,39 @@ class OnnxClassifier:
         Raises:
             InputError: another dtype or shape.
         """
+        return self.predict_with_similarity(images)[0]
+
+    def predict_with_similarity(
+        self, images: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Probabilities of decoded images, and the cosine of their features to the nearest class mean.
+
+        Args:
+            images: uint8, shape (n, image_size, image_size, 3).
+
+        Returns:
+            float32 (n, n_classes), and float32 (n,) or None where the file has no such output.
+
+        Raises:
+            InputError: another dtype or shape.
+        """
         expected = (self.image_size, self.image_size, 3)
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != expected:
             raise InputError(f"expected images as uint8 (n, {str(expected)[1:]}, got {images.dtype} {images.shape}")
         if len(images) == 0:
-            return np.zeros((0, len(self.class_names)), dtype=np.float32)
-        (probabilities,) = self.session.run(None, {"images": images})
-        return np.asarray(probabilities, dtype=np.float32)
+            nothing = np.zeros((0, len(self.class_names)), dtype=np.float32)
+            return nothing, nothing[:, 0] if self.has_similarity else None
+        found = [np.asarray(output, dtype=np.float32) for output in self.session.run(None, {"images": images})]
+        return found[0], found[1] if self.has_similarity else None
+
+    def look_unlike(self, similarities: NDArray[np.float32] | None, n_images: int) -> list[bool | None]:
+        """Say of each image whether it looks like none of the classes: None where the file has no threshold.
+
+        A similarity that is no number is below every threshold.
+        """
+        if similarities is None or self.unlike_below is None:
+            return [None] * n_images
+        return [not value >= self.unlike_below for value in similarities.tolist()]
 
 
 def _parse(path: Path, metadata: dict[str, str]) -> tuple[tuple[str, ...], int, ResizeRule]:
@@ -104,6 +140,19 @@ def _parse(path: Path, metadata: dict[str, str]) -> tuple[tuple[str, ...], int, 
     if rule not in RESIZE_RULES:
         raise InputError(f"{path}: expected a resize rule of {', '.join(RESIZE_RULES)}, got {rule!r}")
     return tuple(str(name) for name in names), image_size, rule
+
+
+def _parse_threshold(path: Path, metadata: dict[str, str]) -> float | None:
+    if "unlike_below" not in metadata:
+        return None
+    text = metadata["unlike_below"]
+    try:
+        threshold = float(text)
+    except ValueError:
+        threshold = math.nan
+    if not -1 <= threshold <= 1:
+        raise InputError(f"{path} has damaged metadata (expected unlike_below from -1 to 1, got {text!r})")
+    return threshold
 
 
 def _first_line(error: Exception) -> str:

@@ -20,7 +20,11 @@ from tl_core.errors import InputError
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 
-Value = str | float | None
+Value = str | float | bool | None
+
+_VALUES: Mapping[str, bool | None] = {"true": True, "false": False, "": None}
+"""Values of a csv's cells, which has no types of its own."""
+_TEXTS: Mapping[Value, str] = {value: text for text, value in _VALUES.items()}
 
 
 @dataclass(frozen=True)
@@ -31,18 +35,21 @@ class Prediction:
         label: the most probable class; empty if it was abstained from, or the file is unreadable.
         top: class names with probabilities, most probable first; empty if the file is unreadable.
         error: the reason; empty if the file was read.
+        unlike: whether the image looks like none of the classes; None if the model has no threshold for it, or the
+            file is unreadable.
     """
 
     file: str
     label: str
     top: tuple[tuple[str, float], ...]
     error: str = ""
+    unlike: bool | None = None
 
     def row(self, top_k: int) -> dict[str, Value]:
-        """As a row of a table: file, label, probability, error, then the ranks from 1 on."""
+        """As a row of a table: file, label, probability, unlike, error, then the ranks from 1 on."""
         probability = self.top[0][1] if self.top else None
         row: dict[str, Value] = {"file": name_in_table(self.file), "label": self.label}
-        row |= {"probability": probability, "error": self.error}
+        row |= {"probability": probability, "unlike": self.unlike, "error": self.error}
         ranks: list[tuple[str, float | None]] = [*self.top, *[("", None)] * (top_k - len(self.top))]
         for rank, (name, value) in enumerate(ranks[:top_k], start=1):
             row |= {f"label_{rank}": name, f"probability_{rank}": value}
@@ -73,7 +80,7 @@ def write_part(predictions: Sequence[Prediction], path: Path, top_k: int) -> Non
         return
     with path.open("w", encoding="utf-8", newline="") as file:
         if path.suffix == ".csv":
-            csv.DictWriter(file, _columns(top_k)).writerows(rows)
+            csv.DictWriter(file, columns(top_k)).writerows(row | {"unlike": _TEXTS[row["unlike"]]} for row in rows)
         else:
             file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
@@ -88,7 +95,7 @@ def join_parts(parts: Iterable[Path], output: Path, top_k: int) -> None:
         return
     with output.open("wb") as file:
         if output.suffix == ".csv":
-            file.write((",".join(_columns(top_k)) + "\r\n").encode())
+            file.write((",".join(columns(top_k)) + "\r\n").encode())
         for part in parts:
             with part.open("rb") as rows:
                 shutil.copyfileobj(rows, file)
@@ -102,7 +109,9 @@ def read_table(path: Path) -> Iterator[Prediction]:
             if row.get(f"probability_{rank}") in (None, ""):
                 break
             top.append((str(row[f"label_{rank}"]), float(row[f"probability_{rank}"])))
-        yield Prediction(row["file"], row["label"], tuple(top), row["error"])
+        cell = row.get("unlike")  # tables of earlier versions have no such column
+        unlike = _VALUES[cell] if isinstance(cell, str) else cell
+        yield Prediction(row["file"], row["label"], tuple(top), row["error"], unlike)
 
 
 def _read_rows(path: Path) -> Iterator[Mapping[str, Any]]:
@@ -115,12 +124,13 @@ def _read_rows(path: Path) -> Iterator[Mapping[str, Any]]:
         yield from csv.DictReader(file) if path.suffix.lower() == ".csv" else map(json.loads, file)
 
 
-def _columns(top_k: int) -> list[str]:
+def columns(top_k: int) -> list[str]:
+    """Names of a table's columns, in their order."""
     return list(Prediction("", "", ()).row(top_k))
 
 
 def _schema(top_k: int) -> Any:
     import pyarrow as pa
 
-    kinds: Iterator[Any] = (pa.float64() if "probability" in name else pa.string() for name in _columns(top_k))
-    return pa.schema(list(zip(_columns(top_k), kinds, strict=True)))
+    kinds = {"unlike": pa.bool_(), "probability": pa.float64()}  # by the first word of a column's name
+    return pa.schema([(name, kinds.get(name.split("_")[0], pa.string())) for name in columns(top_k)])

@@ -146,7 +146,7 @@ def check_model(data: st.DataObject, folder: Path) -> None:
     """An .onnx file with any metadata, or with damaged bytes."""
     path = folder / "model.onnx"
     if data.draw(st.booleans()):
-        changed = data.draw(st.dictionaries(st.sampled_from([*METADATA, "other"]), VALUES))
+        changed = data.draw(st.dictionaries(st.sampled_from([*METADATA, "unlike_below", "other"]), VALUES))
         # What protobuf cannot hold cannot be in a file.
         path.write_bytes(_with_metadata({**METADATA, **{k: _text(v) for k, v in changed.items()}}))
     else:
@@ -155,6 +155,7 @@ def check_model(data: st.DataObject, folder: Path) -> None:
         model = OnnxClassifier.load(path, n_threads=1)
         assert (model.image_size, len(model.class_names)) == (16, 3)
         assert all(isinstance(name, str) for name in model.class_names)
+        assert model.unlike_below is None or -1 <= model.unlike_below <= 1
 
 
 def _text(value: str) -> str:
@@ -166,7 +167,7 @@ def _plain_model() -> bytes:
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
-        return write_model(Path(folder, "model.onnx"), METADATA).read_bytes()
+        return write_model(Path(folder, "model.onnx"), METADATA, second="similarity").read_bytes()
 
 
 def _with_metadata(metadata: dict[str, str]) -> bytes:

@@ -78,6 +78,12 @@ def measured_of(export_run: Run) -> Measured:
     metrics = export_run.data.metrics
     holds = None
     if {"parity/max_difference", "parity/equal_argmax", "parity/n_images"} <= metrics.keys():
-        parity = Parity(metrics["parity/max_difference"], metrics["parity/equal_argmax"], 1)
+        similarity = metrics.get("parity/similarity_difference", 0.0)  # files of earlier versions have none
+        parity = Parity(
+            metrics["parity/max_difference"],
+            metrics["parity/equal_argmax"],
+            n_images=1,
+            similarity_difference=similarity,
+        )
         holds = parity.holds and metrics["parity/n_images"] > 0
     return Measured(holds, metrics.get(SIZE_METRIC), metrics.get(LATENCY_METRIC))

@@ -11,12 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from mlflow.entities import Run
 
 from pipelines import main, predict
 from pipelines.configs.fields import make_config, with_values
 from pipelines.finetune import FinetuneConfig
+from pipelines.inputs.networks import CLASSIFIER_ARTIFACT
 from pipelines.main import MainConfig
+from pipelines.store.artifacts import fetch_artifact
 from tests.conftest import COLOURS, own_store, write_colour_images
 from tl_core.data.dataset import load_dataset
 from tl_core.errors import InputError
@@ -161,6 +164,37 @@ def test_the_file_says_of_itself_what_the_records_say(line: tuple[str, Path]) ->
     assert says["target_fingerprint"] == fitted.data.tags["target_fingerprint"]
     assert says["source_fingerprint"] == pretrained.data.tags["source_fingerprint"]
     assert says["version"]
+
+
+def test_the_file_marks_images_that_look_like_none_of_the_classes(
+    line: tuple[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from registry.versions import resolve_onnx
+    from serving.model import OnnxClassifier
+    from serving.tables import read_table
+    from tl_core.heads.features import image_features
+    from tl_core.heads.storage import load_classifier
+    from tl_core.scoring.unlike import class_means, similarity
+
+    model = OnnxClassifier.load(resolve_onnx(f"models:/{NAME}@champion"))
+    fitted = child_of_kind(line[0], "fit").info.run_id
+    classifier, description = load_classifier(fetch_artifact(fitted, CLASSIFIER_ARTIFACT))
+    data = load_dataset(str(line[1]), 16)
+    features = image_features(classifier, data.images, torch.device("cpu"))
+    by_hand = similarity(features, class_means(features, data.labels, 3))
+    found = model.predict_with_similarity(np.array(data.images))[1]
+    assert found is not None
+    np.testing.assert_allclose(found, by_hand, atol=1e-4)
+    assert model.unlike_below == description.unlike_below
+    assert model.unlike_below is not None
+
+    unlike = int((found < model.unlike_below).sum())
+    assert unlike <= 4  # of 60
+    output = tmp_path / "predictions.csv"
+    predict.run(predict.PredictConfig(model=f"models:/{NAME}@champion", images=str(line[1]), output=str(output)))
+    assert f"60 images, {unlike} look like none of the classes, " in capsys.readouterr().out
+    assert sum(row.unlike is True for row in read_table(output)) == unlike
+    assert {row.unlike for row in read_table(output)} <= {True, False}
 
 
 def test_a_file_that_does_not_answer_as_torch_does_is_not_kept_and_the_worst_image_named(

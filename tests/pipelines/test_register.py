@@ -156,6 +156,7 @@ REFUSALS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ),
     ({"accuracies": BETTER, "class_names": [*CLASS_NAMES, "wind"]}, {}, "has other classes (with wind)"),
     ({"accuracies": BETTER, "parity/equal_argmax": 0.99}, {}, "does not answer as torch does"),
+    ({"accuracies": BETTER, "parity/similarity_difference": 0.01}, {}, "does not answer as torch does"),
     ({"accuracies": BETTER, "parity/n_images": 0}, {}, "does not answer as torch does"),
     ({"accuracies": BETTER, "parity/max_difference": None}, {}, "parity of the exported file cannot be read"),
     ({"accuracies": BETTER}, {"max_megabytes": 40.0}, "the file takes 45 MB, the budget is 40"),

@@ -13,11 +13,15 @@ from tests.serving.conftest import METADATA, write_model
 NAME = "colours"
 
 
-def register_colours(folder: Path, **tags: str) -> ModelVersion:
-    """Register the model of the brightest channel in a run of its own."""
+def register_colours(folder: Path, wary: bool = False, **tags: str) -> ModelVersion:
+    """Register the model of the brightest channel in a run of its own; a wary one marks dark pictures as unlike."""
     import mlflow
 
-    path = write_model(folder / "classifier.onnx", METADATA)
+    path = folder / "classifier.onnx"
+    if wary:
+        write_model(path, METADATA | {"unlike_below": "0.5"}, second="similarity")
+    else:
+        write_model(path, METADATA)
     with mlflow.start_run():
         return register_challenger(NAME, NewVersion(path, "a card", tags))
 

@@ -55,6 +55,13 @@ def test_it_says_where_it_came_from() -> None:
         assert part in card
 
 
+def test_it_says_what_the_threshold_does_where_there_is_one() -> None:
+    card = write_card(replace(FACTS, file={**FACTS.file, "unlike_below": "0.81234"}))
+    assert "similarity to the nearest class is below 0.812 are marked `unlike`" in card
+    assert "about 5% of the pictures of these classes" in card
+    assert "unlike`" not in write_card(FACTS)
+
+
 def test_many_classes_are_counted_and_the_card_fits_the_store() -> None:
     names = [f"class number {index}" for index in range(1000)]
     counts = [[1] * 1000 for _ in names]

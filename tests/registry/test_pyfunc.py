@@ -28,7 +28,7 @@ from serving.model import OnnxClassifier
 from serving.sources import open_source
 from serving.tables import read_table
 from tests.conftest import free_port, write_colour_images
-from tests.registry.conftest import NAME
+from tests.registry.conftest import NAME, register_colours
 from tests.serving.conftest import CLASS_NAMES, METADATA, write_model
 from tl_core.images.decoding import decode_image
 
@@ -76,6 +76,24 @@ def test_probabilities_are_those_of_the_file(loaded: Any, pictures: list[Path]) 
     assert answers["probability"].tolist() == pytest.approx(expected.max(1).tolist(), abs=1e-6)
     for top, row in zip(answers["top"], expected, strict=True):
         assert [rank["probability"] for rank in top] == pytest.approx(sorted(row, reverse=True), abs=1e-6)
+
+
+def test_a_file_without_threshold_marks_no_image(loaded: Any, pictures: list[Path]) -> None:
+    assert loaded.predict([str(path) for path in pictures])["unlike"].tolist() == [None] * 6
+
+
+def test_pictures_below_the_threshold_are_marked(
+    store: str, tmp_path: Path, pictures: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    monkeypatch.chdir(tmp_path)
+    register_colours(tmp_path, wary=True)
+    Image.new("RGB", (20, 20), (10, 20, 60)).save(tmp_path / "dark.png")
+    loaded = mlflow.pyfunc.load_model(f"models:/{NAME}@challenger")
+    answers = loaded.predict([str(tmp_path / "dark.png"), *map(str, pictures)])
+    assert answers["unlike"].tolist() == [True] + [False] * 6
+    assert answers["label"][0] == "blue"
 
 
 @pytest.mark.parametrize(("top_k", "n_ranks"), [(1, 1), (2, 2), (99, 3)])
@@ -138,7 +156,7 @@ def test_what_a_spark_udf_gives_and_takes_fits_the_signature(loaded: Any, pictur
     for form in (str, as_text, Path.read_bytes):
         answers = loaded.predict(pd.DataFrame({"0": pd.Series([form(path) for path in pictures])}))
         outputs = loaded.metadata.signature.outputs
-        assert list(answers.columns) == outputs.input_names() == ["label", "probability", "top"]
+        assert list(answers.columns) == outputs.input_names() == ["label", "probability", "unlike", "top"]
         for row in answers.to_dict("records"):
             assert (type(row["label"]), type(row["probability"])) == (str, float)
             assert row["top"][0] == {"label": row["label"], "probability": row["probability"]}

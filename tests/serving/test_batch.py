@@ -95,6 +95,18 @@ def test_below_the_least_probability_no_label_is_given(model: OnnxClassifier, pi
     assert all((prediction.label != "") is (prediction.top[0][1] >= best[5]) for prediction in kept)
 
 
+def test_pictures_below_the_threshold_are_marked_and_keep_their_label(wary: OnnxClassifier, two_dark: Path) -> None:
+    predictions = {Path(p.file).name: p for p in predicted(wary, two_dark)}
+    assert [name for name, p in predictions.items() if p.unlike] == ["dark.png", "darker.png"]
+    assert predictions["dark.png"].label == "blue"
+    assert predictions.pop("000a.jpg").unlike is None
+    assert {p.unlike for p in predictions.values()} == {True, False}
+
+
+def test_without_a_threshold_nothing_is_marked(model: OnnxClassifier, two_dark: Path) -> None:
+    assert {p.unlike for p in predicted(model, two_dark)} == {None}
+
+
 @pytest.mark.parametrize(("rule", "seen"), [("crop", "green"), ("stretch", "red")])
 def test_pictures_are_resized_by_the_rule_in_the_model_file(rule: str, seen: str, tmp_path: Path) -> None:
     wide = Image.new("RGB", (80, 16), (200, 40, 40))

@@ -17,6 +17,7 @@ from serving.batch import Options
 from serving.job import Outcome, check_output, write_predictions
 from serving.model import OnnxClassifier
 from serving.sources import open_source
+from serving.tables import read_table
 from tests.serving.conftest import METADATA, below, read_csv, write_model
 from tl_core.errors import InputError
 
@@ -100,6 +101,16 @@ def test_what_was_abstained_from_is_counted(model: OnnxClassifier, two_broken: P
     options = replace(OPTIONS, min_probability=1.0)
     interrupt(model, two_broken, tmp_path / "table.csv", 6, options)
     assert write(model, two_broken, tmp_path / "table.csv", options) == Outcome(14, 5, 2, 12)
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_what_looks_like_no_class_is_counted_in_resumed_parts_too(
+    kind: str, wary: OnnxClassifier, two_dark: Path, tmp_path: Path
+) -> None:
+    interrupt(wary, two_dark, tmp_path / f"table.{kind}", 9)
+    assert write(wary, two_dark, tmp_path / f"table.{kind}") == Outcome(15, 5, 1, 0, unlike=2)
+    found = [Path(row.file).name for row in read_table(tmp_path / f"table.{kind}") if row.unlike]
+    assert found == ["dark.png", "darker.png"]
 
 
 def removed(pictures: Path) -> None:
@@ -229,7 +240,7 @@ def test_killed_in_the_middle_the_same_command_gives_every_file_once(
     command = serve(model_file, links, output)
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
     try:
-        while len(list((tmp_path / ".out.csv.parts").glob("*.1024.0.0.csv"))) < 3:
+        while len(list((tmp_path / ".out.csv.parts").glob("*.1024.0.0.0.csv"))) < 3:
             assert process.poll() is None, "it was done before it could be killed"
             time.sleep(0.002)
     finally:

@@ -25,7 +25,17 @@ def test_the_command_line_writes_the_table(model_file: Path, pictures: Path, tmp
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"12 images, 0 unreadable: {output}\n"
     rows = read_csv(output)
-    columns = ["file", "label", "probability", "error", "label_1", "probability_1", "label_2", "probability_2"]
+    columns = [
+        "file",
+        "label",
+        "probability",
+        "unlike",
+        "error",
+        "label_1",
+        "probability_1",
+        "label_2",
+        "probability_2",
+    ]
     assert list(rows[0]) == columns
     assert all(Path(row["file"]).parent.name == row["label"] for row in rows)
 
@@ -39,6 +49,12 @@ def test_an_unreadable_file_makes_the_exit_code_2_and_the_table_is_complete(
     rows = read_csv(tmp_path / "out.csv")
     assert [row["file"] for row in rows] == below(two_broken)
     assert sum(bool(row["error"]) for row in rows) == 2
+
+
+def test_the_last_line_counts_what_looks_like_no_class(wary_file: Path, two_dark: Path, tmp_path: Path) -> None:
+    done = serve(wary_file, two_dark, tmp_path / "out.csv")
+    assert done.stdout == f"15 images, 1 unreadable, 2 look like none of the classes: {tmp_path / 'out.csv'}\n"
+    assert [row["unlike"] for row in read_csv(tmp_path / "out.csv")].count("true") == 2
 
 
 def test_pictures_are_drawn_where_they_are_asked_for(model_file: Path, pictures: Path, tmp_path: Path) -> None:

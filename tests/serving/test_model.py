@@ -111,6 +111,51 @@ def test_another_shape_is_refused_with_both(shape: tuple[int, ...], model: OnnxC
     assert str(raised.value) == f"expected images as uint8 (n, 16, 16, 3), got uint8 {shape}"
 
 
+@pytest.mark.parametrize("n", [0, 1, 2, 33])
+def test_the_similarity_is_the_second_output(n: int, wary: OnnxClassifier) -> None:
+    images = noisy(["red"] * n)
+    probabilities, similarity = wary.predict_with_similarity(images)
+    np.testing.assert_array_equal(probabilities, wary.predict(images))
+    assert similarity is not None
+    assert similarity.dtype == np.float32
+    np.testing.assert_allclose(similarity, images.mean(axis=(1, 2)).max(1) / 255 if n else [], rtol=1e-5)
+
+
+@pytest.mark.parametrize("n", [0, 2])
+def test_a_file_with_one_output_has_no_similarity_and_marks_nothing(n: int, model: OnnxClassifier) -> None:
+    similarity = model.predict_with_similarity(noisy(["red"] * n))[1]
+    assert similarity is None
+    assert model.look_unlike(similarity, n) == [None] * n
+
+
+def test_below_the_threshold_an_image_is_unlike_and_at_it_not(wary: OnnxClassifier) -> None:
+    assert wary.unlike_below == 0.5
+    similarities = np.array([0.49, 0.5, 0.9, np.nan], dtype=np.float32)
+    assert wary.look_unlike(similarities, 4) == [True, False, False, True]
+
+
+def test_a_similarity_without_threshold_marks_nothing(tmp_path: Path) -> None:
+    model = OnnxClassifier.load(write_model(tmp_path / "m.onnx", METADATA, second="similarity"))
+    similarity = model.predict_with_similarity(noisy(["red"]))[1]
+    assert similarity is not None
+    assert model.look_unlike(similarity, 1) == [None]
+
+
+def test_a_threshold_without_similarity_is_of_no_use(tmp_path: Path) -> None:
+    model = OnnxClassifier.load(write_model(tmp_path / "m.onnx", METADATA | {"unlike_below": "0.5"}))
+    assert (model.has_similarity, model.unlike_below) == (False, None)
+
+
+@pytest.mark.parametrize("text", ["", "low", "nan", "inf", "1.01", "-2", "0.5\n0.6", "[0.5]"])
+def test_a_threshold_without_sense_is_one_sentence(text: str, tmp_path: Path) -> None:
+    path = write_model(tmp_path / "m.onnx", METADATA | {"unlike_below": text}, second="similarity")
+    assert f"has damaged metadata (expected unlike_below from -1 to 1, got {text!r})" in refused(path)
+
+
+def test_another_second_output_is_refused(tmp_path: Path) -> None:
+    assert "got [('depth', 'tensor(float)', 1)]" in refused(write_model(tmp_path / "m.onnx", METADATA, second="depth"))
+
+
 @pytest.mark.parametrize("key", ["class_names", "image_size", "resize_rule"])
 def test_missing_metadata_is_named(key: str, tmp_path: Path) -> None:
     others = {name: value for name, value in METADATA.items() if name != key}

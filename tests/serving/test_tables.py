@@ -20,6 +20,8 @@ ROOT = Path(__file__).resolve().parents[2]
 SURE = Prediction("a.png", "red", (("red", 0.75), ("blue", 0.25)))
 UNSURE = Prediction("b.png", "", (("red", 0.5), ("blue", 0.5)))
 BROKEN = Prediction("c.png", "", (), "truncated")
+FOREIGN = Prediction("d.png", "red", (("red", 1.0), ("blue", 0.0)), unlike=True)
+KNOWN = Prediction("e.png", "red", (("red", 1.0), ("blue", 0.0)), unlike=False)
 
 every_kind = pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
 
@@ -43,6 +45,7 @@ def test_a_row_has_label_probability_error_and_the_ranks() -> None:
         "file": "a.png",
         "label": "red",
         "probability": 0.75,
+        "unlike": None,
         "error": "",
         "label_1": "red",
         "probability_1": 0.75,
@@ -77,11 +80,31 @@ def test_parts_are_joined_in_their_order(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("top_k", [1, 3])
 def test_all_kinds_hold_the_same(top_k: int, tmp_path: Path) -> None:
-    parts = [[SURE], [UNSURE, BROKEN]]
+    parts = [[SURE, FOREIGN], [KNOWN, UNSURE, BROKEN]]
     from_jsonl = written(parts, "jsonl", tmp_path, top_k)
     assert written(parts, "parquet", tmp_path, top_k) == from_jsonl
-    as_text = [{name: "" if value is None else str(value) for name, value in row.items()} for row in from_jsonl]
+    texts = {None: "", True: "true", False: "false"}
+    as_text = [
+        {
+            name: texts[value] if value is None or value is True or value is False else str(value)
+            for name, value in row.items()
+        }
+        for row in from_jsonl
+    ]
     assert written(parts, "csv", tmp_path, top_k) == as_text
+
+
+@every_kind
+def test_what_looks_like_no_class_is_true_or_false_or_empty(kind: str, tmp_path: Path) -> None:
+    rows = written([[FOREIGN, KNOWN, SURE, BROKEN]], kind, tmp_path)
+    expected = ["true", "false", "", ""] if kind == "csv" else [True, False, None, None]
+    assert [row["unlike"] for row in rows] == expected
+    assert list(rows[0])[:5] == ["file", "label", "probability", "unlike", "error"]
+
+
+def test_a_table_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    (tmp_path / "old.csv").write_text("file,label,probability,error,label_1,probability_1\na.png,red,0.5,,red,0.5\n")
+    assert list(read_table(tmp_path / "old.csv")) == [Prediction("a.png", "red", (("red", 0.5),))]
 
 
 @every_kind
@@ -90,6 +113,8 @@ def test_a_table_is_read_back_as_it_was_written(kind: str, tmp_path: Path) -> No
         Prediction("größe/図\n.png", "nan", (("nan", 0.75), ("1", 0.25))),
         Prediction("b.png", "", (("", 0.5), ("nan", 0.5))),
         BROKEN,
+        FOREIGN,
+        KNOWN,
     ]
     written([rows[:2], rows[2:]], kind, tmp_path, top_k=3)
     assert list(read_table(tmp_path / f"table.{kind}")) == rows

@@ -1,7 +1,8 @@
 """One .onnx file that needs nothing else: uint8 pictures in, probabilities out, and all it must say of itself inside.
 
-Scaling, normalisation, temperature and softmax are in the graph. Class names, input size and the resize rule ride in
-the file's metadata. An exporter may be wrong without saying so, hence the parity check against torch on real images.
+Scaling, normalisation, temperature and softmax are in the graph, and of a classifier with class means a second output:
+the similarity of each image to the nearest of them. Class names, input size and the resize rule ride in the file's
+metadata. An exporter may be wrong without saying so, hence the parity check against torch on real images.
 """
 
 from __future__ import annotations
@@ -31,8 +32,11 @@ class _Probabilities(nn.Module):
         super().__init__()
         self.classifier = classifier
 
-    def forward(self, images: Tensor) -> Tensor:
-        return torch.softmax(self.classifier(images), dim=1)
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        if self.classifier.class_means is None:
+            return torch.softmax(self.classifier(images), dim=1)
+        logits, similarity = self.classifier.forward_with_similarity(images)
+        return torch.softmax(logits, dim=1), similarity
 
 
 @dataclass(frozen=True)
@@ -44,21 +48,27 @@ class Parity:
         equal_argmax: share of images with the same predicted class, over all batch sizes.
         n_images: images compared.
         worst: position of the image that is furthest apart; one with another class before all others.
+        similarity_difference: largest absolute difference of a similarity; 0 where there is none, infinite where only
+            torch or only the file has one.
     """
 
     max_difference: float
     equal_argmax: float
     n_images: int
     worst: int = 0
+    similarity_difference: float = 0.0
 
     @property
     def holds(self) -> bool:
         """True if the file predicts as torch does."""
-        return self.max_difference <= PARITY_TOLERANCE and self.equal_argmax == 1.0
+        near = self.max_difference <= PARITY_TOLERANCE and self.similarity_difference <= PARITY_TOLERANCE
+        return near and self.equal_argmax == 1.0
 
 
 def export_onnx(classifier: Classifier, image_size: int, metadata: Mapping[str, str], path: Path) -> None:
     """Write the classifier as one ONNX file: `images` uint8 (n, s, s, 3) to `probabilities` float32 (n, n_classes).
+
+    If the classifier has class means, a second output is `similarity`, float32 (n,).
 
     Args:
         metadata: strings stored in the file, beside its opset; `class_names` must be a JSON list.
@@ -66,6 +76,7 @@ def export_onnx(classifier: Classifier, image_size: int, metadata: Mapping[str, 
     import onnx
 
     json.loads(metadata["class_names"])
+    has_similarity = classifier.class_means is not None
     example = torch.zeros(2, image_size, image_size, 3, dtype=torch.uint8)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -74,7 +85,7 @@ def export_onnx(classifier: Classifier, image_size: int, metadata: Mapping[str, 
             _Probabilities(classifier.eval()),
             (example,),
             input_names=["images"],
-            output_names=["probabilities"],
+            output_names=["probabilities", "similarity"][: 1 + has_similarity],
             opset_version=OPSET,
             dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
             external_data=False,
@@ -108,16 +119,34 @@ def check_parity(
         raise InputError("parity cannot be checked without images; give at least one")
     served = images if served is None else served
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    differences = np.zeros(len(images))
+    differences = np.zeros((2, len(images)))  # of probabilities, of similarities
     equal = np.ones((len(batch_sizes), len(images)), dtype=bool)
+    probabilities = _Probabilities(classifier)
     for row, size in enumerate(batch_sizes):
         for start in range(0, len(images), size):
             batch = slice(start, start + size)
-            with torch.inference_mode():
-                expected = torch.softmax(classifier(torch.from_numpy(images[batch])), dim=1).numpy()
-            (actual,) = session.run(None, {"images": served[batch]})
+            expected, actual = _run_torch(probabilities, images[batch]), session.run(None, {"images": served[batch]})
             # np.maximum, unlike Python's max, lets no NaN get lost.
-            differences[batch] = np.maximum(differences[batch], np.abs(expected - actual).max(1))
-            equal[row, batch] = expected.argmax(1) == actual.argmax(1)
-    apart = np.where(equal.all(0), np.nan_to_num(differences, nan=np.inf), np.inf)
-    return Parity(float(differences.max()), float(equal.mean()), len(images), int(apart.argmax()))
+            differences[:, batch] = np.maximum(differences[:, batch], _differences(expected, actual))
+            equal[row, batch] = expected[0].argmax(1) == actual[0].argmax(1)
+    apart = np.where(equal.all(0), np.nan_to_num(differences, nan=np.inf).max(0), np.inf)
+    probability, similarity = (float(largest) for largest in differences.max(1))
+    return Parity(probability, float(equal.mean()), len(images), int(apart.argmax()), similarity)
+
+
+Outputs = Sequence[NDArray[np.float32]]
+
+
+@torch.inference_mode()
+def _run_torch(probabilities: nn.Module, images: NDArray[np.uint8]) -> Outputs:
+    found = probabilities(torch.from_numpy(images))
+    return [output.numpy() for output in (found if isinstance(found, tuple) else (found,))]
+
+
+def _differences(expected: Outputs, actual: Outputs) -> NDArray[np.float64]:
+    """Largest difference of a probability, and that of the similarity, of each image: (2, n)."""
+    of_probabilities = np.abs(expected[0] - actual[0]).max(1)
+    if len(expected) != len(actual):
+        return np.stack([of_probabilities, np.full_like(of_probabilities, np.inf)])
+    of_similarity = np.abs(expected[1] - actual[1]) if len(expected) == 2 else np.zeros_like(of_probabilities)
+    return np.stack([of_probabilities, of_similarity])

@@ -76,6 +76,10 @@ class Finetuner:
         """Return True if this recipe fits a solved head alone: many episodes are then solved at once, in any case."""
         return self._cuts.at(recipe).is_probed(recipe)
 
+    def trains_backbone(self, recipe: FinetuneRecipe) -> bool:
+        """Return True if this recipe changes the backbone's weights."""
+        return recipe.steps > 0 and not self._cuts.at(recipe).is_frozen
+
     def share(self, recipe: FinetuneRecipe, folder: Path) -> None:
         """Keep this recipe's activations in files of a folder from now on, where other processes can read them."""
         self._cuts.at(recipe).activations.share(folder)

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -51,8 +52,10 @@ def load_classifier(folder: Path) -> tuple[Classifier, ClassifierDescription]:
     description = _parse(_load_description(folder), _classifier_description)
     spec = description.backbone
     backbone = build_backbone(spec, seed=0)
-    head = build_head(description.head, n_features(backbone, spec), len(description.class_names))
-    classifier = Classifier(spec, backbone, head, description.test_views, description.temperature)
+    shape = len(description.class_names), n_features(backbone, spec)
+    head = build_head(description.head, shape[1], shape[0])
+    means = torch.zeros(shape) if description.has_class_means else None
+    classifier = Classifier(spec, backbone, head, description.test_views, description.temperature, means)
     _load_weights(classifier, folder)
     return classifier.eval(), description
 
@@ -63,14 +66,19 @@ Parsed = TypeVar("Parsed")
 def _parse(fields: dict[str, Any], build: Callable[[dict[str, Any]], Parsed]) -> Parsed:
     try:
         return build(fields)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{_DESCRIPTION} beside the weights does not describe them ({error!r})") from error
 
 
 def _classifier_description(fields: dict[str, Any]) -> ClassifierDescription:
     spec, names = _backbone_spec(fields["backbone"]), tuple(fields["class_names"])
-    temperature = float(fields.get("temperature", 1.0))  # classifiers of earlier versions have none
-    return ClassifierDescription(spec, names, fields["head"], fields["test_views"], temperature)
+    # Classifiers of earlier versions lack these.
+    temperature, has_means = float(fields.get("temperature", 1.0)), bool(fields.get("has_class_means", False))
+    below = fields.get("unlike_below")
+    unlike_below = None if below is None else float(below)
+    return ClassifierDescription(
+        spec, names, fields["head"], fields["test_views"], temperature, has_means, unlike_below
+    )
 
 
 def _backbone_spec(fields: dict[str, Any]) -> BackboneSpec:

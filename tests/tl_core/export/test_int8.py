@@ -18,8 +18,10 @@ from tl_core.errors import InputError
 from tl_core.export.int8 import equal_answers, quantise_onnx
 from tl_core.export.onnx_file import export_onnx
 from tl_core.fewshot.finetuner import Finetuner
+from tl_core.heads.features import image_features
 from tl_core.networks.backbones import BackboneSpec, build_backbone
 from tl_core.recipes.finetune import FinetuneRecipe
+from tl_core.scoring.unlike import class_means
 
 SPEC = BackboneSpec("resnet10_small", 32)
 NAMES = ["blue", "green", "red"]
@@ -33,6 +35,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, NDArray
     support = np.arange(0, 60, 2)
     finetuner = Finetuner(build_backbone(SPEC, seed=0), SPEC, data, torch.device("cpu"))
     classifier = finetuner.fit_classifier(support, FinetuneRecipe(freeze_depth=1.0), seed=0)
+    features = image_features(classifier, data.images[support], torch.device("cpu"))
+    classifier.class_means = torch.from_numpy(class_means(features, data.labels[support], 3).astype(np.float32))
     metadata = {"class_names": json.dumps(NAMES), "image_size": "32", "resize_rule": "crop", "fit_run": "f"}
     export_onnx(classifier, 32, metadata, folder / "float.onnx")
     quantise_onnx(folder / "float.onnx", data.images[support], folder / "int8.onnx")
@@ -44,6 +48,24 @@ def test_the_answers_are_nearly_the_same(files: tuple[Path, Path, NDArray[np.uin
     assert equal_answers(original, int8, images) >= 0.95
     expected, actual = (OnnxClassifier.load(path).predict(images) for path in (original, int8))
     assert 0 < np.abs(expected - actual).max() < 0.2  # not the same numbers, or nothing was quantised
+
+
+def test_the_similarity_is_nearly_the_same(files: tuple[Path, Path, NDArray[np.uint8]]) -> None:
+    expected, actual = (OnnxClassifier.load(path).predict_with_similarity(files[2])[1] for path in files[:2])
+    assert expected is not None
+    assert actual is not None
+    assert 0 < np.abs(expected - actual).max() < 0.05
+
+
+def test_the_similarity_is_computed_from_the_features_in_floating_point(
+    files: tuple[Path, Path, NDArray[np.uint8]],
+) -> None:
+    graph = onnx.load(files[1]).graph
+    made_by = {output: node for node in graph.node for output in node.output}
+    (product,) = (made_by[name] for name in made_by[graph.output[1].name].input if name in made_by)
+    assert product.op_type in ("MatMul", "Gemm")
+    assert made_by[product.input[0]].op_type == "Div"
+    assert product.input[1] not in made_by  # the class means are a constant as they were
 
 
 def test_the_file_is_about_a_quarter(files: tuple[Path, Path, NDArray[np.uint8]]) -> None:

@@ -21,7 +21,8 @@ from tl_core.errors import InputError
 from tl_core.export.onnx_file import PARITY_BATCHES, PARITY_TOLERANCE, Parity, check_parity, export_onnx
 from tl_core.fewshot.finetuner import Finetuner
 from tl_core.heads.classifier import Classifier
-from tl_core.networks.backbones import BackboneSpec, build_backbone
+from tl_core.heads.table import build_head
+from tl_core.networks.backbones import BackboneSpec, build_backbone, n_features
 from tl_core.recipes.finetune import FinetuneRecipe
 
 SIZE = 16
@@ -254,6 +255,63 @@ def test_an_answer_that_is_no_number_is_not_parity_wherever_it_stands(tmp_path: 
     assert not check_parity(classifier, tmp_path / "broken.onnx", images, [1]).holds
 
 
+@pytest.fixture(scope="module")
+def with_similarity(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """A classifier with class means and two test views, and its file."""
+    backbone = build_backbone(NETWORK, seed=0)
+    width = n_features(backbone, NETWORK)
+    means = torch.rand(3, width, generator=torch.Generator().manual_seed(0))
+    means = means / means.norm(dim=1, keepdim=True)
+    head = build_head("linear", width, 3)
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) / width)
+    classifier = Classifier(NETWORK, backbone, head, "flip", class_means=means).eval()
+    path = tmp_path_factory.mktemp("similarity") / "classifier.onnx"
+    export_onnx(classifier, SIZE, METADATA, path)
+    return classifier, path
+
+
+@pytest.mark.parametrize("batch_size", PARITY_BATCHES)
+def test_the_second_output_is_the_similarity_of_torch(with_similarity: Exported, batch_size: int) -> None:
+    classifier, path = with_similarity
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    assert [output.name for output in session.get_outputs()] == ["probabilities", "similarity"]
+    images = mixed_images(batch_size)
+    probabilities, similarity = session.run(None, {"images": images})
+    assert (similarity.shape, similarity.dtype) == ((batch_size,), np.float32)
+    assert np.ptp(similarity) > 0 or batch_size == 1
+    with torch.no_grad():
+        logits, expected = classifier.forward_with_similarity(torch.from_numpy(images))
+    np.testing.assert_allclose(similarity, expected.numpy(), atol=1e-5)
+    np.testing.assert_allclose(probabilities, logits.softmax(1).numpy(), atol=1e-5)
+
+
+def test_parity_compares_the_similarities_too(with_similarity: Exported) -> None:
+    classifier, path = with_similarity
+    parity = check_parity(classifier, path, mixed_images())
+    assert parity.holds
+    assert 0 < parity.similarity_difference < PARITY_TOLERANCE
+    assert classifier.class_means is not None
+    other = Classifier(
+        NETWORK, classifier.backbone, classifier.head, "flip", class_means=classifier.class_means.flip(1)
+    )
+    parity = check_parity(other.eval(), path, mixed_images())
+    assert parity.max_difference < PARITY_TOLERANCE < parity.similarity_difference
+    assert not parity.holds
+
+
+def test_a_file_without_the_similarity_of_its_classifier_has_no_parity(with_similarity: Exported) -> None:
+    classifier, path = with_similarity
+    without = Classifier(NETWORK, classifier.backbone, classifier.head, "flip").eval()
+    assert check_parity(without, path, mixed_images()).similarity_difference == np.inf
+    assert not check_parity(without, path, mixed_images()).holds
+
+
+def test_without_class_means_no_similarity_is_compared(exported: Exported) -> None:
+    assert check_parity(*exported, mixed_images()).similarity_difference == 0
+
+
 def test_without_images_parity_is_not_taken_for_granted(exported: Exported) -> None:
     with pytest.raises(InputError, match="parity cannot be checked without images"):
         check_parity(*exported, mixed_images(0))
@@ -266,6 +324,9 @@ def test_without_images_parity_is_not_taken_for_granted(exported: Exported) -> N
         (Parity(PARITY_TOLERANCE * 1.01, 1.0, 10), False),
         (Parity(0.0, 0.99, 10), False),
         (Parity(float("nan"), 1.0, 10), False),
+        (Parity(0.0, 1.0, 10, similarity_difference=PARITY_TOLERANCE), True),
+        (Parity(0.0, 1.0, 10, similarity_difference=PARITY_TOLERANCE * 1.01), False),
+        (Parity(0.0, 1.0, 10, similarity_difference=float("nan")), False),
     ],
 )
 def test_parity_needs_both_near_probabilities_and_equal_classes(parity: Parity, holds: bool) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tl_core.errors import InputError
 from tl_core.heads.classifier import Classifier, ClassifierDescription
+from tl_core.heads.features import image_features
 from tl_core.heads.storage import load_backbone, load_classifier, save_backbone, save_classifier
 from tl_core.heads.table import build_head
 from tl_core.networks.backbones import BackboneSpec, build_backbone, n_features
@@ -92,6 +93,79 @@ def test_a_classifier_saved_before_there_were_temperatures_has_one_of_1(saved: P
     del description["temperature"]
     (saved / "description.json").write_text(json.dumps(description))
     assert torch.equal(load_classifier(saved)[0](random_images()), build_classifier()(random_images()))
+
+
+def with_means(test_views: str = "none") -> Classifier:
+    """The classifier with a random mean of length 1 for each class."""
+    plain = build_classifier()
+    means = torch.randn(3, n_features(plain.backbone, SPEC), generator=torch.Generator().manual_seed(1))
+    means = means / means.norm(dim=1, keepdim=True)
+    return Classifier(SPEC, plain.backbone, plain.head, test_views, class_means=means).eval()
+
+
+@pytest.mark.parametrize("test_views", ["none", "flip"])
+@torch.no_grad()
+def test_the_similarity_is_the_cosine_of_the_mean_feature_to_the_nearest_class_mean(test_views: str) -> None:
+    classifier = with_means(test_views)
+    images, means = random_images(), classifier.class_means
+    assert means is not None
+    pixels = Normalise(SPEC)(images.permute(0, 3, 1, 2) / 255)
+    views = [pixels, pixels.flip(3)] if test_views == "flip" else [pixels]
+    features = sum(classifier.backbone(view) for view in views) / len(views)
+    logits, similarity = classifier.forward_with_similarity(images)
+    expected = torch.stack([torch.cosine_similarity(features, mean[None]) for mean in means]).max(0).values
+    torch.testing.assert_close(similarity, expected)
+    torch.testing.assert_close(classifier.mean_features(images), features, rtol=1e-3, atol=1e-3)
+    assert torch.equal(logits, classifier(images))
+
+
+@torch.no_grad()
+def test_class_means_and_their_threshold_are_saved(tmp_path: Path) -> None:
+    classifier = with_means()
+    description = ClassifierDescription(SPEC, NAMES, "linear", has_class_means=True, unlike_below=0.25)
+    save_classifier(classifier, description, tmp_path)
+    loaded, read = load_classifier(tmp_path)
+    assert read == description
+    for ours, theirs in zip(
+        loaded.forward_with_similarity(random_images()),
+        classifier.forward_with_similarity(random_images()),
+        strict=True,
+    ):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_classifier_saved_before_there_were_class_means_has_none(saved: Path) -> None:
+    description = json.loads((saved / "description.json").read_text())
+    del description["has_class_means"], description["unlike_below"]
+    (saved / "description.json").write_text(json.dumps(description))
+    classifier, read = load_classifier(saved)
+    assert (classifier.class_means, read.has_class_means, read.unlike_below) == (None, False, None)
+
+
+def test_class_means_that_are_promised_and_missing_are_refused(saved: Path) -> None:
+    description = json.loads((saved / "description.json").read_text())
+    (saved / "description.json").write_text(json.dumps(description | {"has_class_means": True}))
+    with pytest.raises(InputError, match="the weights are of another architecture"):
+        load_classifier(saved)
+
+
+def test_a_threshold_that_is_no_number_is_refused(saved: Path) -> None:
+    description = json.loads((saved / "description.json").read_text())
+    (saved / "description.json").write_text(json.dumps(description | {"unlike_below": "low"}))
+    with pytest.raises(InputError, match="does not describe them") as error:
+        load_classifier(saved)
+    one_sentence(error)
+
+
+@pytest.mark.parametrize("n", [1, 129])
+@torch.no_grad()
+def test_features_of_many_images_are_those_of_each(n: int) -> None:
+    classifier = with_means("flip")
+    images = np.random.default_rng(0).integers(0, 256, (n, 16, 16, 3), dtype=np.uint8)
+    features = image_features(classifier, images, torch.device("cpu"))
+    assert features.shape == (n, n_features(classifier.backbone, SPEC))
+    expected = classifier.mean_features(torch.from_numpy(images[-1:])).numpy()
+    np.testing.assert_allclose(features[-1:], expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), float("inf")])
