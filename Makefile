@@ -29,7 +29,7 @@ demo: setup ## run the whole line on the embedded digits
 
 classify: setup ## a classifier from your own images (DATA=folder; WEIGHTS=run, file or timm; BACKBONE=architecture, NAME=, UNREADABLE=skip)
 	@test -n "$(DATA)" || { echo "error: DATA is missing; give a folder that holds one folder of images per class: make classify DATA=my_folder" >&2; exit 2; }
-	$(BIN)/python -m pipelines.main --target "$(DATA)" --shots auto --name "$(or $(NAME),my-classifier)" \
+	$(BIN)/python -m pipelines.classify --data "$(DATA)" --name "$(or $(NAME),my-classifier)" \
 		$(if $(WEIGHTS),--weights "$(WEIGHTS)") $(if $(BACKBONE),--backbone "$(BACKBONE)") $(if $(UNREADABLE),--unreadable "$(UNREADABLE)")
 
 test: setup ## run the tests (a few minutes)

@@ -95,7 +95,7 @@ def run(config: ClassifyConfig) -> str:
             log_estimate(estimate, dataset, procedure, groups)
             log_suspects(find_suspects(procedure.out_of_fold), dataset, matrices[chosen.weights].numpy())
             _log_folds(procedure, folds)
-            _log_classifier(chosen, procedure, config.seed)
+            _log_classifier(chosen, matrices[chosen.weights], folds, procedure, config.seed)
         with _timed("export"):
             export_run = export.run(export.ExportConfig(run=run_id))
             register.run(register.RegisterConfig(run=export_run, name=config.name))
@@ -189,22 +189,32 @@ def _log_folds(procedure: Procedure, folds: Folds) -> None:
     runs.close()
 
 
-def _log_classifier(chosen: NetworkOnImages, procedure: Procedure, seed: int) -> None:
+def _log_classifier(chosen: NetworkOnImages, features: Tensor, folds: Folds, procedure: Procedure, seed: int) -> None:
     import mlflow
     import numpy as np
+    import torch
 
     from pipelines.inputs.networks import CHOSEN_WEIGHTS
     from pipelines.results.classifiers import save_for_export
     from tl_core.heads.classifier import Classifier, ClassifierDescription
     from tl_core.heads.linear import LinearHead
+    from tl_core.scoring.unlike import know_classes
 
     final, dataset = procedure.classifier, chosen.dataset
     head = LinearHead(final.weight.shape[1], len(final.bias))
-    state = {name: getattr(final, name) for name in ("weight", "bias", "centre", "scale")}
-    head.load_state_dict(state)
-    temperature = final.choice.temperature
-    classifier = Classifier(chosen.spec, chosen.backbone, head, temperature=temperature).cpu().eval()
-    description = ClassifierDescription(chosen.spec, dataset.class_names, "linear", temperature=temperature)
+    head.load_state_dict({name: getattr(final, name) for name in ("weight", "bias", "centre", "scale")})
+    known = know_classes(features.numpy(), dataset.labels, folds.of_image)
+    temperature, means = final.choice.temperature, torch.from_numpy(known.means)
+    classifier = Classifier(chosen.spec, chosen.backbone, head, temperature=temperature, class_means=means)
+    description = ClassifierDescription(
+        chosen.spec,
+        dataset.class_names,
+        "linear",
+        temperature=temperature,
+        has_class_means=True,
+        unlike_below=known.unlike_below,
+    )
+    classifier.cpu().eval()
     with tempfile.TemporaryDirectory() as folder:
         save_for_export(classifier, description, dataset, np.arange(len(dataset.labels)), seed, Path(folder))
         mlflow.log_artifacts(folder)

@@ -44,22 +44,15 @@ def run(config: FitConfig) -> str:
     import numpy as np
     import torch
 
-    from pipelines.inputs.networks import (
-        CLASSIFIER_ARTIFACT,
-        N_SAMPLES,
-        SAMPLE_FILES_ARTIFACT,
-        SAMPLES_ARTIFACT,
-        find_recipe,
-    )
+    from pipelines.inputs.networks import find_recipe
     from pipelines.inputs.provenance import log_origin
     from pipelines.inputs.run_ids import with_run_ids
     from pipelines.inputs.target import open_target
+    from pipelines.results.classifiers import save_for_export
     from pipelines.store.params import log_params
     from pipelines.store.runs import tracked_run
-    from tl_core.data.dataset import copy_files
     from tl_core.fewshot.unlike import know_fitted_classes
     from tl_core.heads.classifier import ClassifierDescription
-    from tl_core.heads.storage import save_classifier
 
     with tracked_run("fit", config) as run_id:
         config = with_run_ids(config, weights="pretrain", search_run="search")
@@ -84,11 +77,7 @@ def run(config: FitConfig) -> str:
                 has_class_means=True,
                 unlike_below=known.unlike_below,
             )
-            save_classifier(classifier, description, Path(folder, CLASSIFIER_ARTIFACT))
-            samples = np.sort(np.random.default_rng(config.seed).permutation(rows)[:N_SAMPLES])
-            np.savez_compressed(Path(folder, SAMPLES_ARTIFACT), images=dataset.images[samples])
-            names = [dataset.file_names[i] for i in samples]
-            copy_files(config.data.target, names, Path(folder, SAMPLE_FILES_ARTIFACT))
+            save_for_export(classifier, description, dataset, rows, config.seed, Path(folder))
             mlflow.log_artifacts(folder)
         print(f"fit {run_id}: {len(dataset.class_names)} classes from {len(rows):,} images")
     return run_id

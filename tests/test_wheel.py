@@ -98,7 +98,7 @@ def test_the_version_is_that_of_the_installed_distribution(lab: Path, tmp_path: 
 
 def test_a_finetune_in_an_empty_folder_reports_its_interval(lab: Path, tmp_path: Path) -> None:
     size = "--n_episodes 4 --n_shot 2 --n_query 3 --image_size 16 --workers 2 --freeze_depth 0.9 --steps 2"
-    done = run(lab, tmp_path, "transfer-lab", "finetune", "--backbone_run", "random", *size.split())
+    done = run(lab, tmp_path, "transfer-lab", "finetune", "--weights", "random", *size.split())
     assert done.returncode == 0, done.stderr
     assert re.search(r"accuracy \d+\.\d\d \+- \d+\.\d\d % \(n=4\)", done.stdout)
 

@@ -150,7 +150,7 @@ def _suspect_row(suspect: Suspect, dataset: ImageDataset, unit: NDArray[np.float
         "file": readable_name(dataset, suspect.image),
         "label": dataset.class_names[suspect.label],
         "likely": dataset.class_names[suspect.likely],
-        "margin": suspect.margin,
+        "probability": suspect.probability,
         "jpeg": thumbnail(dataset.images[suspect.image]),
         **nearest,
     }

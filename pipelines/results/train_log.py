@@ -11,12 +11,13 @@ import mlflow
 import numpy as np
 import pandas as pd
 
-from pipelines.inputs.networks import CLASSIFIER_ARTIFACT, N_SAMPLES, SAMPLE_FILES_ARTIFACT, SAMPLES_ARTIFACT
+from pipelines.inputs.networks import CLASSIFIER_ARTIFACT
+from pipelines.results.classifiers import save_samples
 from pipelines.results.figures import Curve, draw_curves
 from pipelines.results.predictions import log_answers, readable_name
 from pipelines.results.trainings import CURVES, PREDICTIONS_ARTIFACT
 from pipelines.store.logging import log_series
-from tl_core.data.dataset import ImageDataset, copy_files
+from tl_core.data.dataset import ImageDataset
 from tl_core.data.splits import ClassSplit
 from tl_core.heads.storage import save_classifier
 from tl_core.scoring.classification import score_predictions
@@ -84,10 +85,7 @@ class TrainLog:
         mlflow.log_figure(draw_curves([Curve("", *series.values())]), "curves.png")
         mlflow.log_metric("test/ece", log_answers(self._dataset, chosen.predictions, "test images"))
         self._table(chosen.predictions).to_parquet(self._folder / PREDICTIONS_ARTIFACT)
-        samples = np.sort(np.random.default_rng(0).permutation(self._split.train)[:N_SAMPLES])
-        np.savez_compressed(self._folder / SAMPLES_ARTIFACT, images=self._dataset.images[samples])
-        names = [self._dataset.file_names[row] for row in samples]
-        copy_files(self._dataset.name, names, self._folder / SAMPLE_FILES_ARTIFACT)
+        save_samples(self._dataset, self._split.train, 0, self._folder)
         mlflow.log_artifacts(str(self._folder))
         return chosen.accuracy
 

@@ -49,7 +49,7 @@ COMMANDS: dict[str, str] = {
     "finetune": f"finetune --weights {{pretrain}} {SHAPE} --n_episodes 24 {RECIPE} --workers 1",
     "search": f"search --weights {{pretrain}} {SHAPE} --n_trials 4 --n_episodes 5 --final_episodes 5 --steps 4",
     "predict": "predict --model {model} --images {images} --output {folder}/predictions.csv --batch_size 4",
-    "register": f"register --export_run {{export}} --finetune_run {{finetune}} --name {MODEL}",
+    "register": f"register --run {{export}} --finetune_run {{finetune}} --name {MODEL}",
 }
 
 

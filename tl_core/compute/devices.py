@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import nn
 
@@ -49,3 +52,14 @@ def has_depthwise(network: nn.Module) -> bool:
 def _cpu_multiplies_bfloat16(device: torch.device) -> bool:
     capabilities = torch.cpu.get_capabilities()
     return device.type == "cpu" and any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute with one thread: with another number of them, sums are rounded otherwise."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

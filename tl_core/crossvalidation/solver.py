@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tl_core.compute.devices import one_thread
 from tl_core.recipes.choices import Priors
 
 _MAX_STEPS = 3000
 _CHECK_EVERY = 8
+_FEW_POINTS = 500
 _MAX_ELEMENTS = 2**24
 """Logits held at once; more problems than fit are solved one part after the other."""
 
@@ -92,10 +95,12 @@ class SharedPoints:
         """
         n, n_classes = self.targets.shape
         at_once = max(1, _MAX_ELEMENTS // (n * n_classes))
-        parts = [
-            self._descend(some, strength, tolerance)
-            for some, strength in zip(fits.split(at_once), l2.split(at_once), strict=True)
-        ]
+        # Threads that wait for each other in thousands of small steps crawl where another process wants a core.
+        with one_thread() if n <= _FEW_POINTS else nullcontext():
+            parts = [
+                self._descend(some, strength, tolerance)
+                for some, strength in zip(fits.split(at_once), l2.split(at_once), strict=True)
+            ]
         weight = torch.cat([part[0] for part in parts], dim=1)
         bias = torch.cat([part[1] for part in parts], dim=1)
         return Solutions(self, fits, weight, bias)

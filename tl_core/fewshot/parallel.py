@@ -22,6 +22,7 @@ import torch
 from joblib.externals.loky import process_executor
 from numpy.typing import NDArray
 
+from tl_core.compute.devices import one_thread
 from tl_core.compute.engines import open_workers
 from tl_core.data.dataset import ImageDataset
 from tl_core.data.episodes import Episode
@@ -117,17 +118,6 @@ def run_episodes(
             yield from finetuner.run_episodes(episodes, recipe)
     else:
         yield from _share_out(finetuner, episodes, recipe, n_workers)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Compute with one thread: with another number of them, sums are rounded otherwise."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _share_out(
