@@ -24,10 +24,11 @@ import tyro
 
 from pipelines.store.child_runs import ChildRuns, FinishedRun
 from pipelines.store.journal import append_journal
+from tl_core.compute.devices import one_thread
 from tl_core.data.dataset import load_dataset
 from tl_core.data.episodes import build_pool, sample_episode
 from tl_core.fewshot.finetuner import Finetuner
-from tl_core.fewshot.parallel import one_thread, run_episodes
+from tl_core.fewshot.parallel import run_episodes
 from tl_core.fewshot.results import EpisodeResult
 from tl_core.heads.storage import save_backbone
 from tl_core.networks.backbones import BackboneSpec, build_backbone

@@ -47,7 +47,8 @@ def wilson_of_share(share: float, n: float) -> Interval:
     z = float(stats.norm.ppf(0.975))
     centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    return Interval(share, max(0.0, centre - half), min(1.0, centre + half), round(n))
+    low, high = max(0.0, centre - half), min(1.0, centre + half)
+    return Interval(share, min(share, low), max(share, high), round(n))  # rounded, the ends may pass it at 0 and 1
 
 
 def bootstrap(values: NDArray[np.float64], seed: int = 0) -> Interval:

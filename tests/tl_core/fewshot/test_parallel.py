@@ -19,8 +19,9 @@ from tests.tl_core.fewshot.test_finetuner import (
     fresh_backbone,
     tuner,
 )
+from tl_core.compute.devices import one_thread
 from tl_core.fewshot.finetuner import Finetuner
-from tl_core.fewshot.parallel import one_thread, run_episodes
+from tl_core.fewshot.parallel import run_episodes
 from tl_core.freezing.activations import MAX_IN_MEMORY, FrozenActivations
 from tl_core.networks.backbones import BackboneSpec
 from tl_core.recipes.finetune import FinetuneRecipe

@@ -1,0 +1,149 @@
+"""`classify`: own images to one file, with an estimate that speaks of this file."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipelines.classify import ClassifyConfig
+from pipelines.classify import run as classify
+from pipelines.configs.fields import make_config
+from pipelines.inputs.networks import ONNX_ARTIFACT
+from pipelines.reports.delivered import advise, say_headline
+from pipelines.results.delivered import OUT_OF_FOLD_ARTIFACT, read_estimate
+from pipelines.store.artifacts import fetch_artifact
+from pipelines.store.runs import KIND
+from registry.versions import champion_of
+from serving.model import OnnxClassifier
+from tests.conftest import write_colour_images
+from tl_core.data.dataset import load_dataset
+from tl_core.errors import InputError
+
+pytestmark = [
+    pytest.mark.usefixtures("store"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"),
+]
+
+
+def config_of(data: Path, **values: object) -> ClassifyConfig:
+    return make_config(ClassifyConfig, data=str(data), weights="pixels", image_size=16, **values)
+
+
+def steps_of(run_id: str) -> dict[str, str]:
+    experiment = mlflow.MlflowClient().get_run(run_id).info.experiment_id
+    found = mlflow.MlflowClient().search_runs([experiment], f"tags.`mlflow.parentRunId` = '{run_id}'")
+    return {run.data.tags[KIND]: run.info.run_id for run in found}
+
+
+def test_a_folder_becomes_a_champion_whose_file_is_as_good_as_estimated(colours: Path, tmp_path: Path) -> None:
+    run_id = classify(config_of(colours, name="colours"))
+    run = mlflow.MlflowClient().get_run(run_id)
+    metrics = run.data.metrics
+    assert metrics["accuracy"] == metrics["balanced_accuracy"] == 1.0
+    assert metrics["accuracy_low"] < 0.97, "60 images of 60 do not prove 100 %"
+    assert metrics["accuracy_high"] == 1.0
+    steps = steps_of(run_id)
+    assert {"fold", "export", "register"} <= set(steps)
+    champion = champion_of("colours")
+    assert champion is not None
+    assert champion.tags["classify_run"] == run_id
+    model = OnnxClassifier.load(fetch_artifact(steps["export"], ONNX_ARTIFACT))
+    assert json.loads(model.metadata["accuracy"])["low"] == pytest.approx(metrics["accuracy_low"])
+    new = load_dataset(str(write_colour_images(tmp_path / "new", seed=7)), 16)
+    probabilities, similarity = model.predict_with_similarity(np.array(new.images))
+    assert similarity is not None
+    assert (probabilities.argmax(1) == new.labels).mean() > 0.95
+    page = fetch_artifact(run_id, "report.html").read_text()
+    assert "Of 100 new images like these, about 100 are named rightly" in page
+    assert "When to believe it" in page
+
+
+def test_every_image_is_predicted_once_a_repeat_by_folds_without_it(colours: Path) -> None:
+    run_id = classify(config_of(colours))
+    table = pd.read_parquet(fetch_artifact(run_id, OUT_OF_FOLD_ARTIFACT))
+    assert (table.groupby("content_hash")["repeat"].nunique() == table["repeat"].nunique()).all()
+    assert len(table) == 60 * table["repeat"].nunique()
+    assert (table.groupby(["group", "repeat"])["fold"].nunique() == 1).all()
+    of_classes = table[[f"probability:{name}" for name in ("blue", "green", "red")]]
+    np.testing.assert_allclose(of_classes.sum(1), 1)
+
+
+def test_an_estimate_is_read_back_as_it_was_kept(colours: Path) -> None:
+    estimate = read_estimate(classify(config_of(colours, wanted_precision=0.5)))
+    assert estimate.class_names == ("blue", "green", "red")
+    assert estimate.counts == (20, 20, 20)
+    assert estimate.bar == 0.0
+    assert len(estimate.curve) > 1
+    assert "Guessing: 33." in say_headline(estimate)
+    assert "Every prediction can be believed" in " ".join(advise(estimate))
+
+
+def test_two_classes_of_three_images_work(tmp_path: Path) -> None:
+    folder = write_colour_images(tmp_path / "few", n_per_class=3)
+    for image in (folder / "blue").iterdir():
+        image.unlink()
+    (folder / "blue").rmdir()
+    estimate = read_estimate(classify(config_of(folder)))
+    assert estimate.n_folds == 3
+    assert estimate.headline.low < 0.7
+    assert "have every prediction checked" in " ".join(advise(estimate))
+
+
+def test_images_of_one_group_of_a_csv_stay_in_one_fold(colours: Path, tmp_path: Path) -> None:
+    table = colours / "table.csv"
+    with table.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", "label", "group"])
+        for image in sorted(colours.glob("*/*.png")):
+            writer.writerow([f"{image.parent.name}/{image.name}", image.parent.name, f"plant {int(image.stem) // 4}"])
+    run_id = classify(config_of(table))
+    rows = pd.read_parquet(fetch_artifact(run_id, OUT_OF_FOLD_ARTIFACT))
+    plants = rows["file"].str.extract(r"/(\d+)\.png")[0].astype(int) // 4
+    assert (rows.assign(plant=plants).groupby(["plant", "repeat"])["fold"].nunique() == 1).all()
+
+
+def test_uneven_classes_are_said_with_what_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_colour_images(tmp_path / "uneven")
+    for image in sorted((folder / "red").iterdir())[5:]:
+        image.unlink()
+    run_id = classify(config_of(folder))
+    assert "blue has 20 images and red 5" in capsys.readouterr().err
+    assert "as many of each class" in say_headline(read_estimate(run_id))
+
+
+def test_the_same_images_again_are_compared_image_by_image(colours: Path) -> None:
+    classify(config_of(colours, name="again"))
+    run_id = classify(config_of(colours, name="again"))
+    gate = mlflow.MlflowClient().get_run(steps_of(run_id)["register"]).data.tags["gate"]
+    assert "on 60 shared images" in gate
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"priors": "even"}, "expected priors"),
+        ({"wanted_precision": 1.01}, "wanted_precision"),
+        ({"group": "folder"}, "expected folders above the class folders"),
+    ],
+)
+def test_bad_settings_are_refused(colours: Path, values: dict[str, object], sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        classify(config_of(colours, **values))
+
+
+@pytest.mark.parametrize(
+    ("group", "sentence"), [("a", "expected at least 2 groups, got 1"), ("{label}", "every class")]
+)
+def test_groups_that_no_fold_can_hold_out_are_refused(colours: Path, group: str, sentence: str) -> None:
+    table = colours / "table.csv"
+    names = [(f"{image.parent.name}/{image.name}", image.parent.name) for image in sorted(colours.glob("*/*.png"))]
+    rows = [f"{file},{label},{group.format(label=label)}" for file, label in names]
+    table.write_text("\n".join(["file,label,group", *rows]))
+    with pytest.raises(InputError, match=sentence):
+        classify(config_of(table))
