@@ -89,12 +89,21 @@ def _metadata(description: ClassifierDescription, fit_run: Run) -> dict[str, str
         "backbone": description.backbone.architecture,
         "temperature": str(description.temperature),
         **({} if description.unlike_below is None else {"unlike_below": str(description.unlike_below)}),
+        **_recommendation(fit_run),
         "weights": weights,
         "fit_run": fit_run.info.run_id,
         "source_fingerprint": _source_fingerprint(weights),
         "target_fingerprint": tags.get("target_fingerprint", ""),
         "version": project_version(),
     }
+
+
+def _recommendation(fit_run: Run) -> dict[str, str]:
+    """Return the probability from which on the wanted share of predictions is right, where a classify run found one."""
+    bar = fit_run.data.metrics.get("believe_from")
+    if bar is None:
+        return {}
+    return {"believe_from": f"{bar:g}", "wanted_precision": f"{fit_run.data.metrics['wanted_precision']:g}"}
 
 
 def _source_fingerprint(weights: str) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pipelines.command_line.command import run_command_line
 from tl_core.recipes.checks import check_range
+from tl_core.recipes.choices import LeastProbability
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +32,9 @@ class PredictConfig:
     """The column of paths, where `images` is a table."""
     top_k: int = 5
     """Classes to list per image."""
-    min_probability: float = 0.0
-    """No label is given where the best class is less probable."""
+    min_probability: LeastProbability = 0.0
+    """No label is given where the best class is less probable; recommended is the probability from which on the share
+    of right predictions that was wanted of `classify` is reached."""
     batch_size: int = 16
     """Images per call of the model."""
     pictures: str = ""
@@ -40,7 +42,8 @@ class PredictConfig:
 
     def __post_init__(self) -> None:
         check_range("top_k", self.top_k, 1, 10_000)
-        check_range("min_probability", self.min_probability, 0, 1)
+        if self.min_probability != "recommended":
+            check_range("min_probability", self.min_probability, 0, 1)
         check_range("batch_size", self.batch_size, 1, 10_000)
 
 
@@ -68,7 +71,9 @@ def run(config: PredictConfig) -> str:
         if config.pictures:
             make_folder(Path(config.pictures), config.images)
         model = OnnxClassifier.load(resolve_onnx(config.model), n_threads=1)
-        options = Options(config.top_k, config.min_probability, config.batch_size)
+        given = config.min_probability
+        least = model.recommended_probability if given == "recommended" else given
+        options = Options(config.top_k, least, config.batch_size)
         started = time.perf_counter()
         with (
             open_source(config.images, config.path_column) as source,

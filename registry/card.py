@@ -73,6 +73,7 @@ def write_card(facts: CardFacts) -> str:
         f"- target images: {_short(file['target_fingerprint'])}",
         f"- recipe: {_named(facts.recipe)}",
         f"- runs: {_named(facts.runs)}",
+        *_belief_lines(file),
         "## Limits",
         "Every picture gets one of these classes, whatever it shows; set a least probability to abstain. "
         f"{_unlike(file)}The interval speaks of {_SPEAKS_OF[facts.scored_on]}, not of images unlike them.",
@@ -82,6 +83,16 @@ def write_card(facts: CardFacts) -> str:
         f"Images are cropped to a square and scaled to {file['image_size']} pixels.",
     ]
     return "\n\n".join(lines)[:MAX_CHARACTERS]
+
+
+def _belief_lines(file: Mapping[str, str]) -> list[str]:
+    if "believe_from" not in file:
+        return []
+    wanted, bar = float(file["wanted_precision"]), float(file["believe_from"])
+    return [
+        "## When to believe it",
+        f"From a probability of {bar:.0%} on, at least {wanted:.0%} of the predictions are right.",
+    ]
 
 
 def _unlike(file: Mapping[str, str]) -> str:

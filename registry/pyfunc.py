@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from serving.batch import DEFAULT_BATCH_SIZE, rank_classes
 from serving.model import OnnxClassifier
+from tl_core.errors import InputError
 from tl_core.images.decoding import UnreadableImageError, decode_image
 from tl_core.images.files import read_image_file
 
@@ -38,7 +39,8 @@ class ImageModel:
 
         Args:
             model_input: of each image its bytes, its base64 text, or its path.
-            params: `top_k`, the number of classes to list.
+            params: `top_k`, the number of classes to list; `abstain`, whether the label is empty below the probability
+                that the file recommends.
 
         Returns:
             One row per image: `label`, `probability`, `unlike`, whether it looks like none of the classes (None where
@@ -51,13 +53,22 @@ class ImageModel:
         top_k = int((params or {}).get("top_k", DEFAULT_TOP_K))
         if top_k < 1:
             raise MlflowException(f"top_k is {top_k}; it must be at least 1", error_code=BAD_REQUEST)
+        least = self._least_probability(bool((params or {}).get("abstain", False)))
         rows = []
         for start in range(0, len(images), DEFAULT_BATCH_SIZE):
             batch = [self._decode(start + i, image) for i, image in enumerate(images[start:][:DEFAULT_BATCH_SIZE])]
             probabilities, similarities = self._model.predict_with_similarity(np.stack(batch))
             unlike = self._model.look_unlike(similarities, len(batch))
             rows += [self._row(*answer, top_k) for answer in zip(probabilities, unlike, strict=True)]
+        for row in rows:
+            row["label"] = row["label"] if row["probability"] >= least else ""
         return pd.DataFrame(rows, columns=["label", "probability", "unlike", "top"])
+
+    def _least_probability(self, abstain: bool) -> float:
+        try:
+            return self._model.recommended_probability if abstain else 0.0
+        except InputError as error:
+            raise MlflowException(str(error), error_code=BAD_REQUEST) from error
 
     def _decode(self, position: int, image: Any) -> NDArray[np.uint8]:
         try:

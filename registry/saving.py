@@ -65,5 +65,7 @@ def _signature() -> ModelSignature:
         ColSpec(DataType.boolean, "unlike", required=False),  # None where the file has no threshold
         ColSpec(Array(rank), "top"),
     ]
-    params = ParamSchema([ParamSpec("top_k", DataType.integer, DEFAULT_TOP_K)])
+    params = ParamSchema(
+        [ParamSpec("top_k", DataType.integer, DEFAULT_TOP_K), ParamSpec("abstain", DataType.boolean, default=False)]
+    )
     return ModelSignature(Schema([ColSpec(DataType.string)]), Schema(outputs), params)

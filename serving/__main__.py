@@ -20,18 +20,20 @@ from serving.pictures import draw_album, make_folder
 from serving.sources import open_source
 from tl_core.errors import InputError
 
+RECOMMENDED = "recommended"
 _SECONDS_BETWEEN_LINES = 5
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run from the command line; returns the exit code."""
     given = _parser().parse_args(arguments)
-    options = Options(given.top_k, given.min_probability, given.batch_size, given.workers)
     try:
         check_output(given.output)
         if given.pictures:
             make_folder(given.pictures, given.images)
         model = OnnxClassifier.load(given.model, n_threads=1)
+        least = model.recommended_probability if given.min_probability is None else given.min_probability
+        options = Options(given.top_k, least, given.batch_size, given.workers)
         with open_source(given.images, given.path_column) as source:
             progress = _Progress(source.count)
             outcome = write_predictions(model, source, given.output, options, progress.add)
@@ -67,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     add("output", type=Path, help="the .csv, .jsonl or .parquet file to write (parquet needs pyarrow)")
     add("--pictures", type=Path, help="a folder for pictures: images with their probabilities, and the worst mistakes")
     add("--top_k", type=_whole_number, default=5, help="classes to list")
-    add("--min_probability", type=_probability, default=0.0, help="below it no label is given")
+    add("--min_probability", type=_probability, default=0.0, help="below it no label is given; or recommended")
     add("--path_column", default="path", help="the column of paths in a .csv or .parquet file")
     add("--batch_size", type=_whole_number, default=DEFAULT_BATCH_SIZE, help="images per call of the model")
     add("--workers", type=_whole_number, default=0, help="batches in work at once; by default one per core")
@@ -81,7 +83,10 @@ def _whole_number(text: str) -> int:
     return number
 
 
-def _probability(text: str) -> float:
+def _probability(text: str) -> float | None:
+    """Read a probability; None is the one that the file recommends."""
+    if text == RECOMMENDED:
+        return None
     number = float(text)
     if not 0 <= number <= 1:
         raise argparse.ArgumentTypeError(f"{text} is not from 0 to 1")

@@ -77,6 +77,24 @@ class OnnxClassifier:
         return cls(session, fingerprint, class_names, image_size, rule, bool(second), below)
 
     @property
+    def recommended_probability(self) -> float:
+        """Probability from which on predictions are to be believed, as the file recommends it.
+
+        Raises:
+            InputError: the file recommends none, or its metadata is damaged.
+        """
+        text = self.metadata.get("believe_from")
+        if text is None:
+            raise InputError("this file recommends no least probability; give min_probability a number from 0 to 1")
+        try:
+            found = float(text)
+        except ValueError:
+            found = math.nan
+        if not 0 <= found <= 1:
+            raise InputError(f"damaged metadata: expected believe_from from 0 to 1, got {text!r}")
+        return found
+
+    @property
     def metadata(self) -> dict[str, str]:
         """All that the file says of itself."""
         return dict(self.session.get_modelmeta().custom_metadata_map)

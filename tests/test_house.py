@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 
 PIPELINES = ROOT / "pipelines"
 PACKAGES = ("pipelines", "registry", "serving", "tl_core")
-WHOLE_LINES = ("main", "reproduce")
+WHOLE_LINES = ("main", "classify", "reproduce")
 """Entry points that run others."""
 
 

@@ -89,7 +89,7 @@ def log_estimate(estimate: DeliveredEstimate, dataset: ImageDataset, procedure: 
         }
     )
     if estimate.bar is not None:
-        mlflow.log_metric("believe_from", estimate.bar)
+        mlflow.log_metrics({"believe_from": estimate.bar, "wanted_precision": estimate.wanted_precision})
     mlflow.log_dict(_to_json(estimate), ESTIMATE_ARTIFACT)
     log_answers(dataset, _answers(procedure), "out-of-fold predictions")
     with tempfile.TemporaryDirectory() as folder:

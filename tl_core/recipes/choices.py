@@ -26,4 +26,7 @@ EngineName = Literal["local", "ray", "dask"]
 MaxLr = float | Literal["auto"]
 """A peak learning rate, or the one that a learning-rate range test suggests."""
 
+LeastProbability = float | Literal["recommended"]
+"""A least probability, or the one that a classifier's file recommends."""
+
 AUGMENT_OPS = ("flip", "dihedral", "crop", "colour")

@@ -1,0 +1,87 @@
+"""Scores of a delivered classifier, believed predictions and suspect labels, on predictions made by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tl_core.scoring.delivered import score_delivered, variance_factor
+from tl_core.scoring.images import wilson_of_share
+from tl_core.scoring.out_of_fold import OutOfFold
+from tl_core.scoring.selective import exact_interval, recommend_bar, when_to_believe
+from tl_core.scoring.suspects import find_suspects
+
+
+def made(labels: list[int], of_label: list[float], smaller: float | None = None, n_repeats: int = 1) -> OutOfFold:
+    """Two classes; `of_label` is the probability of each image's own, in 4 folds."""
+    label, probability = np.tile(labels, n_repeats), np.tile(of_label, n_repeats)
+    n, right = len(labels), (probability > 0.5).astype(float)
+    rows = np.arange(n * n_repeats)
+    probabilities = np.empty((len(rows), 2))
+    probabilities[rows, label], probabilities[rows, 1 - label] = probability, 1 - probability
+    return OutOfFold(
+        image=rows % n,
+        repeat=rows // n,
+        fold=rows % n % 4,
+        label=label,
+        probabilities=probabilities,
+        candidate=np.zeros(len(rows), dtype=np.int64),
+        smaller=right if smaller is None else np.full(len(rows), smaller),
+    )
+
+
+def test_accuracy_follows_the_images_and_balanced_accuracy_the_classes() -> None:
+    found = score_delivered(made([0] * 90 + [1] * 10, [0.9] * 90 + [0.2] * 10))
+    assert found.accuracy.value == pytest.approx(0.9)
+    assert found.balanced_accuracy.value == pytest.approx(0.5)
+    assert [recall.value for recall in found.recalls] == [1.0, 0.0]
+    np.testing.assert_allclose(found.confusions, [[90, 0], [10, 0]])
+
+
+def test_the_interval_is_wilsons_of_fewer_images() -> None:
+    found = score_delivered(made([0, 1] * 50, [0.9] * 80 + [0.2] * 20)).accuracy
+    expected = wilson_of_share(0.8, 100 / 1.6)
+    assert variance_factor(100) == pytest.approx(1.6)
+    assert (found.low, found.high, found.n) == (pytest.approx(expected.low), pytest.approx(expected.high), 100)
+
+
+def test_what_a_fold_would_add_is_extrapolated() -> None:
+    # 80 % with three folds of four and 70 % with two: linear in 1 / images that is 85 % with four.
+    found = score_delivered(made([0, 1] * 50, [0.9] * 80 + [0.2] * 20, smaller=0.7)).accuracy
+    assert found.value == pytest.approx(0.85)
+
+
+def test_no_interval_has_width_zero() -> None:
+    found = score_delivered(made([0, 1] * 3, [0.9] * 6)).accuracy
+    assert found.value == found.high == 1.0
+    assert found.low < 0.61
+
+
+def test_a_group_of_images_that_are_predicted_alike_counts_as_one() -> None:
+    groups = np.arange(100) // 5
+    right = [0.9] * 80 + [0.2] * 20
+    alone, grouped = (score_delivered(made([0] * 50 + [1] * 50, right), of).accuracy for of in (None, groups))
+    assert grouped.value == alone.value
+    assert grouped.high - grouped.low > 1.8 * (alone.high - alone.low)
+    assert grouped.n == 20
+
+
+def test_believed_predictions_are_counted_from_each_bar_on() -> None:
+    found = when_to_believe(made([0, 1] * 50, [0.95] * 60 + [0.65] * 20 + [0.3] * 20), bars=(0.0, 0.9))
+    assert [one.answered.value for one in found] == [1.0, pytest.approx(0.6)]
+    assert [one.right.value for one in found] == [pytest.approx(0.8), 1.0]
+    assert (found[1].right.low, found[1].right.high) == pytest.approx(exact_interval(60, 60))
+
+
+def test_the_lowest_bar_that_is_known_to_hold_is_recommended() -> None:
+    sure = made([0, 1] * 500, [0.97] * 600 + [0.4] * 400)  # the wrong ones have 0.6 for the other class
+    assert recommend_bar(sure, 0.95) == 0.7
+    assert recommend_bar(sure, 0.5) == 0.0
+    few = made([0, 1] * 6, [0.97] * 12)
+    assert recommend_bar(few, 0.95) is None, "12 of 12 do not show 95 %"
+
+
+def test_suspects_are_the_mistaken_images_least_probable_label_first() -> None:
+    found = find_suspects(made([0, 1, 0, 1], [0.9, 0.1, 0.3, 0.8], n_repeats=2))
+    assert [(one.image, one.label, one.likely) for one in found] == [(1, 1, 0), (2, 0, 1)]
+    assert found[0].probability == pytest.approx(0.1)
