@@ -57,7 +57,7 @@ def run(config: PredictConfig) -> str:
     from tqdm import tqdm
 
     from pipelines.store.runs import tracked_run
-    from registry.versions import resolve_onnx
+    from registry.versions import find_version, resolve_onnx
     from serving.batch import Options
     from serving.job import check_output, write_predictions
     from serving.model import OnnxClassifier
@@ -70,6 +70,9 @@ def run(config: PredictConfig) -> str:
         check_output(output)
         if config.pictures:
             make_folder(Path(config.pictures), config.images)
+        version = find_version(config.model)
+        if version is not None:  # what the alias meant at this time
+            mlflow.set_tag("model_version", f"models:/{version.name}/{version.version}")
         model = OnnxClassifier.load(resolve_onnx(config.model), n_threads=1)
         given = config.min_probability
         least = model.recommended_probability if given == "recommended" else given

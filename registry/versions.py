@@ -165,6 +165,26 @@ def roll_back(name: str) -> tuple[str, str]:
     return _number(champion), previous
 
 
+def find_version(model: str) -> ModelVersion | None:
+    """Return the registered version that a `models:/` URI names at this time; None where there is none."""
+    name, _, rest = model.removeprefix("models:/").partition("/" if "@" not in model else "@")
+    if not model.startswith("models:/") or not rest:
+        return None
+    client = mlflow.MlflowClient()
+    try:
+        if "@" in model:
+            return client.get_model_version_by_alias(name, rest)
+        return client.get_model_version(name, rest)
+    except MlflowException:
+        return None
+
+
+def logged_model_of(version: ModelVersion) -> str:
+    """Return the id of the LoggedModel that a version was registered from; empty where it has none."""
+    place = str(version.source or "").removeprefix("models:/")
+    return place if place.startswith("m-") else ""
+
+
 def resolve_onnx(model: str) -> Path:
     """The .onnx file that a path or a `models:/` URI names.
 

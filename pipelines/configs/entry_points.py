@@ -29,6 +29,7 @@ ENTRY_POINTS = (
     "register_backbone",
     "rollback",
     "predict",
+    "score",
     "reproduce",
 )
 

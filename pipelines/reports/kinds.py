@@ -11,6 +11,7 @@ from mlflow.entities import Run
 from pipelines.reports.comparisons import report_comparison
 from pipelines.reports.delivered import report_delivered
 from pipelines.reports.line import report_main
+from pipelines.reports.new_images import report_new_images
 from pipelines.reports.origin import cost_section, origin_section, title_of
 from pipelines.reports.page import Page, Section, Table
 from pipelines.reports.predictions import answers_sections, features_section
@@ -131,6 +132,7 @@ _REPORTS: dict[str, Callable[[Run], Page]] = {
     "search": _search,
     "compare": report_comparison,
     "train": _train,
+    "score": report_new_images,
     "pretrain": _pretrain,
 }
 KINDS = tuple(_REPORTS)

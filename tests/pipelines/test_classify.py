@@ -15,11 +15,15 @@ from pipelines.classify import ClassifyConfig
 from pipelines.classify import run as classify
 from pipelines.configs.fields import make_config
 from pipelines.inputs.networks import ONNX_ARTIFACT
+from pipelines.predict import PredictConfig
+from pipelines.predict import run as predict
 from pipelines.reports.delivered import advise, say_headline
 from pipelines.results.delivered import OUT_OF_FOLD_ARTIFACT, read_estimate
+from pipelines.score import ScoreConfig
+from pipelines.score import run as score
 from pipelines.store.artifacts import fetch_artifact
 from pipelines.store.runs import KIND
-from registry.versions import champion_of
+from registry.versions import champion_of, logged_model_of
 from serving.model import OnnxClassifier
 from tests.conftest import write_colour_images
 from tl_core.data.dataset import load_dataset
@@ -122,6 +126,54 @@ def test_the_same_images_again_are_compared_image_by_image(colours: Path) -> Non
     run_id = classify(config_of(colours, name="again"))
     gate = mlflow.MlflowClient().get_run(steps_of(run_id)["register"]).data.tags["gate"]
     assert "on 60 shared images" in gate
+
+
+def test_the_file_recommends_what_the_run_found(colours: Path, tmp_path: Path) -> None:
+    run_id = classify(config_of(colours, wanted_precision=0.9, name="sure"))
+    path = fetch_artifact(steps_of(run_id)["export"], ONNX_ARTIFACT)
+    bar = mlflow.MlflowClient().get_run(run_id).data.metrics["believe_from"]
+    assert OnnxClassifier.load(path).recommended_probability == bar
+    options = {"images": str(colours), "output": str(tmp_path / "out.csv"), "min_probability": "recommended"}
+    predicted = predict(make_config(PredictConfig, model="models:/sure@champion", **options))
+    assert mlflow.MlflowClient().get_run(predicted).data.tags["model_version"] == "models:/sure/1"
+    loaded = mlflow.pyfunc.load_model("models:/sure@champion")
+    image = str(next((colours / "red").iterdir()))
+    assert loaded.predict([image], params={"abstain": True})["label"].tolist() == ["red"]
+
+
+def test_few_images_recommend_nothing_and_the_file_says_so(tmp_path: Path) -> None:
+    run_id = classify(config_of(write_colour_images(tmp_path / "few", n_per_class=4)))
+    model = OnnxClassifier.load(fetch_artifact(steps_of(run_id)["export"], ONNX_ARTIFACT))
+    with pytest.raises(InputError, match="recommends no least probability"):
+        model.recommended_probability  # noqa: B018 - it raises
+
+
+def test_score_of_new_images_leaves_unknown_classes_out(
+    colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    classify(config_of(colours, name="scored"))
+    new = write_colour_images(tmp_path / "new", n_per_class=10, seed=9)
+    (new / "green").rename(new / "yellow")
+    run = mlflow.MlflowClient().get_run(score(make_config(ScoreConfig, model="models:/scored@champion", data=str(new))))
+    assert "does not know yellow; 10 images were left out" in capsys.readouterr().err
+    assert run.data.metrics["n_images"] == 20
+    assert run.data.metrics["accuracy"] == run.data.metrics["balanced_accuracy"] == 1.0
+    assert run.data.metrics["accuracy_low"] < 0.9
+    assert run.data.tags["model_version"] == "models:/scored/1"
+    page = fetch_artifact(run.info.run_id, "report.html").read_text()
+    assert "of 20 new images are named rightly" in page
+    model_id = logged_model_of(mlflow.MlflowClient().get_model_version("scored", "1"))
+    logged = mlflow.MlflowClient().get_logged_model(model_id).metrics
+    assert "accuracy" in {metric.key for metric in logged or []}
+
+
+def test_score_of_foreign_classes_is_refused(colours: Path, tmp_path: Path) -> None:
+    classify(config_of(colours, name="foreign"))
+    new = write_colour_images(tmp_path / "new", n_per_class=3)
+    for name in ("red", "green", "blue"):
+        (new / name).rename(new / f"not_{name}")
+    with pytest.raises(InputError, match="expected classes of the model"):
+        score(make_config(ScoreConfig, model="models:/foreign@champion", data=str(new)))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,60 @@
+"""Scores of a finished classifier on new labelled images, as a run keeps them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import mlflow
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from pipelines.results.predictions import log_answers
+from tl_core.data.dataset import ImageDataset
+from tl_core.data.splits import Indices
+from tl_core.scoring.images import Interval, wilson, wilson_of_share
+from tl_core.scoring.unlike import REFUSED
+from tl_core.training.staged import ImagePredictions
+
+
+@dataclass(frozen=True)
+class NewImageScores:
+    """Scores on new images, over all of them and with every class weighing the same."""
+
+    accuracy: Interval
+    balanced_accuracy: Interval
+
+
+def log_new_images(
+    dataset: ImageDataset, rows: Indices, probabilities: NDArray[np.float32], unlike: NDArray[Any] | None
+) -> NewImageScores:
+    """Log metrics and predictions with the active run.
+
+    Args:
+        rows: those that were scored, int64 (n,).
+        probabilities: float32 (n, n_classes).
+        unlike: of each image whether it looks like none of the classes, (n,); None where the file has no threshold.
+    """
+    labels, predicted = dataset.labels[rows], probabilities.argmax(1)
+    right = labels == predicted
+    recalls = [wilson(right[labels == label]) for label in np.unique(labels)]
+    n_effective = len(recalls) ** 2 / sum(1 / recall.n for recall in recalls)
+    balanced = wilson_of_share(float(np.mean([recall.value for recall in recalls])), n_effective)
+    found = NewImageScores(wilson(right), balanced)
+    for name in ("accuracy", "balanced_accuracy"):
+        interval: Interval = getattr(found, name)
+        mlflow.log_metrics({name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high})
+    mlflow.log_metrics({"n_images": len(rows), "n_classes": len(recalls)})
+    answers = ImagePredictions(rows, labels, predicted, probabilities.max(1))
+    mlflow.log_metric("calibration_error", log_answers(dataset, answers, "new images"))
+    if unlike is not None and unlike[0] is not None:
+        mlflow.log_metrics(_drift(unlike.astype(bool)))
+    return found
+
+
+def _drift(unlike: NDArray[np.bool_]) -> dict[str, float]:
+    """Share of images that look like none of the classes, and the p-value of so many among images like the old ones."""
+    n_unlike = int(unlike.sum())
+    test = stats.binomtest(n_unlike, len(unlike), REFUSED, alternative="greater")
+    return {"n_unlike": n_unlike, "unlike_share": n_unlike / len(unlike), "unlike_p_value": float(test.pvalue)}

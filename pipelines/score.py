@@ -1,0 +1,109 @@
+"""A finished classifier on new labelled images: is it still as good as it was said to be?
+
+    mlflow run . -e score -P model=models:/my_model@champion -P data=new_folder
+
+Scores a registered version, or a file, on images that had no part in its making: accuracy with its interval, the
+classes that are confused, and how many images look like none of the classes. The numbers also stand at the version.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipelines.command_line.command import run_command_line
+from pipelines.configs.data import Data
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from serving.model import OnnxClassifier
+    from tl_core.data.dataset import ImageDataset
+
+_BATCH = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreConfig:
+    """A finished classifier on new labelled images."""
+
+    model: str
+    """An .onnx file, or a registered model such as models:/my_model@champion."""
+    data: Data = field(default_factory=Data)
+
+
+def run(config: ScoreConfig) -> str:
+    """Score, log and report; returns the run's id."""
+    import mlflow
+    import numpy as np
+
+    from pipelines.reports.log import log_report
+    from pipelines.results.new_images import log_new_images
+    from pipelines.store.logging import log_dataset
+    from pipelines.store.runs import tracked_run
+    from registry.versions import find_version, logged_model_of, resolve_onnx
+    from serving.model import OnnxClassifier
+    from tl_core.data.dataset import load_dataset
+
+    with tracked_run("score", config, f"score {Path(config.data.data).name}") as run_id:
+        version = find_version(config.model)
+        if version is not None:  # what the alias meant at this time
+            mlflow.set_tag("model_version", f"models:/{version.name}/{version.version}")
+        model = OnnxClassifier.load(resolve_onnx(config.model))
+        dataset = load_dataset(config.data.data, model.image_size, model.resize_rule, config.data.unreadable)
+        log_dataset(dataset, "target")
+        rows, dataset = _known_images(model, dataset)
+        probabilities, similarities = _predict(model, dataset, rows)
+        unlike = None if similarities is None else np.array(model.look_unlike(similarities, len(rows)), dtype=object)
+        found = log_new_images(dataset, rows, probabilities, unlike)
+        if version is not None and (model_id := logged_model_of(version)):
+            mlflow.log_metrics({"accuracy": found.accuracy.value}, model_id=model_id)
+        log_report(run_id)
+        print(f"score {run_id}: accuracy {found.accuracy.percent()} on {config.data.data}")
+    return run_id
+
+
+def _known_images(model: OnnxClassifier, dataset: ImageDataset) -> tuple[NDArray[np.int64], ImageDataset]:
+    """Return the rows of classes that the model knows, and the data set with the model's classes.
+
+    Raises:
+        InputError: it knows none of the classes.
+    """
+    import numpy as np
+
+    from tl_core.errors import InputError
+
+    position = {name: number for number, name in enumerate(model.class_names)}
+    unknown = [name for name in dataset.class_names if name not in position]
+    if len(unknown) == len(dataset.class_names):
+        raise InputError(
+            f"expected classes of the model ({', '.join(model.class_names)}), got {', '.join(dataset.class_names)}"
+        )
+    numbers = np.array([position.get(name, -1) for name in dataset.class_names])
+    labels = numbers[dataset.labels]
+    rows = np.flatnonzero(labels >= 0)
+    if unknown:
+        print(
+            f"warning: the model does not know {', '.join(unknown)}; {len(labels) - len(rows):,} images were left out",
+            file=sys.stderr,
+        )
+    # Labels of the others are not read.
+    return rows, replace(dataset, class_names=model.class_names, labels=np.maximum(labels, 0).astype(np.int64))
+
+
+def _predict(
+    model: OnnxClassifier, dataset: ImageDataset, rows: NDArray[np.int64]
+) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    import numpy as np
+
+    batches = [np.array(dataset.images[rows[start : start + _BATCH]]) for start in range(0, len(rows), _BATCH)]
+    found = [model.predict_with_similarity(batch) for batch in batches]
+    similarities = [similarity for _, similarity in found if similarity is not None]
+    return np.concatenate([each for each, _ in found]), np.concatenate(similarities) if similarities else None
+
+
+if __name__ == "__main__":
+    run_command_line(ScoreConfig, run)
