@@ -1,6 +1,6 @@
 """One page on a run: its results in figures and plain words.
 
-    mlflow run . -e report -P run=<main, finetune, search, compare, train or pretrain run> -P output=report.html
+    mlflow run . -e report -P run=<main, classify or any other run with a result> -P output=report.html
 
 One page that needs no network and no other file: the answer with its interval, what it rests on, what it cost, and how
 to repeat it. Those runs carry it as their artifact `report.html` already; this writes it anew, and where you want it.
@@ -20,7 +20,7 @@ class ReportConfig:
     """One page on a run, made from its records."""
 
     run: str
-    """Main, finetune, search, compare, train or pretrain run."""
+    """Main, classify, finetune, search, compare, train, score or pretrain run."""
     output: str = REPORT_ARTIFACT
     """The .html file to write."""
 

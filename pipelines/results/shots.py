@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _LADDER = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 _MOST_QUERIES = 15
-_TOO_WIDE = 0.05  # half an interval, as a fraction, beyond which "not told apart" is no news
+_TOO_WIDE = 0.05  # half an interval, as a fraction, beyond which "not significantly different" is no news
 
 
 def plan_shots(dataset: ImageDataset, shots: str, shape: EpisodeShape, part: ChosenPart) -> list[EpisodeShape]:
@@ -92,4 +92,4 @@ def say_trend(curve: Mapping[int, Estimate]) -> str:
         return f"{step}: more images do not help this backbone."
     if half_width > _TOO_WIDE:
         return f"{step}: with so few images and episodes nothing can be said of more."
-    return f"{step}, not told apart from none: with this backbone, more images may help little."
+    return f"{step}, not significantly different from none: with this backbone, more images may help little."

@@ -118,7 +118,7 @@ def fails(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, c
             "but n_shot + n_query is 20 (10 missing)",
         ),
         ("fit --target good --weights random --search_run 0123", "no search run '0123'"),
-        ("export --run 0123", "no fit or train run '0123'"),
+        ("export --run 0123", "no fit or train or classify run '0123'"),
         ("register --run 0123 --finetune_run 0123", "no export run '0123'"),
         ("rollback --name none", "none has no champion, so there is nothing to roll back"),
         ("register_backbone --run 0123", "no pretrain run '0123'"),

@@ -323,7 +323,7 @@ def test_a_version_of_a_train_run_carries_its_evidence_and_its_card() -> None:
 
 
 def test_the_run_that_scored_must_be_the_right_one() -> None:
-    with pytest.raises(InputError, match="was scored on its own test images, and not by a finetune run"):
+    with pytest.raises(InputError, match="was scored on its own images, and not by a finetune run"):
         registered(Runs(trained(RIGHT).export_run, prepared().finetune_run))
     with pytest.raises(InputError, match="kept no image to be scored on; give the finetune_run"):
         registered(Runs(prepared().export_run, ""))

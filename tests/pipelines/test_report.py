@@ -247,5 +247,5 @@ def test_a_report_that_cannot_be_written_costs_a_warning_and_no_run(
 def test_only_runs_that_have_something_to_report_are_reported(store: str) -> None:
     with mlflow.start_run() as run:
         mlflow.set_tag("kind", "fit")
-    with pytest.raises(InputError, match=r"expected a run of kind main or finetune.*of kind fit"):
+    with pytest.raises(InputError, match=r"expected a run of kind main or classify.*of kind fit"):
         write_report(ReportConfig(run=run.info.run_id))

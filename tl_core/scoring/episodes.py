@@ -116,7 +116,7 @@ class Comparison:
 
     def points(self) -> str:
         """As people read it, in points: `+1.25 +- 0.61, p = 0.0021 (different)`."""
-        verdict = "different" if self.p_holm < SIGNIFICANT else "not told apart"
+        verdict = "different" if self.p_holm < SIGNIFICANT else "not significantly different"
         interval = f"{100 * self.difference.mean:+.2f} +- {100 * self.difference.ci95:.2f}"
         return f"{interval}, p = {self.p_holm:.2g} ({verdict})"
 

@@ -74,7 +74,9 @@ class Verdict:
         if self.best is self.base:
             return "nothing was better than the default recipe"
         gained = f"{100 * self.gain.mean:+.2f} +- {100 * self.gain.ci95:.2f} points over the default recipe"
-        return gained if self.winner is self.best else f"{gained}: not told apart, so the default recipe stays"
+        return (
+            gained if self.winner is self.best else f"{gained}: not significantly better, so the default recipe stays"
+        )
 
 
 def select_winner(finalists: Sequence[Finalist], base: FinetuneRecipe) -> Verdict:

@@ -33,7 +33,7 @@ def test_the_shots_of_a_learning_curve_leave_images_to_ask_about(colours: Path) 
     ("before", "after", "says"),
     [
         ((0.7, 0.03), (0.8, 0.04), "+10.0 ± 5.0 points: more images will help"),
-        ((0.79, 0.03), (0.8, 0.04), "+1.0 ± 5.0 points, not told apart from none"),
+        ((0.79, 0.03), (0.8, 0.04), "+1.0 ± 5.0 points, not significantly different from none"),
         ((0.79, 0.06), (0.8, 0.08), "+1.0 ± 10.0 points: with so few images and episodes nothing can be said"),
         ((0.8, 0.06), (0.5, 0.08), "-30.0 ± 10.0 points: more images do not help"),
     ],

@@ -144,7 +144,7 @@ def test_all_pairs_are_compared_as_scipy_compares_two() -> None:
         assert pair.p == pytest.approx(stats.ttest_rel(scores[pair.first], scores[pair.second]).pvalue)
         assert pair.p <= pair.p_holm <= 1
     assert "(different)" in pairs[0].points()
-    assert "(not told apart)" in pairs[1].points()
+    assert "(not significantly different)" in pairs[1].points()
 
 
 def test_equal_scores_are_not_told_apart() -> None:

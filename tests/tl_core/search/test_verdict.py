@@ -51,7 +51,7 @@ def test_a_gain_that_may_be_chance_leaves_the_base_recipe() -> None:
     base, luckier = finalist(BASE, 0.60, 0.50, 0.70, 0.61), finalist(OTHER, 0.80, 0.40, 0.80, 0.60)
     verdict = select_winner([base, luckier], BASE)
     assert (verdict.best, verdict.winner) == (luckier, base)
-    assert "not told apart, so the default recipe stays" in verdict.sentence()
+    assert "not significantly better, so the default recipe stays" in verdict.sentence()
 
 
 def test_the_base_recipe_itself_gains_nothing() -> None:
