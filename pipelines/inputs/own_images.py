@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from pipelines.inputs.provenance import check_unseen
 from pipelines.store.find import find_run
 from tl_core.crossvalidation.folds import Groups, group_images
 from tl_core.data.dataset import ImageDataset, load_dataset
-from tl_core.errors import InputError
+from tl_core.errors import DataWarning, InputError
 from tl_core.freezing.activations import FrozenActivations
 from tl_core.networks.backbones import BackboneSpec, with_features
 from tl_core.networks.normalise import Normalise
@@ -79,7 +80,13 @@ def group_own_images(dataset: ImageDataset, grouped_by: GroupedBy) -> Groups:
         InputError: a single group, or a class in one group only.
     """
     own = _own_groups(dataset, grouped_by)
-    return group_images(dataset.labels, dataset.class_names, dataset.near_duplicates, dataset.content_hashes, own)
+    # What is said of near-duplicates belongs on the page too, not only on the screen.
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", DataWarning)
+        alike = dataset.near_duplicates
+    groups = group_images(dataset.labels, dataset.class_names, alike, dataset.content_hashes, own)
+    said = [str(one.message) for one in caught if issubclass(one.category, DataWarning)]
+    return replace(groups, notice="; ".join([*said, *([groups.notice] if groups.notice else [])]))
 
 
 def _own_groups(dataset: ImageDataset, grouped_by: GroupedBy) -> Sequence[str] | None:

@@ -10,6 +10,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from pipelines.classify import ClassifyConfig
 from pipelines.classify import run as classify
@@ -119,6 +120,20 @@ def test_uneven_classes_are_said_with_what_counts(tmp_path: Path, capsys: pytest
     run_id = classify(config_of(folder))
     assert "blue has 20 images and red 5" in capsys.readouterr().err
     assert "as many of each class" in say_headline(read_estimate(run_id))
+
+
+def test_images_before_one_background_are_classified_and_the_page_says_so(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    background = rng.integers(60, 200, (24, 24, 3))
+    for label in ("good", "bad"):
+        (tmp_path / "parts" / label).mkdir(parents=True)
+        for number in range(30):
+            pixels = background + rng.normal(0, 3, background.shape)
+            pixels[:3, :3] += 50 * (label == "bad")
+            Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(tmp_path / "parts" / label / f"{number}.png")
+    run_id = classify(config_of(tmp_path / "parts"))
+    assert "nearly the same" in " ".join(read_estimate(run_id).notice)
+    assert mlflow.MlflowClient().get_run(run_id).data.metrics["accuracy"] > 0.9
 
 
 def test_the_same_images_again_are_compared_image_by_image(colours: Path) -> None:
