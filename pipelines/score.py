@@ -41,7 +41,7 @@ def run(config: ScoreConfig) -> str:
     import numpy as np
 
     from pipelines.reports.log import log_report
-    from pipelines.results.new_images import log_new_images
+    from pipelines.results.new_images import check_new, log_new_images
     from pipelines.store.logging import log_dataset
     from pipelines.store.runs import tracked_run
     from registry.versions import find_version, logged_model_of, resolve_onnx
@@ -55,6 +55,7 @@ def run(config: ScoreConfig) -> str:
         model = OnnxClassifier.load(resolve_onnx(config.model))
         dataset = load_dataset(config.data.data, model.image_size, model.resize_rule, config.data.unreadable)
         log_dataset(dataset, "target")
+        check_new(model, dataset)
         rows, dataset = _known_images(model, dataset)
         probabilities, similarities = _predict(model, dataset, rows)
         unlike = None if similarities is None else np.array(model.look_unlike(similarities, len(rows)), dtype=object)

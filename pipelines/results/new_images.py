@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import mlflow
 import numpy as np
+from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
 from scipy import stats
 
 from pipelines.results.predictions import log_answers
+from pipelines.results.scores import image_accuracies
+from pipelines.store.find import find_run
+from serving.model import OnnxClassifier
 from tl_core.data.dataset import ImageDataset
 from tl_core.data.splits import Indices
+from tl_core.errors import InputError
 from tl_core.scoring.images import Interval, wilson, wilson_of_share
 from tl_core.scoring.unlike import REFUSED
 from tl_core.training.staged import ImagePredictions
@@ -24,6 +30,23 @@ class NewImageScores:
 
     accuracy: Interval
     balanced_accuracy: Interval
+
+
+def check_new(model: OnnxClassifier, dataset: ImageDataset) -> None:
+    """Raise `InputError` if the classifier was made from some of the images, as far as the records know."""
+    made_from = (
+        set(dataset.content_hashes) if model.metadata.get("target_fingerprint") == dataset.fingerprint else set()
+    )
+    # Where the records of the run that made the file are not here, its fingerprint is all that is known.
+    with suppress(InputError, MlflowException):
+        run = find_run(model.metadata.get("fit_run", ""), "classify")
+        made_from |= set(image_accuracies(run.info.run_id).index)
+    n_shared = len(made_from & set(dataset.content_hashes))
+    if n_shared:
+        raise InputError(
+            f"expected images that the classifier was not made from, got {n_shared:,} of {len(dataset.labels):,} that it "
+            "was; leave them out"
+        )
 
 
 def log_new_images(

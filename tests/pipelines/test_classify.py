@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import mlflow
@@ -180,6 +181,15 @@ def test_score_of_new_images_leaves_unknown_classes_out(
     model_id = logged_model_of(mlflow.MlflowClient().get_model_version("scored", "1"))
     logged = mlflow.MlflowClient().get_logged_model(model_id).metrics
     assert "accuracy" in {metric.key for metric in logged or []}
+
+
+def test_score_of_images_that_were_learned_is_refused(colours: Path, tmp_path: Path) -> None:
+    classify(config_of(colours, name="known"))
+    new = write_colour_images(tmp_path / "new", n_per_class=4, seed=9)
+    shutil.copy(colours / "red" / "000.png", new / "red" / "copy.png")
+    for data, sentence in ((colours, "got 60 of 60"), (new, "got 1 of 13")):
+        with pytest.raises(InputError, match=sentence):
+            score(make_config(ScoreConfig, model="models:/known@champion", data=str(data)))
 
 
 def test_score_of_foreign_classes_is_refused(colours: Path, tmp_path: Path) -> None:

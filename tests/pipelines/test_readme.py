@@ -72,6 +72,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         pictures = sorted(write_colour_images(folder / "ISIC" / "pictures").rglob("*.png"))
         rows = [f"{path.relative_to(folder / 'ISIC')},{path.parent.name}" for path in pictures]
         (folder / "ISIC" / "labels.csv").write_text("\n".join(["image,label", *rows]))
+        write_colour_images(folder / "new_folder", 4, seed=5)
         shutil.copytree(data / "red", folder / "photos")
         yield folder
 
