@@ -34,18 +34,17 @@ class NewImageScores:
 
 def check_new(model: OnnxClassifier, dataset: ImageDataset) -> None:
     """Raise `InputError` if the classifier was made from some of the images, as far as the records know."""
-    made_from = (
-        set(dataset.content_hashes) if model.metadata.get("target_fingerprint") == dataset.fingerprint else set()
-    )
+    images = set(dataset.content_hashes)
+    made_from = images if model.metadata.get("target_fingerprint") == dataset.fingerprint else set()
     # Where the records of the run that made the file are not here, its fingerprint is all that is known.
     with suppress(InputError, MlflowException):
         run = find_run(model.metadata.get("fit_run", ""), "classify")
-        made_from |= set(image_accuracies(run.info.run_id).index)
-    n_shared = len(made_from & set(dataset.content_hashes))
+        made_from = made_from | set(image_accuracies(run.info.run_id).index)
+    n_shared = len(made_from & images)
     if n_shared:
         raise InputError(
-            f"expected images that the classifier was not made from, got {n_shared:,} of {len(dataset.labels):,} that it "
-            "was; leave them out"
+            f"expected images that the classifier was not made from, got {n_shared:,} of {len(images):,} that it was; "
+            "leave them out"
         )
 
 

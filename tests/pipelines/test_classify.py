@@ -194,7 +194,7 @@ def test_score_of_images_that_were_learned_is_refused(colours: Path, tmp_path: P
 
 def test_score_of_foreign_classes_is_refused(colours: Path, tmp_path: Path) -> None:
     classify(config_of(colours, name="foreign"))
-    new = write_colour_images(tmp_path / "new", n_per_class=3)
+    new = write_colour_images(tmp_path / "new", n_per_class=3, seed=9)
     for name in ("red", "green", "blue"):
         (new / name).rename(new / f"not_{name}")
     with pytest.raises(InputError, match="expected classes of the model"):
