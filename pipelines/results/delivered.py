@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from pipelines.results.predictions import log_answers, readable_name, thumbnail
 from pipelines.store.artifacts import fetch_artifact
+from pipelines.store.logging import interval_metrics
 from tl_core.crossvalidation.folds import Folds, Groups
 from tl_core.crossvalidation.learning_curve import CurvePoint
 from tl_core.crossvalidation.procedure import Candidate, Procedure
@@ -77,11 +78,10 @@ def list_candidates(candidates: Sequence[Candidate], losses: NDArray[np.float64]
 def log_estimate(estimate: DeliveredEstimate, dataset: ImageDataset, procedure: Procedure, groups: Groups) -> None:
     """Log an estimate with the active run: its metrics, its predictions image by image, and what a page shows."""
     scores = estimate.scores
-    for name in ("accuracy", "balanced_accuracy"):
-        found: Interval = getattr(scores, name)
-        mlflow.log_metrics({name: found.value, f"{name}_low": found.low, f"{name}_high": found.high})
     mlflow.log_metrics(
         {
+            **interval_metrics("accuracy", scores.accuracy),
+            **interval_metrics("balanced_accuracy", scores.balanced_accuracy),
             "n_images": len(dataset.labels),
             "n_classes": len(dataset.class_names),
             "log_loss": scores.log_loss,
@@ -137,8 +137,7 @@ def log_suspects(suspects: Sequence[Suspect], dataset: ImageDataset, features: N
 
 def _suspect_row(suspect: Suspect, dataset: ImageDataset, unit: NDArray[np.float32]) -> dict[str, object]:
     similarity = unit @ unit[suspect.image]
-    similarity[suspect.image] = -np.inf
-    # A copy of the same picture under the other label would say nothing.
+    # The image itself, or a copy of it under the other label, would say nothing.
     similarity[dataset.near_duplicates == dataset.near_duplicates[suspect.image]] = -np.inf
     nearest = {
         f"nearest_{name}": thumbnail(

@@ -15,6 +15,7 @@ from scipy import stats
 from pipelines.results.predictions import log_answers
 from pipelines.results.scores import image_accuracies
 from pipelines.store.find import find_run
+from pipelines.store.logging import interval_metrics
 from serving.model import OnnxClassifier
 from tl_core.data.dataset import ImageDataset
 from tl_core.data.splits import Indices
@@ -64,10 +65,8 @@ def log_new_images(
     n_effective = len(recalls) ** 2 / sum(1 / recall.n for recall in recalls)
     balanced = wilson_of_share(float(np.mean([recall.value for recall in recalls])), n_effective)
     found = NewImageScores(wilson(right), balanced)
-    for name in ("accuracy", "balanced_accuracy"):
-        interval: Interval = getattr(found, name)
-        mlflow.log_metrics({name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high})
-    mlflow.log_metrics({"n_images": len(rows), "n_classes": len(recalls)})
+    scores = interval_metrics("accuracy", found.accuracy) | interval_metrics("balanced_accuracy", balanced)
+    mlflow.log_metrics({**scores, "n_images": len(rows), "n_classes": len(recalls)})
     answers = ImagePredictions(rows, labels, predicted, probabilities.max(1))
     mlflow.log_metric("calibration_error", log_answers(dataset, answers, "new images"))
     if unlike is not None and unlike[0] is not None:

@@ -16,7 +16,7 @@ from pipelines.results.classifiers import save_samples
 from pipelines.results.figures import Curve, draw_curves
 from pipelines.results.predictions import log_answers, readable_name
 from pipelines.results.trainings import CURVES, PREDICTIONS_ARTIFACT
-from pipelines.store.logging import log_series
+from pipelines.store.logging import interval_metrics, log_series
 from tl_core.data.dataset import ImageDataset
 from tl_core.data.splits import ClassSplit
 from tl_core.heads.storage import save_classifier
@@ -78,7 +78,7 @@ class TrainLog:
         mlflow.log_metrics({"stage": chosen.number, "val/best_accuracy": chosen.best_val})
         mlflow.log_metrics(_scores(chosen.predictions, chosen.accuracy))
         for stage in self._stages:
-            mlflow.log_metrics(_stage_metrics(stage.number, stage.accuracy))
+            mlflow.log_metrics(interval_metrics(f"stage_{stage.number}/test_accuracy", stage.accuracy))
         points = [_points(epoch) for epoch in self._epochs]
         series = {name: [point[name] for point in points] for name in CURVES}
         log_series(series)
@@ -110,11 +110,6 @@ class TrainLog:
                 "probability": predictions.probabilities,
             }
         )
-
-
-def _stage_metrics(number: int, accuracy: Interval) -> dict[str, float]:
-    name = f"stage_{number}/test_accuracy"
-    return {name: accuracy.value, f"{name}_low": accuracy.low, f"{name}_high": accuracy.high}
 
 
 def _points(epoch: Epoch) -> dict[str, float]:

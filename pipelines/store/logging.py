@@ -11,8 +11,14 @@ import mlflow
 from mlflow.entities import Metric
 
 from tl_core.data.dataset import ImageDataset
+from tl_core.scoring.images import Interval
 
 _DIGEST_LENGTH, _PROFILE_LENGTH, _BATCH_LENGTH = 36, 16_777_215, 1000  # what the store takes
+
+
+def interval_metrics(name: str, found: Interval) -> dict[str, float]:
+    """Return the metrics of a share with its interval: NAME, NAME_low and NAME_high."""
+    return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
 
 
 def log_series(series: Mapping[str, Sequence[float]]) -> None:
