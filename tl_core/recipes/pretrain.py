@@ -34,8 +34,6 @@ class PretrainRecipe:
     """Alpha of cutmix's Beta(alpha, alpha); 0 switches it off. With mixup as well, each batch draws one of the two."""
     rotation: float = 0.0
     """Weight of an auxiliary loss, predicting by how many quarter turns an image was rotated; 0 switches it off."""
-    ema: float = 0.0
-    """Decay of an exponential moving average of the weights, which is then validated and kept; 0 switches it off."""
     start_size: int = 0
     """Side of the first epoch's images in pixels, growing to image_size over two thirds of the
     epochs; 0 is image_size throughout."""
@@ -51,6 +49,5 @@ class PretrainRecipe:
         check_range("mixup", self.mixup, 0, 100)
         check_range("cutmix", self.cutmix, 0, 100)
         check_range("rotation", self.rotation, 0, 100)
-        check_range("ema", self.ema, 0, 0.999999)
         check_count("start_size", self.start_size, 0, 10_000)
         parse_augment(self.augment)

@@ -14,7 +14,6 @@ from tl_core.recipes.checks import check_choice, check_count, check_range, parse
 from tl_core.recipes.choices import Optimizer, Precision, StageSchedule, TestViews
 from tl_core.recipes.heads import TrainHead, train_heads
 
-ClassWeights = Literal["none", "balanced"]
 NormStatistics = Literal["auto", "keep", "learn"]
 
 
@@ -75,10 +74,6 @@ class TrainRecipe:
     """Weight decay; biases and norm layers are not decayed."""
     label_smoothing: float = 0.0
     """Label smoothing of the cross-entropy loss; 0 switches it off."""
-    class_weights: ClassWeights = "none"
-    """Weights of the classes in the loss: none, or balanced (inversely proportional to their frequency)."""
-    clip_value: float = 0.0
-    """Largest magnitude of a gradient's component, beyond which it is clipped; 0 switches it off."""
     patience: int = 0
     """Early stopping: epochs without a better validation accuracy after which a stage ends; 0 switches it off."""
     mixup: float = 0.0
@@ -86,8 +81,6 @@ class TrainRecipe:
     cutmix: float = 0.0
     """Alpha of cutmix's Beta(alpha, alpha) in stages with freeze_depth 0; 0 switches it off. With mixup as well, each
     batch draws one of the two."""
-    ema: float = 0.0
-    """Decay of an exponential moving average of the weights, which is then validated and kept; 0 switches it off."""
     start_size: int = 0
     """Side of the first epoch's images in pixels in stages with freeze_depth 0, growing to image_size over two thirds
     of the epochs; 0 is image_size throughout."""
@@ -106,13 +99,10 @@ class TrainRecipe:
         check_count("batch_size", self.batch_size, 2, 1_000_000)
         check_range("weight_decay", self.weight_decay, 0, 10)
         check_range("label_smoothing", self.label_smoothing, 0, 0.99)
-        check_choice("class_weights", self.class_weights, get_args(ClassWeights))
         check_choice("norm_statistics", self.norm_statistics, get_args(NormStatistics))
-        check_range("clip_value", self.clip_value, 0, 1e9)
         check_count("patience", self.patience, 0, 100_000)
         check_range("mixup", self.mixup, 0, 100)
         check_range("cutmix", self.cutmix, 0, 100)
-        check_range("ema", self.ema, 0, 0.999999)
         check_count("start_size", self.start_size, 0, 10_000)
         if not any(stage.trains_everything for stage in self.stages()):
             for name in ("mixup", "cutmix", "start_size"):

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from tl_core.compute.distributed import process_count, share_gradients, total
 from tl_core.compute.small_maps import matrix_convolutions
@@ -57,7 +56,6 @@ class TrainingState:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     scheduler: LRScheduler
-    average: AveragedModel | None = None
     plateau: ReduceLROnPlateau | None = None
     epoch: int = 0
     best_score: float = -math.inf
@@ -65,18 +63,13 @@ class TrainingState:
     history: list[dict[str, float]] = field(default_factory=list)
     """Metrics of the epochs so far, in the caller's choice, to be yielded again after a resumption."""
 
-    @property
-    def evaluated(self) -> nn.Module:
-        """The model to evaluate and keep: the moving average where there is one."""
-        return self.model if self.average is None else self.average.module
-
     def keep_if_best(self, score: float) -> None:
-        """Keep the evaluated weights if their validation score is the best so far, and step a plateau schedule."""
+        """Keep the weights if their validation score is the best so far, and step a plateau schedule."""
         if self.plateau is not None:
             self.plateau.step(score)
         if score > self.best_score:
             self.best_score = score
-            self.best_weights = {name: v.detach().cpu().clone() for name, v in self.evaluated.state_dict().items()}
+            self.best_weights = {name: v.detach().cpu().clone() for name, v in self.model.state_dict().items()}
 
     def save(self, path: Path) -> None:
         """Write the state atomically: a killed process or a full disk leaves the previous file or the new one.
@@ -89,7 +82,6 @@ class TrainingState:
             "best_score": self.best_score,
             "best_weights": self.best_weights,
             "history": self.history,
-            "average": None if self.average is None else self.average.state_dict(),
             "plateau": None if self.plateau is None else self.plateau.state_dict(),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -121,8 +113,6 @@ class TrainingState:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])
         if self.plateau is not None:
             self.plateau.load_state_dict(state["plateau"])
         self.epoch = state["epoch"]
@@ -132,28 +122,24 @@ class TrainingState:
 
 
 def start_training(model: nn.Module, options: FitOptions) -> TrainingState:
-    """Optimiser, schedule and moving average over the trainable parameters of a model."""
+    """Optimiser and schedule over the trainable parameters of a model."""
     optimizer = build_optimizer(model, options)
-    average = None
-    if options.ema > 0:
-        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(options.ema), use_buffers=True)
     plateau = None
     if options.schedule == "plateau":
         plateau = ReduceLROnPlateau(optimizer, "max", PLATEAU_FACTOR, PLATEAU_PATIENCE, threshold=0)
-    return TrainingState(model, optimizer, build_scheduler(optimizer, options), average, plateau)
+    return TrainingState(model, optimizer, build_scheduler(optimizer, options), plateau)
 
 
-def classification(label_smoothing: float = 0.0, class_weights: Tensor | None = None) -> Objective:
+def classification(label_smoothing: float = 0.0) -> Objective:
     """Cross-entropy against int64 labels (n,) or float probabilities (n, n_classes).
 
     Args:
         label_smoothing: share of the target that is spread over all classes.
-        class_weights: weight of each class in the loss, float (n_classes,), on the logits' device.
     """
 
     def objective(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         labels = targets if targets.ndim == 1 else targets.argmax(1)
-        loss = F.cross_entropy(logits, targets, weight=class_weights, label_smoothing=label_smoothing)
+        loss = F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
         return loss, (logits.detach().argmax(1) == labels).sum()
 
     return objective
@@ -219,12 +205,8 @@ def _step(
     loss, hits = objective(outputs, targets)
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    if options.clip_value > 0:
-        nn.utils.clip_grad_value_(state.model.parameters(), options.clip_value)
     state.optimizer.step()
     state.scheduler.step()
-    if state.average is not None:
-        state.average.update_parameters(state.model)
     # Kept as tensors: reading a number here would make an accelerator wait at every step.
     return loss.detach(), hits
 

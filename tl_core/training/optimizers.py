@@ -32,8 +32,6 @@ class FitOptions:
     label_smoothing: float = 0.0
     schedule: StageSchedule = "one_cycle"
     """Learning-rate schedule, per step; `plateau` is constant until validation scores lower it."""
-    ema: float = 0.0
-    """Decay of the exponential moving average of the weights, which is then evaluated and kept; 0 switches it off."""
     seed: int = 0
     """Seed of randomness inside the model, such as dropout."""
     dtype: torch.dtype = torch.float32
@@ -42,8 +40,6 @@ class FitOptions:
     frozen one always keeps them, and a head's own never does."""
     patience: int = 0
     """Epochs without a better validation accuracy after which training ends; 0 runs all."""
-    clip_value: float = 0.0
-    """Largest magnitude of a gradient's component, beyond which it is clipped; 0 switches it off."""
 
 
 def build_scheduler(optimizer: torch.optim.Optimizer, options: FitOptions) -> LRScheduler:

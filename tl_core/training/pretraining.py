@@ -147,7 +147,6 @@ class Pretraining:
             optimizer=self._recipe.optimizer,
             weight_decay=self._recipe.weight_decay,
             schedule=self._recipe.schedule,
-            ema=self._recipe.ema,
             seed=self._seed,
             dtype=pick_dtype(self._recipe.precision, device, self._model),
         )

@@ -70,7 +70,7 @@ def train_epochs(
     epochs = fit(state, batches, options, job.objective)
     # Checked before an epoch rather than after it: the checkpoint may be of a training that had ended.
     while not _is_stale(state.history, options.patience) and (metrics := next(epochs, None)) is not None:
-        val_loss, val_accuracy = job.validate(state.evaluated)
+        val_loss, val_accuracy = job.validate(state.model)
         state.keep_if_best(val_accuracy)
         state.history.append({**asdict(metrics), "val_loss": val_loss, "val_accuracy": val_accuracy})
         if checkpoint is not None and is_leader():

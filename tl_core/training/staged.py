@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -96,7 +95,7 @@ class Training:
             self._head = build_head(recipe.head, width, len(dataset.class_names), recipe.dropout).to(device)
         self._learns_statistics = learns_statistics(recipe.norm_statistics, backbone)
         self._backbone = backbone.to(device).to(memory_format=torch.channels_last)
-        self._objective = classification(recipe.label_smoothing, self._class_weights())
+        self._objective = classification(recipe.label_smoothing)
 
     def epochs(
         self, stage: int, checkpoint: Path | None = None, on_batch: Callable[[int], object] = lambda _: None
@@ -185,19 +184,7 @@ class Training:
             dtype=pick_dtype(self._recipe.precision, self._device, self._backbone),
             batch_statistics=self._learns_statistics,
             patience=self._recipe.patience,
-            clip_value=self._recipe.clip_value,
-            ema=self._recipe.ema,
         )
-
-    def _class_weights(self) -> Tensor | None:
-        """Weight of each class in the loss: inversely proportional to its number of training images."""
-        if self._recipe.class_weights == "none":
-            return None
-        labels = self._dataset.labels[self._split.train]
-        present = np.unique(labels)
-        weights = torch.ones(len(self._dataset.class_names))
-        weights[present] = torch.from_numpy(compute_class_weight("balanced", classes=present, y=labels)).float()
-        return weights.to(self._device)
 
 
 def predict_rows(

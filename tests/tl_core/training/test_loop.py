@@ -25,7 +25,6 @@ from tl_core.training.loop import (
     Batches,
     TrainingDivergedError,
     TrainingState,
-    classification,
     fit,
     predict_logits,
     start_training,
@@ -392,24 +391,6 @@ def test_a_constant_schedule_keeps_the_rate_and_whoever_lowers_it_is_heard() -> 
         for group in state.optimizer.param_groups:
             group["lr"] = 0.01
     assert rates == pytest.approx([0.1, 0.01, 0.01])
-
-
-def test_clipping_bounds_every_component_of_the_step() -> None:
-    flat = {"epochs": 1, "steps_per_epoch": 1, "schedule": "constant", "weight_decay": 0.0}
-    chosen = options(**flat, optimizer="sgd", max_lr=1.0, clip_value=1e-3)
-    model = linear_model()
-    before = model.weight.detach().clone()
-    list(fit(start_training(model, chosen), lambda epoch: numbered_batches(epoch, 1), chosen))
-    # Nesterov's first step is 1 + 0.9 times the gradient.
-    assert float((model.weight.detach() - before).abs().max()) == pytest.approx(1.9e-3, rel=1e-3)
-
-
-def test_class_weights_are_those_of_the_weighted_mean() -> None:
-    logits, labels = torch.randn(6, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 0, 0, 1, 2, 2])
-    weights = torch.tensor([1.0, 3.0, 0.5])
-    by_hand = (F.cross_entropy(logits, labels, reduction="none") * weights[labels]).sum() / weights[labels].sum()
-    loss, _ = classification(class_weights=weights)(logits, labels)
-    assert float(loss) == pytest.approx(float(by_hand))
 
 
 def test_a_frozen_batch_norm_keeps_its_statistics_though_others_learn() -> None:

@@ -99,7 +99,7 @@ def test_the_classifier_normalises_once(dataset: ImageDataset) -> None:
 
 def test_the_test_part_chooses_nothing(dataset: ImageDataset) -> None:
     """With other labels on the test images, and other pixels in them, every weight is the same."""
-    recipe = replace(RECIPE, epochs="2,2", freeze_depth="1,0", schedule="plateau", patience=1, class_weights="balanced")
+    recipe = replace(RECIPE, epochs="2,2", freeze_depth="1,0", schedule="plateau", patience=1)
     test = split_of(dataset).test
     labels, images = dataset.labels.copy(), np.array(dataset.images)
     labels[test], images[test] = (labels[test] + 1) % 3, 0
@@ -165,7 +165,7 @@ def test_a_plateau_lowers_the_learning_rate_to_a_tenth(dataset: ImageDataset) ->
     assert rates[best + 5] == pytest.approx(1e-4)
 
 
-@pytest.mark.parametrize("more", [{}, {"patience": 0, "mixup": 1.0, "cutmix": 1.0, "ema": 0.9}], ids=["plain", "mixed"])
+@pytest.mark.parametrize("more", [{}, {"patience": 0, "mixup": 1.0, "cutmix": 1.0}], ids=["plain", "mixed"])
 @pytest.mark.parametrize("killed_after", [1, 3, 5, 8])
 def test_an_interrupted_training_continues_bit_identically(
     dataset: ImageDataset, tmp_path: Path, killed_after: int, more: dict[str, Any]
@@ -276,16 +276,6 @@ def test_mixtures_have_the_same_shares_of_pictures_and_of_labels(
     assert any(0.05 < float(share) < 0.95 for _, targets in mixed for share in targets.flatten())
 
 
-def test_the_moving_average_is_what_is_validated_and_kept(dataset: ImageDataset) -> None:
-    """With a decay next to one, the average stays where the first step led, and its accuracy stays as well."""
-    recipe = replace(RECIPE, epochs="4", freeze_depth="0", max_lr="1e-2")
-    plain, averaged = training(dataset, recipe), training(dataset, replace(recipe, ema=0.999999))
-    left, right = train(plain, recipe), train(averaged, recipe)
-    assert [epoch.training.loss for epoch in left] == [epoch.training.loss for epoch in right]
-    assert len({round(epoch.val_loss, 3) for epoch in left}) == 4
-    assert len({round(epoch.val_loss, 3) for epoch in right}) == 1
-
-
 @pytest.mark.parametrize(
     ("weights", "statistics", "move"),
     [
@@ -326,18 +316,6 @@ def test_statistics_that_are_not_there_cannot_be_kept(dataset: ImageDataset) -> 
 def test_a_start_above_the_full_size_is_refused(dataset: ImageDataset) -> None:
     with pytest.raises(InputError, match="expected start_size of at most image_size, 16, got 17"):
         training(dataset, replace(RECIPE, freeze_depth="0", start_size=17))
-
-
-def test_rare_classes_count_more_where_weights_are_balanced(dataset: ImageDataset) -> None:
-    split = split_of(dataset)
-    blue, green, red = (split.train[dataset.labels[split.train] == label] for label in range(3))
-    few = replace(split, train=np.concatenate([blue[:1], green[:4], red[:4]]))
-    job = Training(
-        deepcopy(_built()), SPEC, dataset, few, replace(RECIPE, class_weights="balanced"), seed=0, device=CPU
-    )
-    weights = job._class_weights()
-    assert weights is not None
-    assert weights.tolist() == pytest.approx([9 / 3, 9 / 12, 9 / 12])
 
 
 def test_training_learns_the_colours(dataset: ImageDataset) -> None:
