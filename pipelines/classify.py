@@ -1,7 +1,7 @@
 """From one's own images to one file, with an estimate of how good that file is on new images.
 
     mlflow run . -e classify -P data=my_folder -P name=my_model
-    mlflow run . -e classify -P data=photos.csv -P weights=lite0.safetensors -P backbone=tf_efficientnet_lite0
+    mlflow run . -e classify -P data=photos.csv -P weights=embedded,my_weights.safetensors -P backbone=resnet34
 
 Chooses among frozen networks and penalties of the head, fits the head to all images, exports and registers it. The
 estimate is a repeated cross-validation in which every fold runs the whole procedure, choice and temperature included;
@@ -31,10 +31,11 @@ from tl_core.recipes.choices import Priors
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pipelines.inputs.own_images import NetworkOnImages
+    from pipelines.inputs.own_images import NetworkOnImages, OwnImages
     from pipelines.results.delivered import DeliveredEstimate
-    from tl_core.crossvalidation.folds import Folds, Groups
+    from tl_core.crossvalidation.folds import Folds
     from tl_core.crossvalidation.procedure import LabelledFeatures, Procedure
+    from tl_core.networks.backbones import BackboneSpec
 
 PENALTIES = (3e-1, 1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4)
 """Penalties of the head that are tried; the more images, the smaller is the best one."""
@@ -64,7 +65,7 @@ class ClassifyConfig:
 
 def run(config: ClassifyConfig) -> str:
     """Estimate, fit, export and register; returns the run's id."""
-    from pipelines.inputs.own_images import group_own_images, open_networks
+    from pipelines.inputs.own_images import open_own_images
     from pipelines.reports.log import log_report
     from pipelines.results.delivered import log_estimate, log_suspects
     from pipelines.store.logging import log_dataset
@@ -75,27 +76,24 @@ def run(config: ClassifyConfig) -> str:
 
     with tracked_run("classify", config, f"classify {Path(config.data.data).name}") as run_id:
         with _timed("images"):
-            networks = open_networks(config.data, config.network, config.seed)
-            dataset = next(iter(networks.values())).dataset
-            log_dataset(dataset, "target")
-            groups = group_own_images(dataset, config.data.group)
-        for sentence in _warnings(networks, groups):
+            images = open_own_images(config.data, config.network, config.seed)
+            log_dataset(images.dataset, "target")
+        for sentence in images.notices:
             print(f"warning: {sentence}", file=sys.stderr)
         device = pick_device(config.where.device)
         with _timed("features"):
-            matrices = {name: network.features(device) for name, network in networks.items()}
+            matrices = {name: network.features(device) for name, network in images.networks.items()}
         with _timed("folds"):
-            data, folds, procedure = _cross_validate(config, networks, matrices, groups)
-        chosen = networks[procedure.classifier.candidate.features]
-        spec = chosen.spec
-        used = {"weights": ",".join(networks), "backbone": spec.architecture, "image_size": spec.image_size}
-        log_params(flat_params(with_values(config, **used, features=spec.features, device=device.type)))
-        estimate = _estimate(config, networks, data, folds, groups, procedure)
+            data, folds, procedure = _cross_validate(config, images, matrices)
+        name = procedure.classifier.candidate.features
+        chosen = images.networks[name]
+        log_params(_used(config, images, chosen.spec, device.type))
+        estimate = _estimate(config, images, data, folds, procedure)
         with _timed("records"):
-            log_estimate(estimate, dataset, procedure, groups)
-            log_suspects(find_suspects(procedure.out_of_fold), dataset, matrices[chosen.weights].numpy())
+            log_estimate(estimate, chosen.dataset, procedure, images.groups)
+            log_suspects(find_suspects(procedure.out_of_fold), chosen.dataset, matrices[name].numpy())
             _log_folds(procedure, folds)
-            _log_classifier(chosen, matrices[chosen.weights], folds, procedure, config.seed)
+            _log_classifier(chosen, matrices[name], folds, procedure, config.seed)
         with _timed("export"):
             export_run = export.run(export.ExportConfig(run=run_id))
             register.run(register.RegisterConfig(run=export_run, name=config.name))
@@ -114,53 +112,39 @@ def _timed(stage: str) -> Iterator[None]:
     mlflow.log_metric(f"seconds/{stage}", time.perf_counter() - started)
 
 
-def _warnings(networks: Mapping[str, NetworkOnImages], groups: Groups) -> list[str]:
-    """Sentences that the user should read before the result."""
-    from pipelines.inputs.names import BASELINES
-    from pipelines.inputs.own_images import say_uneven
-
-    dataset = next(iter(networks.values())).dataset
-    untaught = (
-        "no pretrained weights were given, so that the classifier knows nothing but these images; give weights "
-        "(a pretrain run, a file, or timm)"
-    )
-    found = [untaught if set(networks) <= set(BASELINES) else "", say_uneven(dataset), groups.notice]
-    return [sentence for sentence in found if sentence]
+def _used(config: ClassifyConfig, images: OwnImages, spec: BackboneSpec, device: str) -> dict[str, object]:
+    """Return the params with the values that were settled."""
+    weights = dict.fromkeys(network.weights for network in images.networks.values())
+    used = {"weights": ",".join(weights), "backbone": spec.architecture, "image_size": spec.image_size}
+    return flat_params(with_values(config, **used, features=spec.features, device=device))
 
 
 def _cross_validate(
-    config: ClassifyConfig, networks: Mapping[str, NetworkOnImages], matrices: Mapping[str, Tensor], groups: Groups
+    config: ClassifyConfig, images: OwnImages, matrices: Mapping[str, Tensor]
 ) -> tuple[LabelledFeatures, Folds, Procedure]:
     from tl_core.crossvalidation.folds import assign_folds, plan_folds
     from tl_core.crossvalidation.procedure import Candidate, LabelledFeatures, run_procedure
 
-    dataset = next(iter(networks.values())).dataset
-    n_classes = len(dataset.class_names)
-    max_folds, n_repeats = plan_folds(len(dataset.labels), n_classes)
-    folds = assign_folds(dataset.labels, groups, n_repeats, config.seed, max_folds)
-    data = LabelledFeatures.of(matrices, dataset.labels, n_classes)
+    labels, n_classes = images.dataset.labels, len(images.dataset.class_names)
+    max_folds, n_repeats = plan_folds(len(labels), n_classes)
+    folds = assign_folds(labels, images.groups, n_repeats, config.seed, max_folds)
+    data = LabelledFeatures.of(matrices, labels, n_classes)
     candidates = [Candidate(name, l2) for name in matrices for l2 in PENALTIES]
     return data, folds, run_procedure(data, candidates, folds, config.priors)
 
 
 def _estimate(
-    config: ClassifyConfig,
-    networks: Mapping[str, NetworkOnImages],
-    data: LabelledFeatures,
-    folds: Folds,
-    groups: Groups,
-    procedure: Procedure,
+    config: ClassifyConfig, images: OwnImages, data: LabelledFeatures, folds: Folds, procedure: Procedure
 ) -> DeliveredEstimate:
     from pipelines.results.delivered import DeliveredEstimate, list_candidates
     from tl_core.crossvalidation.learning_curve import draw_learning_curve
     from tl_core.scoring.delivered import score_delivered
     from tl_core.scoring.selective import recommend_bar, when_to_believe
 
-    classifier, out_of_fold = procedure.classifier, procedure.out_of_fold
-    dataset = next(iter(networks.values())).dataset
+    classifier, out_of_fold, groups = procedure.classifier, procedure.out_of_fold, images.groups
     return DeliveredEstimate(
-        class_names=dataset.class_names,
-        counts=tuple(dataset.class_counts().values()),
+        class_names=images.dataset.class_names,
+        counts=tuple(images.dataset.class_counts().values()),
         priors=config.priors,
         scores=score_delivered(out_of_fold, groups.of_image),
         believed=when_to_believe(out_of_fold, groups.of_image),
@@ -172,7 +156,7 @@ def _estimate(
         n_folds=folds.n_folds,
         n_repeats=folds.n_repeats,
         n_groups=groups.n_groups,
-        notice=tuple(_warnings(networks, groups)),
+        notice=images.notices,
     )
 
 

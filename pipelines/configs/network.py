@@ -12,9 +12,10 @@ class Network:
     """Network that is pretrained."""
 
     weights: str = "random"
-    """Weights to start from: a pretrain run, a file, timm, timm:TAG, torchvision:ENUM.NAME, or random."""
+    """Weights to start from: embedded, a pretrain run, a file, timm, timm:TAG, torchvision:ENUM.NAME, or random."""
     backbone: str = "resnet10_small"
-    """Architecture: any name of timm, or resnet9, resnet10, resnet10_fine or resnet10_small; a run knows its own."""
+    """Architecture: any name of timm, or resnet9, resnet10, resnet10_fine or resnet10_small; a run and the embedded
+    weights know their own."""
     image_size: int = 32
     """Side of the square input in pixels."""
 
@@ -24,9 +25,10 @@ class TrainNetwork:
     """Network that is trained."""
 
     weights: str = "random"
-    """Weights to start from: a pretrain run, a file, timm, timm:TAG, torchvision:ENUM.NAME, or random."""
+    """Weights to start from: embedded, a pretrain run, a file, timm, timm:TAG, torchvision:ENUM.NAME, or random."""
     backbone: str = "resnet10_small"
-    """Architecture: any name of timm, or resnet9, resnet10, resnet10_fine or resnet10_small; a run knows its own."""
+    """Architecture: any name of timm, or resnet9, resnet10, resnet10_fine or resnet10_small; a run and the embedded
+    weights know their own."""
     image_size: int = 0
     """Side of the square input in pixels; 0 is the size that the weights were trained at, and 32 for random ones."""
     features: Features = "last"
@@ -38,10 +40,11 @@ class FewShotNetwork:
     """Network that is fine-tuned."""
 
     weights: str
-    """Weights to start from: a pretrain run, a file, timm, timm:TAG, torchvision:ENUM.NAME, or a baseline: random (an
-    untrained network) or pixels (no network at all)."""
+    """Weights to start from: embedded (installed with this project), a pretrain run, a file, timm, timm:TAG,
+    torchvision:ENUM.NAME, or a baseline: random (an untrained network) or pixels (no network at all)."""
     backbone: str = "resnet10_small"
-    """Architecture: any name of timm, or resnet9, resnet10, resnet10_fine or resnet10_small; a run knows its own."""
+    """Architecture: any name of timm, or resnet9, resnet10, resnet10_fine or resnet10_small; a run and the embedded
+    weights know their own."""
     image_size: int = 0
     """Side of the square input in pixels; 0 is the size that the weights were trained at, and 32 for the baselines."""
     features: Features = "last"
@@ -53,10 +56,11 @@ class DemoNetwork:
     """Network that is fine-tuned, or pretrained first."""
 
     weights: str = ""
-    """Weights to start from: a pretrain run, a file, timm, timm:TAG or torchvision:ENUM.NAME; empty pretrains on the
-    source."""
+    """Weights to start from: embedded, a pretrain run, a file, timm, timm:TAG or torchvision:ENUM.NAME; empty
+    pretrains on the source."""
     backbone: str = "resnet10_small"
-    """Architecture: any name of timm, or resnet9, resnet10, resnet10_fine or resnet10_small; a run knows its own."""
+    """Architecture: any name of timm, or resnet9, resnet10, resnet10_fine or resnet10_small; a run and the embedded
+    weights know their own."""
     image_size: int = 0
     """Side of the square input in pixels; 0 is the size that the weights were trained at, and 32 for new ones."""
 
@@ -65,13 +69,16 @@ class DemoNetwork:
 class ComparedNetworks:
     """Networks of which the best one is taken."""
 
-    weights: str = "pixels,random"
-    """Weights to start from, separated by commas: pretrain runs, files, timm, timm:TAG, torchvision:ENUM.NAME, random
-    (an untrained network) or pixels (no network). Cross-validation chooses, anew in every fold."""
+    weights: str = "embedded"
+    """Weights to start from, separated by commas: embedded (EfficientNet-Lite0, trained on ImageNet's photographs and
+    installed with this project), pretrain runs, files, timm, timm:TAG, torchvision:ENUM.NAME, random (an untrained
+    network) or pixels (no network). Cross-validation chooses, anew in every fold."""
     backbone: str = "resnet10_small"
-    """Architecture: any name of timm, or resnet9, resnet10, resnet10_fine or resnet10_small; a run knows its own."""
+    """Architecture: any name of timm, or resnet9, resnet10, resnet10_fine or resnet10_small; a run and the embedded
+    weights know their own."""
     image_size: int = 0
-    """Side of the square input in pixels; 0 is the size that the weights were trained at, and 32 for the baselines."""
+    """Side of the square input in pixels; 0 is the size that the weights were trained at, 32 for the baselines, and
+    for the embedded weights the best of 64, 128 and 224."""
     features: Features = "stages"
     """Features that the head sees: of the last stage, or of the last four (stages), which often transfer better;
     networks that do not show their stages give the last."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pipelines.configs.data import OwnData
 from pipelines.configs.network import ComparedNetworks
-from pipelines.inputs.names import is_run
+from pipelines.inputs.names import BASELINES, is_run
 from pipelines.inputs.networks import load_network
 from pipelines.inputs.provenance import check_unseen
 from pipelines.store.find import find_run
@@ -22,10 +22,16 @@ from tl_core.errors import DataWarning, InputError
 from tl_core.freezing.activations import FrozenActivations
 from tl_core.networks.backbones import BackboneSpec, with_features
 from tl_core.networks.normalise import Normalise
+from tl_core.networks.weights_spec import EMBEDDED
 from tl_core.recipes.choices import Features, GroupedBy
 
 UNEVEN = 3
 """Ratio of the largest to the smallest class above which the user is told what `priors` means."""
+
+EMBEDDED_SIZES = (64, 128, 224)
+"""Image sizes in pixels among which cross-validation chooses for the embedded weights."""
+MOST_PIXELS = 10**8
+"""Images at a size of their own are tried while all of them together have at most so many pixels."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,11 @@ class NetworkOnImages:
     backbone: nn.Module
     dataset: ImageDataset
 
+    @property
+    def name(self) -> str:
+        """Name that tells the networks of one choice apart."""
+        return f"{self.weights} at {self.spec.image_size} px"
+
     def features(self, device: torch.device) -> Tensor:
         """Features of all images, float32 (n, d), on the CPU."""
         prefix = nn.Sequential(Normalise(self.spec), self.backbone)
@@ -44,8 +55,55 @@ class NetworkOnImages:
         return activations.fixed(np.arange(len(self.dataset.labels)), view=0).cpu()
 
 
+@dataclass(frozen=True)
+class OwnImages:
+    """Images of one's own, as each of the networks sees them.
+
+    Attributes:
+        networks: by name, in the order of the config.
+        groups: images that stay in one fold.
+        notices: sentences that the user should read before the result.
+    """
+
+    networks: Mapping[str, NetworkOnImages]
+    groups: Groups
+    notices: tuple[str, ...]
+
+    @property
+    def dataset(self) -> ImageDataset:
+        """The images as the first network sees them; labels and names are the same for all."""
+        return next(iter(self.networks.values())).dataset
+
+
+def open_own_images(data: OwnData, network: ComparedNetworks, seed: int) -> OwnImages:
+    """Load every network of the config with the images for it, and group the images that must not be parted.
+
+    Raises:
+        InputError: no such run, weights or data, a network that has seen some of the images, a single group, or a
+            class in one group only.
+    """
+    networks = open_networks(data, network, seed)
+    dataset = next(iter(networks.values())).dataset
+    groups, alike = _group(dataset, data.group)
+    weights = {one.weights for one in networks.values()}
+    untaught = (
+        "these weights know no other images, so that the classifier knows nothing but yours; give weights=embedded, "
+        "a pretrain run, a file, or timm"
+    )
+    tried = [one.spec.image_size for one in networks.values() if one.weights == EMBEDDED]
+    left_out = [f"{size}" for size in EMBEDDED_SIZES if tried and not network.image_size and size not in tried]
+    sizes = (
+        f"{' and '.join(left_out)} pixels a side were not tried, since there are {len(dataset.labels):,} images; "
+        f"give image_size={left_out[-1]} to have it all the same"
+        if left_out
+        else ""
+    )
+    said = [untaught if weights <= set(BASELINES) else "", _say_uneven(dataset), *alike, groups.notice, sizes]
+    return OwnImages(networks, groups, tuple(sentence for sentence in said if sentence))
+
+
 def open_networks(data: OwnData, config: ComparedNetworks, seed: int) -> dict[str, NetworkOnImages]:
-    """Load every network of the config, and the images for each, by the name of its weights.
+    """Load every network of the config, and the images for each, by name.
 
     Raises:
         InputError: no such run, weights or data, or a network that has seen some of the images.
@@ -53,14 +111,24 @@ def open_networks(data: OwnData, config: ComparedNetworks, seed: int) -> dict[st
     names = [part.strip() for part in config.weights.split(",") if part.strip()]
     if not names:
         raise InputError(f"expected weights separated by commas, got {config.weights!r}")
-    opened = [_open(data, config, name, seed) for name in names]
-    return {network.weights: network for network in opened}
+    opened = [network for name in names for network in _open_sizes(data, config, name, seed)]
+    return {network.name: network for network in opened}
 
 
-def _open(data: OwnData, config: ComparedNetworks, weights: str, seed: int) -> NetworkOnImages:
+def _open_sizes(data: OwnData, config: ComparedNetworks, weights: str, seed: int) -> list[NetworkOnImages]:
+    """Load one network, at every size to choose from."""
+    if weights != EMBEDDED or config.image_size:
+        return [_open(data, config, weights, config.image_size, seed)]
+    smallest, *larger = EMBEDDED_SIZES
+    opened = [_open(data, config, weights, smallest, seed)]
+    n_images = len(opened[0].dataset.labels)
+    return opened + [_open(data, config, weights, size, seed) for size in larger if n_images * size**2 <= MOST_PIXELS]
+
+
+def _open(data: OwnData, config: ComparedNetworks, weights: str, image_size: int, seed: int) -> NetworkOnImages:
     if is_run(weights):
         weights = find_run(weights, "pretrain").info.run_id
-    backbone, spec = load_network(weights, config.backbone, config.image_size, seed)
+    backbone, spec = load_network(weights, config.backbone, image_size, seed)
     backbone, spec = _with_features(backbone, spec, config.features)
     dataset = load_dataset(data.data, spec.image_size, unreadable=data.unreadable)
     if is_run(weights):
@@ -73,8 +141,8 @@ def _with_features(backbone: nn.Module, spec: BackboneSpec, features: Features) 
     return with_features(backbone, spec, features if shown else "last")
 
 
-def group_own_images(dataset: ImageDataset, grouped_by: GroupedBy) -> Groups:
-    """Group the images that must not be parted.
+def _group(dataset: ImageDataset, grouped_by: GroupedBy) -> tuple[Groups, list[str]]:
+    """Group the images that must not be parted, and say what was found out about near-duplicates.
 
     Raises:
         InputError: a single group, or a class in one group only.
@@ -84,9 +152,8 @@ def group_own_images(dataset: ImageDataset, grouped_by: GroupedBy) -> Groups:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", DataWarning)
         alike = dataset.near_duplicates
-    groups = group_images(dataset.labels, dataset.class_names, alike, dataset.content_hashes, own)
     said = [str(one.message) for one in caught if issubclass(one.category, DataWarning)]
-    return replace(groups, notice="; ".join([*said, *([groups.notice] if groups.notice else [])]))
+    return group_images(dataset.labels, dataset.class_names, alike, dataset.content_hashes, own), said
 
 
 def _own_groups(dataset: ImageDataset, grouped_by: GroupedBy) -> Sequence[str] | None:
@@ -101,7 +168,7 @@ def _own_groups(dataset: ImageDataset, grouped_by: GroupedBy) -> Sequence[str] |
     return [f"group {name}" if name else f"image {position}" for position, name in enumerate(given)]
 
 
-def say_uneven(dataset: ImageDataset) -> str:
+def _say_uneven(dataset: ImageDataset) -> str:
     """Say that the classes have unequal numbers of images; empty where they are alike."""
     counts = dataset.class_counts()
     most, fewest = max(counts, key=lambda name: counts[name]), min(counts, key=lambda name: counts[name])

@@ -1,8 +1,8 @@
 """Pretrained weights from a local file, timm's hub or torchvision; never unpickled, never half-loaded.
 
-A spec is the path of a `.safetensors`, `.pth` or `.pt` file, `timm` or `timm:TAG`, or `torchvision:ENUM.NAME`. Whatever
-classifier the weights end in is dropped. Mean, deviation and, by default, the image size are those that timm records
-for the architecture: they belong to the weights.
+A spec is `embedded`, the path of a `.safetensors`, `.pth` or `.pt` file, `timm` or `timm:TAG`, or
+`torchvision:ENUM.NAME`. Whatever classifier the weights end in is dropped. Mean, deviation and, by default,
+the image size are those that timm records for the architecture: they belong to the weights.
 """
 
 from __future__ import annotations
@@ -22,22 +22,29 @@ from torch import Tensor, nn
 
 from tl_core.errors import InputError
 from tl_core.networks.backbones import BackboneSpec, build_backbone, size_option
+from tl_core.networks.embedded import embedded_weights
+from tl_core.networks.weights_spec import EMBEDDED, EMBEDDED_ARCHITECTURE
 
 
 def load_weights(spec: str, architecture: str, image_size: int) -> tuple[nn.Module, BackboneSpec]:
     """Build a backbone and load pretrained weights into it, resized for the image size as timm does.
 
     Args:
+        architecture: name in timm's registry; `embedded` has its own.
         image_size: side of the input in pixels; 0 takes the size that the weights were trained at.
 
     Raises:
         InputError: no such file or hub, a damaged file, or weights of another architecture.
     """
     origin, _, name = spec.partition(":")
+    if spec == EMBEDDED:
+        architecture = EMBEDDED_ARCHITECTURE
     tag = name if origin == "timm" else ""
     backbone_spec = _pretrained_spec(architecture, tag, image_size)
     backbone = build_backbone(backbone_spec, seed=0)
-    if origin == "timm":
+    if spec == EMBEDDED:
+        weights = embedded_weights(backbone)
+    elif origin == "timm":
         weights = _from_timm(architecture, tag, backbone_spec)
     elif origin == "torchvision":
         weights = _from_torchvision(name)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+EMBEDDED = "embedded"
+EMBEDDED_ARCHITECTURE = "tf_efficientnet_lite0"
 SUFFIXES = (".safetensors", ".pth", ".pt")
 
 
 def is_weights_spec(text: str) -> bool:
-    """True if a text names pretrained weights: a file with one of `SUFFIXES`, `timm...` or `torchvision...`."""
-    return text.partition(":")[0] in ("timm", "torchvision") or text.endswith(SUFFIXES)
+    """True if a text names pretrained weights: `embedded`, a file, `timm...` or `torchvision...`."""
+    return text == EMBEDDED or text.partition(":")[0] in ("timm", "torchvision") or text.endswith(SUFFIXES)
