@@ -1,8 +1,8 @@
 """Tables of results in the documents: `PYTHONPATH=. python docs/results.py [MAIN_RUN]`.
 
-Reads a logged run of the demo into results.json and writes the README's table from it, and the table of
-reproductions.md from the files of reproductions/. A test holds tables and sources equal; each row of the first names
-the run of its number.
+Reads a logged run of the demo into results.json and writes the README's table of methods and that of their differences
+in confidence_intervals.md from it, and the table of reproductions.md from the files of reproductions/. A test holds
+tables and sources equal; each row of the first names the run of its number.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import Any
 FACTS = Path(__file__).with_name("results.json")
 README = Path(__file__).resolve().parents[1] / "README.md"
 REPRODUCTIONS_PAGE = Path(__file__).with_name("reproductions.md")
-DEMO, REPRODUCTIONS = "results", "reproductions"
+INTERVALS_PAGE = Path(__file__).with_name("confidence_intervals.md")
+DEMO, DIFFERENCES, REPRODUCTIONS = "results", "differences", "reproductions"
 
 
 def read_facts(main_run: str) -> dict[str, Any]:
@@ -50,13 +51,17 @@ def read_facts(main_run: str) -> dict[str, Any]:
 
 
 def render_table(facts: dict[str, Any]) -> str:
-    """Render the table in Markdown."""
+    """Render the table of methods in Markdown."""
     lines = ["| method | accuracy, 95 % confidence interval | episodes | run |", "|---|---|---|---|"]
     for row in facts["methods"]:
         score = f"{100 * row['mean']:.2f} +- {100 * row['ci95']:.2f} %"
         lines.append(f"| {row['name']} | {score} | {row['n']} | `{row['run'][:8]}` |")
-    lines += [
-        "",
+    return "\n".join([*lines, ""])
+
+
+def render_differences(facts: dict[str, Any]) -> str:
+    """Render the table of differences between the methods in Markdown."""
+    lines = [
         "| difference on the same images | points | 95 % confidence interval | images | significantly different? |",
         "|---|---|---|---|---|",
     ]
@@ -88,6 +93,9 @@ def insert_table(text: str, name: str, table: str) -> str:
 if __name__ == "__main__":
     if sys.argv[1:]:
         FACTS.write_text(json.dumps(read_facts(sys.argv[1]), indent=2) + "\n")
-    README.write_text(insert_table(README.read_text(), DEMO, render_table(json.loads(FACTS.read_text()))))
+    facts = json.loads(FACTS.read_text())
+    README.write_text(insert_table(README.read_text(), DEMO, render_table(facts)))
+    page = INTERVALS_PAGE.read_text()
+    INTERVALS_PAGE.write_text(insert_table(page, DIFFERENCES, render_differences(facts)))
     page = REPRODUCTIONS_PAGE.read_text()
     REPRODUCTIONS_PAGE.write_text(insert_table(page, REPRODUCTIONS, render_reproductions()))
