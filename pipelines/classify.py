@@ -179,6 +179,7 @@ def _log_classifier(chosen: NetworkOnImages, features: Tensor, folds: Folds, pro
     import torch
 
     from pipelines.inputs.networks import CHOSEN_WEIGHTS
+    from pipelines.inputs.provenance import log_normalisation
     from pipelines.results.classifiers import save_for_export
     from tl_core.heads.classifier import Classifier, ClassifierDescription
     from tl_core.heads.linear import LinearHead
@@ -204,6 +205,7 @@ def _log_classifier(chosen: NetworkOnImages, features: Tensor, folds: Folds, pro
         mlflow.log_artifacts(folder)
     mlflow.log_metrics({"l2": final.candidate.l2, "temperature": temperature})
     mlflow.set_tag(CHOSEN_WEIGHTS, chosen.weights)
+    log_normalisation(chosen.spec)
 
 
 def _conclude(estimate: DeliveredEstimate, export_run: str, name: str) -> None:

@@ -79,6 +79,7 @@ def _metadata(description: ClassifierDescription, fit_run: Run) -> dict[str, str
     from pipelines.configs.entry_points import project_version
     from pipelines.inputs.networks import CHOSEN_WEIGHTS
     from pipelines.store.params import used_params
+    from tl_core.networks.weights_spec import CREDIT, EMBEDDED
 
     tags = fit_run.data.tags
     weights = tags.get(CHOSEN_WEIGHTS) or used_params(fit_run)["weights"]
@@ -91,6 +92,7 @@ def _metadata(description: ClassifierDescription, fit_run: Run) -> dict[str, str
         **({} if description.unlike_below is None else {"unlike_below": str(description.unlike_below)}),
         **_recommendation(fit_run),
         "weights": weights,
+        **({"weights_credit": CREDIT} if weights == EMBEDDED else {}),
         "fit_run": fit_run.info.run_id,
         "source_fingerprint": _source_fingerprint(weights),
         "target_fingerprint": tags.get("target_fingerprint", ""),

@@ -48,7 +48,7 @@ def run(config: TrainConfig) -> str:
 
     from pipelines.inputs.names import is_run, network_name
     from pipelines.inputs.networks import load_network
-    from pipelines.inputs.provenance import check_unseen, log_seen_images
+    from pipelines.inputs.provenance import check_unseen, log_normalisation, log_seen_images
     from pipelines.inputs.run_ids import with_run_ids
     from pipelines.reports.log import log_report
     from pipelines.results.train_log import TrainLog
@@ -77,6 +77,7 @@ def run(config: TrainConfig) -> str:
         device = pick_device(config.where.device)
         used = {"backbone": spec.architecture, "image_size": spec.image_size, "device": device.type, "name": name}
         log_params(flat_params(with_values(config, **used)))
+        log_normalisation(spec)
         training = Training(network, spec, dataset, split, config.recipe, seed=config.seed, device=device)
         log = TrainLog(dataset, split, network_name(start.weights, spec, config.seed), Path(folder))
         n_images = sum(stage.epochs for stage in config.recipe.stages()) * len(split.train)

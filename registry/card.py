@@ -69,7 +69,7 @@ def write_card(facts: CardFacts) -> str:
         f"Accuracy {facts.accuracy}, 95 % interval, {_HOW_GOOD[facts.scored_on].format(sample=facts.sample)}",
         *_confusion_lines(facts.confusions),
         "## Made from",
-        f"- backbone: {file['backbone']}, weights {file['weights']}, source {_short(file['source_fingerprint'])}",
+        f"- backbone: {file['backbone']}, weights {_weights(file)}",
         f"- target images: {_short(file['target_fingerprint'])}",
         f"- recipe: {_named(facts.recipe)}",
         f"- runs: {_named(facts.runs)}",
@@ -83,6 +83,12 @@ def write_card(facts: CardFacts) -> str:
         f"Images are cropped to a square and scaled to {file['image_size']} pixels.",
     ]
     return "\n\n".join(lines)[:MAX_CHARACTERS]
+
+
+def _weights(file: Mapping[str, str]) -> str:
+    """Weights with the fingerprint of the images that they know, or with whose they are."""
+    known = file.get("weights_credit") or f"source {_short(file['source_fingerprint'])}"
+    return f"{file['weights']}, {known}"
 
 
 def _belief_lines(file: Mapping[str, str]) -> list[str]:

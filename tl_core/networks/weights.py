@@ -2,7 +2,7 @@
 
 A spec is `embedded`, the path of a `.safetensors`, `.pth` or `.pt` file, `timm` or `timm:TAG`, or
 `torchvision:ENUM.NAME`. Whatever classifier the weights end in is dropped. Mean, deviation and, by default,
-the image size are those that timm records for the architecture: they belong to the weights.
+the image size are those of the weights; see `preprocessing`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ from safetensors import SafetensorError
 from timm.layers import resample_abs_pos_embed
 from timm.models import clean_state_dict, get_pretrained_cfg, load_state_dict
 from torch import Tensor, nn
+from torchvision.models import WeightsEnum, get_weight
 
 from tl_core.errors import InputError
 from tl_core.networks.backbones import BackboneSpec, build_backbone, size_option
 from tl_core.networks.embedded import embedded_weights
+from tl_core.networks.preprocessing import spec_of_timm, with_config_beside, with_torchvision
 from tl_core.networks.weights_spec import EMBEDDED, EMBEDDED_ARCHITECTURE
 
 
@@ -40,31 +42,23 @@ def load_weights(spec: str, architecture: str, image_size: int) -> tuple[nn.Modu
     if spec == EMBEDDED:
         architecture = EMBEDDED_ARCHITECTURE
     tag = name if origin == "timm" else ""
-    backbone_spec = _pretrained_spec(architecture, tag, image_size)
+    backbone_spec = spec_of_timm(architecture, tag, image_size)
+    entry = _torchvision_entry(name) if origin == "torchvision" else None
+    if entry is not None:
+        backbone_spec = with_torchvision(backbone_spec, entry, image_size)
+    elif origin != "timm" and spec != EMBEDDED:
+        backbone_spec = with_config_beside(backbone_spec, Path(spec))
     backbone = build_backbone(backbone_spec, seed=0)
     if spec == EMBEDDED:
         weights = embedded_weights(backbone)
     elif origin == "timm":
         weights = _from_timm(architecture, tag, backbone_spec)
-    elif origin == "torchvision":
-        weights = _from_torchvision(name)
+    elif entry is not None:
+        weights = _from_torchvision(entry)
     else:
         weights = _from_file(Path(spec))
     _load(backbone, weights, spec, architecture)
     return backbone, backbone_spec
-
-
-def _pretrained_spec(architecture: str, tag: str, image_size: int) -> BackboneSpec:
-    if not timm.is_model(architecture):
-        build_backbone(BackboneSpec(architecture, max(image_size, 32)), seed=0)  # raises, naming what is near
-    try:
-        known = get_pretrained_cfg(f"{architecture}.{tag}" if tag else architecture, allow_unregistered=True)
-    except RuntimeError as error:
-        tags = ", ".join(name.partition(".")[2] for name in timm.list_pretrained(f"{architecture}.*"))
-        raise InputError(f"expected a tag out of {tags or 'none'}, got {architecture}.{tag}") from error
-    if known is None:
-        return BackboneSpec(architecture, image_size or 224)
-    return BackboneSpec(architecture, image_size or known.input_size[1], tuple(known.mean), tuple(known.std))
 
 
 def _from_file(path: Path) -> dict[str, Tensor]:
@@ -105,18 +99,19 @@ def _from_timm(architecture: str, tag: str, spec: BackboneSpec) -> dict[str, Ten
     return weights
 
 
-def _from_torchvision(name: str) -> dict[str, Tensor]:
-    from torchvision.models import get_weight
-
+def _torchvision_entry(name: str) -> WeightsEnum:
     try:
-        entry = get_weight(name)
+        return get_weight(name)
     except (ValueError, AttributeError) as error:
         raise InputError(f"expected weights such as ResNet18_Weights.IMAGENET1K_V1, got {name!r}") from error
+
+
+def _from_torchvision(entry: WeightsEnum) -> dict[str, Tensor]:
     try:
-        weights: dict[str, Tensor] = entry.get_state_dict(progress=False, check_hash=True)
+        weights: dict[str, Tensor] = entry.get_state_dict(progress=True, check_hash=True)
     except OSError as error:
         raise InputError(
-            f"the weights {name!r} could not be downloaded ({error}); "
+            f"the weights {str(entry)!r} could not be downloaded ({error}); "
             "without a network, give the path of a weights file"
         ) from error
     return weights

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 EMBEDDED = "embedded"
 EMBEDDED_ARCHITECTURE = "tf_efficientnet_lite0"
+CREDIT = "EfficientNet-Lite0, trained on ImageNet, Apache licence 2.0"
+"""Origin and licence of the embedded weights."""
 SUFFIXES = (".safetensors", ".pth", ".pt")
 
 

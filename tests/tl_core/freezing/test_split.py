@@ -20,6 +20,8 @@ SPECS = (
     BackboneSpec("resnet10", 16),
     BackboneSpec("resnet10_small", 16),
     BackboneSpec("resnet10_small", 16, features="stages"),
+    BackboneSpec("test_convnext", 32, features="stages"),  # its last stage is not its last layer
+    BackboneSpec("fasternet_t0", 32, features="stages"),  # three stages
     BackboneSpec("resnet18", 16),
     BackboneSpec("resnet9", 16),
     BackboneSpec("vgg11", 32),
@@ -69,13 +71,15 @@ def random_images(n: int, spec: BackboneSpec) -> Tensor:
 
 
 def depth_groups(backbone: nn.Module) -> list[list[str]]:
-    """Names of the parameters by depth, as timm itself orders them."""
+    """Names of the parameters by depth, as timm itself orders them, without those that the output does not need."""
     if not list(backbone.parameters()):
         return []
     prefix = "network." if isinstance(backbone, StageFeatures) else ""
     network = backbone.network if isinstance(backbone, StageFeatures) else backbone
     groups = group_parameters(network, network.group_matcher(coarse=True))
-    return [[prefix + name for name in groups[depth]] for depth in sorted(groups)]
+    unused = backbone.unused if isinstance(backbone, StageFeatures) else ()
+    kept = ([prefix + name for name in groups[depth] if name not in unused] for depth in sorted(groups))
+    return [group for group in kept if group]
 
 
 def train_a_step(split: SplitBackbone, spec: BackboneSpec, width: int) -> None:
@@ -142,6 +146,17 @@ def test_training_moves_every_group_after_the_cut_and_not_a_bit_before_it(built:
     buffers = {name for name, _ in backbone.named_buffers()}
     assert moved & (frozen | buffers) == set()
     assert [group for group in groups[split.n_frozen :] if not moved & set(group)] == []
+
+
+def test_a_network_whose_depth_timm_does_not_know_is_cut_in_the_order_of_its_parts() -> None:
+    spec = BackboneSpec("poolformerv2_s12", 32)
+    backbone = build_backbone(spec, seed=0)
+    assert not hasattr(backbone, "group_matcher")
+    split = split_backbone(backbone, 0.5)
+    trained = {name for name, p in backbone.named_parameters() if p.requires_grad}
+    assert (split.n_frozen, split.n_groups) == (3, 6)  # stem, four stages, norm
+    assert {name.split(".")[1] for name in trained if name.startswith("stages")} == {"2", "3"}
+    assert not any(name.startswith("stem") for name in trained)
 
 
 def test_a_cut_can_be_moved_back_and_forth() -> None:

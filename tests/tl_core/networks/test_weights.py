@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import http.server
+import json
 import threading
 import zipfile
 from collections.abc import Callable
@@ -16,11 +17,13 @@ import torch
 from huggingface_hub import close_session, constants
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torchvision.models import get_weight
 
 from tl_core.errors import InputError
 from tl_core.images.decoding import decode_image
 from tl_core.networks.backbones import BackboneSpec, build_backbone
 from tl_core.networks.normalise import Normalise
+from tl_core.networks.preprocessing import spec_of_timm, with_torchvision
 from tl_core.networks.weights import load_weights
 from tl_core.networks.weights_spec import is_weights_spec
 from tl_core.views.fixed import to_float
@@ -65,6 +68,58 @@ def test_mean_deviation_and_size_are_those_that_timm_records(tmp_path: Path) -> 
     save_file(state(name="vit_tiny_patch16_224"), tmp_path / "vit.safetensors")
     _, spec = load_weights(str(tmp_path / "vit.safetensors"), "vit_tiny_patch16_224", 0)
     assert spec == BackboneSpec("vit_tiny_patch16_224", 224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "weights", "mean", "std"),
+    [
+        ("vit_base_patch16_224", "ViT_B_16_Weights.IMAGENET1K_V1", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        ("vgg16", "VGG16_Weights.IMAGENET1K_FEATURES", (0.48235, 0.45882, 0.40784), (1 / 255, 1 / 255, 1 / 255)),
+        # Torchvision's network turns its normalisation into this one itself, and timm's does not.
+        ("inception_v3", "Inception_V3_Weights.IMAGENET1K_V1", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    ],
+)
+def test_torchvisions_weights_bring_their_own_normalisation(
+    architecture: str, weights: str, mean: tuple[float, ...], std: tuple[float, ...]
+) -> None:
+    spec = with_torchvision(spec_of_timm(architecture, "", 0), get_weight(weights), 0)
+    assert (spec.mean, spec.std) == (mean, pytest.approx(std))
+    assert spec.image_size == (299 if architecture == "inception_v3" else 224)
+    assert with_torchvision(spec, get_weight(weights), 96).image_size == 96
+
+
+def test_a_tag_of_timm_brings_its_own_normalisation() -> None:
+    assert spec_of_timm("vit_small_patch16_224", "", 0).mean == (0.5, 0.5, 0.5)
+    assert spec_of_timm("vit_small_patch16_224", "dino", 0).mean == (0.485, 0.456, 0.406)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"pretrained_cfg": {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}, "architecture": "x"},
+        {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6], "size": 224},
+    ],
+    ids=["timm", "transformers"],
+)
+def test_a_config_beside_a_file_brings_its_normalisation(tmp_path: Path, config: dict[str, object]) -> None:
+    save_file(state(), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    _, spec = load_weights(str(tmp_path / "model.safetensors"), NAME, SIZE)
+    assert (spec.mean, spec.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", r"expected JSON in .*config\.json, got something else"),
+        ('{"mean": [0.5], "std": [0.5]}', r"expected three numbers for mean and std in .*config\.json, got \[0\.5\]"),
+    ],
+)
+def test_a_config_that_makes_no_sense_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    save_file(state(), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(InputError, match=message):
+        load_weights(str(tmp_path / "model.safetensors"), NAME, SIZE)
 
 
 def test_a_transformers_positions_are_adapted_to_another_size(tmp_path: Path) -> None:
