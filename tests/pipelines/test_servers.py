@@ -1,4 +1,4 @@
-"""The servers of docs/scaling.md and the commands of the README on them, as both pages have them, but on free ports."""
+"""The servers of docs/scaling.md and the commands on them, as the page has them, but on free ports."""
 
 from __future__ import annotations
 
@@ -121,10 +121,10 @@ print("trials", len(optuna.load_study(study_name="shared", storage=os.environ["O
 class TestServers:
     pytestmark = needs_postgres
 
-    def test_the_commands_of_the_readme_keep_their_records_there(
+    def test_the_commands_of_the_page_keep_their_records_there(
         self, servers: dict[str, str], home: Path, ports: dict[str, str], tmp_path: Path
     ) -> None:
-        (commands,) = blocks("README.md", "Growing out of one machine")
+        (commands,) = blocks("docs/scaling.md", "Commands on the servers")
         if importlib.util.find_spec("ray") is None:
             commands = commands.replace("--engine ray", "")
         (tmp_path / "look.py").write_text(LOOK)

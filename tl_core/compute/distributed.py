@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from timm.layers import BatchNormAct2d, convert_sync_batchnorm
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.autograd import Function
@@ -54,11 +55,11 @@ def share_gradients(model: nn.Module) -> nn.Module:
 def share_statistics(model: nn.Module) -> nn.Module:
     """Let every batch norm of a model see the whole batch, not this process's share; parameters stay the same ones."""
     if next(model.parameters()).device.type == "cuda":
-        synchronised: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        synchronised: nn.Module = convert_sync_batchnorm(model)  # torch's own would lose timm's activations
         return synchronised
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
-            if type(child) is nn.BatchNorm2d:
+            if isinstance(child, nn.BatchNorm2d) and type(child) in (nn.BatchNorm2d, BatchNormAct2d):
                 setattr(parent, name, _SharedBatchNorm2d.like(child))
     return model
 
@@ -94,11 +95,19 @@ class _Sum(Function):
 
 
 class _SharedBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm over the batch of all processes, for the CPU, where torch's own does not work."""
+    """Batch norm over the batch of all processes, for the CPU, where torch's own does not work.
+
+    Drop and act follow it, as in timm's `BatchNormAct2d`.
+    """
+
+    drop: nn.Module
+    act: nn.Module
 
     @classmethod
     def like(cls, norm: nn.BatchNorm2d) -> _SharedBatchNorm2d:
         shared = cls(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+        shared.drop = norm.drop if isinstance(norm, BatchNormAct2d) else nn.Identity()
+        shared.act = norm.act if isinstance(norm, BatchNormAct2d) else nn.Identity()
         shared.train(norm.training)
         for name, value in [*norm.named_parameters(), *norm.named_buffers()]:
             setattr(shared, name, value)
@@ -106,6 +115,10 @@ class _SharedBatchNorm2d(nn.BatchNorm2d):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
         """float (n, c, h, w), this process's share, to the same shape."""
+        outputs: Tensor = self.act(self.drop(self._normalise(input)))
+        return outputs
+
+    def _normalise(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
         if not self.training:
             return super().forward(input)
         values = input.float()
@@ -122,5 +135,5 @@ class _SharedBatchNorm2d(nn.BatchNorm2d):
         normalised = centred * (variance + self.eps).rsqrt()[:, None, None]
         if self.affine:
             normalised = normalised * self.weight[:, None, None] + self.bias[:, None, None]
-        outputs: Tensor = normalised.to(input.dtype)
-        return outputs
+        shared: Tensor = normalised.to(input.dtype)
+        return shared

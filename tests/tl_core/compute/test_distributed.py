@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
 import torch
-from torch import multiprocessing
+from torch import multiprocessing, nn
 
 from tests.conftest import free_port, write_colour_images
-from tl_core.compute.distributed import ALONE, World, join_world
+from tl_core.compute.distributed import ALONE, World, join_world, share_statistics
 from tl_core.data.dataset import load_dataset
 from tl_core.data.splits import split_within_classes
 from tl_core.errors import InputError
@@ -88,6 +89,22 @@ def test_a_training_continues_in_another_number_of_processes(tmp_path: Path) -> 
         for (loss, accuracy), (expected, expected_accuracy) in zip(curve, undisturbed, strict=True):
             assert loss == pytest.approx(expected, rel=1e-3)
             assert accuracy == expected_accuracy
+
+
+@pytest.mark.parametrize("architecture", ["test_efficientnet", "resnet10_small", "regnetx_002", "densenet121"])
+@pytest.mark.parametrize("training", [True, False])
+def test_a_network_with_shared_norms_is_the_same_network(architecture: str, training: bool) -> None:
+    """Norms with an activation of their own too, as timm's EfficientNet, RegNet and DenseNet have."""
+    plain = build_backbone(BackboneSpec(architecture, 32), seed=0)
+    shared = share_statistics(copy.deepcopy(plain))
+    kinds = {type(module).__name__ for module in shared.modules() if isinstance(module, nn.BatchNorm2d)}
+    assert kinds == {"_SharedBatchNorm2d"}
+    assert [name for name, _ in shared.named_parameters()] == [name for name, _ in plain.named_parameters()]
+    images = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    outputs = [network.train(training)(images) for network in (plain, shared)]
+    torch.testing.assert_close(outputs[1], outputs[0], rtol=1e-2, atol=1e-3)
+    states = [network.state_dict() for network in (plain, shared)]
+    torch.testing.assert_close(states[1], states[0], rtol=1e-2, atol=1e-3)
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path) -> None:
