@@ -35,14 +35,13 @@ def score_first_episode(finetune_run: str) -> tuple[ImageDataset, EpisodeResult]
     from tl_core.data.dataset import load_dataset
     from tl_core.data.episodes import build_pool, sample_episode
     from tl_core.fewshot.finetuner import Finetuner
-    from tl_core.networks.backbones import with_features
     from tl_core.recipes.episode import EpisodeShape
     from tl_core.recipes.finetune import parse_recipe
 
     params: dict[str, Any] = dict(used_params(find_run(finetune_run, "finetune")))
     seed = int(params["seed"])
-    network = load_network(params["weights"], params["backbone"], int(params["image_size"]), seed)
-    backbone, spec = with_features(*network, params["features"])
+    size, features = int(params["image_size"]), params["features"]
+    backbone, spec = load_network(params["weights"], params["backbone"], size, seed, features)
     dataset = load_dataset(params["target"], spec.image_size)
     shape = EpisodeShape(*(int(params[name]) for name in ("n_way", "n_shot", "n_query")))
     episode = sample_episode(build_pool(dataset, params["part"]), shape, seed, 0)

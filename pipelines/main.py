@@ -23,7 +23,7 @@ from pipelines.configs.fields import flat_params, make_config, with_values
 from pipelines.configs.network import DemoNetwork
 from pipelines.configs.where import Where
 from tl_core.recipes.checks import check_range, check_seed
-from tl_core.recipes.choices import ChosenPart
+from tl_core.recipes.choices import ChosenPart, Features
 from tl_core.recipes.episode import OPEN_SHAPE, EpisodeShape
 from tl_core.recipes.pretrain import PretrainRecipe
 
@@ -98,8 +98,8 @@ def run(config: MainConfig) -> str:
         used = with_values(config, backbone=network.backbone, image_size=network.image_size, shape=shape)
         log_params(flat_params(used))
         runs = {
-            "raw pixels": finetune.run(with_values(score, weights="pixels")),
-            "untrained": finetune.run(with_values(score, weights="random")),
+            "raw pixels": finetune.run(with_values(score, weights="pixels", features="last")),
+            "untrained": finetune.run(with_values(score, weights="random", features=_without_source(network.features))),
             "pretrained": finetune.run(score),
         }
         if searched:
@@ -169,9 +169,10 @@ def _pretrain_config(config: MainConfig) -> pretrain.PretrainConfig:
 
 
 def _finetune_config(config: MainConfig, weights: str, part: ChosenPart) -> finetune.FinetuneConfig:
-    from pipelines.inputs.networks import load_network
+    from pipelines.inputs.networks import load_plain
 
-    _, spec = load_network(weights, config.network.backbone, config.network.image_size, config.seed)
+    loaded = load_plain(weights, config.network.backbone, config.network.image_size, config.seed)
+    spec = loaded.spec
     return make_config(
         finetune.FinetuneConfig,
         target=config.data.target,
@@ -180,11 +181,17 @@ def _finetune_config(config: MainConfig, weights: str, part: ChosenPart) -> fine
         weights=weights,
         backbone=spec.architecture,  # that of the baselines too
         image_size=spec.image_size,
+        features=loaded.best_features(),
         shape=config.shape,
         n_episodes=config.episodes.n_episodes,
         seed=config.seed,
         device=config.where.device,
     )
+
+
+def _without_source(features: Features) -> Features:
+    """Return the kind of features that an untrained network can give too."""
+    return "stages" if features == "whitened" else features
 
 
 def _search_config(config: MainConfig, score: finetune.FinetuneConfig) -> search.SearchConfig:

@@ -113,7 +113,8 @@ def _lead(config: PretrainConfig, device: torch.device, world: World) -> str:
             )
             mlflow.log_figure(draw_curves([curve]), "curves.png")
             with tempfile.TemporaryDirectory() as folder:
-                save_backbone(work.training.backbone, work.spec, Path(folder, BACKBONE_ARTIFACT))
+                covariance = work.training.stage_covariance(device)
+                save_backbone(work.training.backbone, work.spec, Path(folder, BACKBONE_ARTIFACT), covariance)
                 mlflow.log_artifacts(folder)
             if novel is not None:
                 _check_features(work, novel, config, device)

@@ -59,15 +59,13 @@ def run(config: TrainConfig) -> str:
     from tl_core.compute.devices import pick_device
     from tl_core.data.dataset import load_dataset
     from tl_core.data.splits import split_for_training
-    from tl_core.networks.backbones import with_features
     from tl_core.training.staged import Training
 
     name = config.name or f"train {config.network.backbone}"
     with tracked_run("train", config, name) as run_id, tempfile.TemporaryDirectory() as folder:
         config = with_run_ids(config, weights="pretrain")
         start, data = config.network, config.data
-        network, spec = load_network(start.weights, start.backbone, start.image_size, config.seed)
-        network, spec = with_features(network, spec, start.features)
+        network, spec = load_network(start.weights, start.backbone, start.image_size, config.seed, start.features)
         dataset = load_dataset(data.data, spec.image_size, unreadable=data.unreadable)
         log_dataset(dataset, "target")
         split = split_for_training(dataset, data.split, data.val_fraction, data.test_fraction, config.seed)

@@ -32,7 +32,8 @@ class TrainNetwork:
     image_size: int = 0
     """Side of the square input in pixels; 0 is the size that the weights were trained at, and 32 for random ones."""
     features: Features = "last"
-    """Features that the head sees: of the last stage, or of the last four (stages), which often transfer better."""
+    """Features that the head sees: of the last stage; of the last four (stages), which often transfer better; or of
+    those whitened by the source's classes (embedded weights and pretrain runs know them), which often is best."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +49,8 @@ class FewShotNetwork:
     image_size: int = 0
     """Side of the square input in pixels; 0 is the size that the weights were trained at, and 32 for the baselines."""
     features: Features = "last"
-    """Features that the head sees: of the last stage, or of the last four (stages), which often transfer better."""
+    """Features that the head sees: of the last stage; of the last four (stages), which often transfer better; or of
+    those whitened by the source's classes (embedded weights and pretrain runs know them), which often is best."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +81,6 @@ class ComparedNetworks:
     image_size: int = 0
     """Side of the square input in pixels; 0 is the size that the weights were trained at, 32 for the baselines, and
     for the embedded weights the best of 64, 128 and 224."""
-    features: Features = "stages"
-    """Features that the head sees: of the last stage, or of the last four (stages), which often transfer better;
-    networks that do not show their stages give the last."""
+    features: Features = "whitened"
+    """Features that the head sees: of the last stage, of the last four (stages), or those four whitened by the classes
+    of the source; of networks that do not know their source, the four, and of those that do not show them, the last."""

@@ -13,17 +13,17 @@ from torch import Tensor, nn
 from pipelines.configs.data import OwnData
 from pipelines.configs.network import ComparedNetworks
 from pipelines.inputs.names import BASELINES, is_run
-from pipelines.inputs.networks import load_network
+from pipelines.inputs.networks import load_plain
 from pipelines.inputs.provenance import check_unseen
 from pipelines.store.find import find_run
 from tl_core.crossvalidation.folds import Groups, group_images
 from tl_core.data.dataset import ImageDataset, load_dataset
 from tl_core.errors import DataWarning, InputError
 from tl_core.freezing.activations import FrozenActivations
-from tl_core.networks.backbones import BackboneSpec, with_features
+from tl_core.networks.backbones import BackboneSpec
 from tl_core.networks.normalise import Normalise
 from tl_core.networks.weights_spec import EMBEDDED
-from tl_core.recipes.choices import Features, GroupedBy
+from tl_core.recipes.choices import GroupedBy
 
 UNEVEN = 3
 """Ratio of the largest to the smallest class above which the user is told what `priors` means."""
@@ -128,17 +128,12 @@ def _open_sizes(data: OwnData, config: ComparedNetworks, weights: str, seed: int
 def _open(data: OwnData, config: ComparedNetworks, weights: str, image_size: int, seed: int) -> NetworkOnImages:
     if is_run(weights):
         weights = find_run(weights, "pretrain").info.run_id
-    backbone, spec = load_network(weights, config.backbone, image_size, seed)
-    backbone, spec = _with_features(backbone, spec, config.features)
+    loaded = load_plain(weights, config.backbone, image_size, seed)
+    backbone, spec = loaded.with_features(loaded.best_features(config.features))
     dataset = load_dataset(data.data, spec.image_size, unreadable=data.unreadable)
     if is_run(weights):
         check_unseen(weights, "pretrain", dataset, np.arange(len(dataset.labels)))
     return NetworkOnImages(weights, spec, backbone, dataset)
-
-
-def _with_features(backbone: nn.Module, spec: BackboneSpec, features: Features) -> tuple[nn.Module, BackboneSpec]:
-    shown = hasattr(backbone, "forward_intermediates")
-    return with_features(backbone, spec, features if shown else "last")
 
 
 def _group(dataset: ImageDataset, grouped_by: GroupedBy) -> tuple[Groups, list[str]]:

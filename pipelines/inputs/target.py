@@ -15,7 +15,7 @@ from tl_core.compute.devices import pick_device
 from tl_core.data.dataset import ImageDataset, load_dataset
 from tl_core.fewshot.finetuner import Finetuner
 from tl_core.fewshot.support import Support
-from tl_core.networks.backbones import BackboneSpec, with_features
+from tl_core.networks.backbones import BackboneSpec
 from tl_core.recipes.choices import Device
 from tl_core.recipes.finetune import FinetuneRecipe
 
@@ -75,8 +75,7 @@ def open_network_on(data: TargetData | PartOfTarget, network: FewShotNetwork, se
     Raises:
         InputError: no such run, weights or data.
     """
-    backbone, spec = load_network(network.weights, network.backbone, network.image_size, seed)
-    backbone, spec = with_features(backbone, spec, network.features)
+    backbone, spec = load_network(network.weights, network.backbone, network.image_size, seed, network.features)
     dataset = load_dataset(data.target, spec.image_size, unreadable=data.unreadable)
     log_dataset(dataset, "target")
     return Target(spec, dataset, Finetuner(backbone, spec, dataset, pick_device(device)))

@@ -72,7 +72,7 @@ class Cuts:
 
     def _new(self, split: SplitBackbone) -> Cut:
         prefix = nn.Sequential(Normalise(self._spec), split.prefix)
-        keep = split.n_frozen > 0 or split.n_groups == 0
+        keep = not isinstance(split.prefix, nn.Identity)
         activations = FrozenActivations(prefix, self._images, self._device, keep)
         state = {name: value.detach().clone() for name, value in split.suffix.state_dict().items()}
         unfrozen = frozenset(p for p in split.suffix.parameters() if p.requires_grad)

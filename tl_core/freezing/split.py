@@ -21,6 +21,8 @@ from tl_core.networks.backbones import StageFeatures
 class SplitBackbone:
     """A backbone cut in two: `suffix(prefix(x))` equals `backbone(x)`, and all three share their parameters.
 
+    A network that cannot be traced is not cut: its prefix is empty, and its suffix holds what is frozen too.
+
     The cut is traced in evaluation mode: dropout and stochastic depth are inert in both halves.
     """
 
@@ -44,7 +46,10 @@ def split_backbone(backbone: nn.Module, freeze_depth: float) -> SplitBackbone:
         return SplitBackbone(backbone, nn.Identity(), n_frozen, len(groups))
     if n_frozen == 0:
         return SplitBackbone(nn.Identity(), backbone, n_frozen, len(groups))
-    prefix, suffix = _cut_before(_trace(backbone), {f"backbone.{name}" for name in trained})
+    traced = _trace(backbone)
+    if traced is None:
+        return SplitBackbone(nn.Identity(), backbone, n_frozen, len(groups))
+    prefix, suffix = _cut_before(traced, {f"backbone.{name}" for name in trained})
     return SplitBackbone(prefix, suffix, n_frozen, len(groups))
 
 
@@ -97,9 +102,13 @@ class _ImagesOnly(nn.Module):
         return features
 
 
-def _trace(backbone: nn.Module) -> fx.GraphModule:
+def _trace(backbone: nn.Module) -> fx.GraphModule | None:
+    """Trace a backbone; None if its control flow depends on its images, as that of a few families does."""
     tracer = _Tracer()
-    graph = tracer.trace(_ImagesOnly(backbone))
+    try:
+        graph = tracer.trace(_ImagesOnly(backbone))
+    except (fx.proxy.TraceError, NameError, RuntimeError, TypeError):
+        return None
     return fx.GraphModule(tracer.root, graph)
 
 

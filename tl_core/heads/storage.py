@@ -11,19 +11,21 @@ from typing import Any, TypeVar
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from tl_core.errors import InputError
 from tl_core.heads.classifier import Classifier, ClassifierDescription
 from tl_core.heads.table import build_head
 from tl_core.networks.backbones import BackboneSpec, build_backbone, n_features
 
-_WEIGHTS, _DESCRIPTION = "weights.safetensors", "description.json"
+_WEIGHTS, _DESCRIPTION, _COVARIANCE = "weights.safetensors", "description.json", "covariance.safetensors"
 
 
-def save_backbone(backbone: nn.Module, spec: BackboneSpec, folder: Path) -> None:
-    """Write a backbone's weights and spec into a folder."""
+def save_backbone(backbone: nn.Module, spec: BackboneSpec, folder: Path, covariance: Tensor | None = None) -> None:
+    """Write a backbone's weights and spec into a folder, and the covariance that its features may be whitened by."""
     _save(backbone, asdict(spec), folder)
+    if covariance is not None:
+        save_file({"stages": covariance.contiguous()}, folder / _COVARIANCE)
 
 
 def load_backbone(folder: Path) -> tuple[nn.Module, BackboneSpec]:
@@ -36,6 +38,21 @@ def load_backbone(folder: Path) -> tuple[nn.Module, BackboneSpec]:
     backbone = build_backbone(spec, seed=0)
     _load_weights(backbone, folder)
     return backbone, spec
+
+
+def load_covariance(folder: Path) -> Tensor | None:
+    """Covariance (d, d) that `save_backbone` wrote, or None where it wrote none.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    path = folder / _COVARIANCE
+    if not path.is_file():
+        return None
+    try:
+        return load_file(path)["stages"]
+    except (OSError, SafetensorError, KeyError) as error:
+        raise InputError(f"{_COVARIANCE} beside the weights cannot be read ({error})") from error
 
 
 def save_classifier(classifier: Classifier, description: ClassifierDescription, folder: Path) -> None:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from tl_core.errors import InputError
 from tl_core.networks import architectures  # noqa: F401 - registers our own with timm
+from tl_core.networks.whitening import whitening
 from tl_core.recipes.choices import Features
 
 N_STAGES = 4
@@ -33,7 +34,7 @@ class BackboneSpec:
     std: tuple[float, float, float] = IMAGENET_STD
     """Channel deviations that the backbone was trained with."""
     features: Features = "last"
-    """Source of the feature vector: the last stage, or the last `N_STAGES`."""
+    """Source of the feature vector: the last stage, the last `N_STAGES`, or those whitened by the source."""
 
 
 class StageFeatures(nn.Module):
@@ -41,13 +42,21 @@ class StageFeatures(nn.Module):
 
     Earlier stages are less bound to the source's classes. Of each stage's means the signed square root is taken and
     scaled to length 1 (Perronnin et al., 2010), so that no stage and no few channels outweigh the rest.
+
+    Args:
+        network: shows its stages.
+        image_size: side of the images in pixels.
+        whiten: features are multiplied by `projection`, a matrix that is kept with the weights.
     """
 
-    def __init__(self, network: nn.Module, image_size: int) -> None:
+    projection: Tensor | None
+
+    def __init__(self, network: nn.Module, image_size: int, *, whiten: bool = False) -> None:
         super().__init__()
         self.network = network
-        self.n_stages, self.unused = _probe_stages(network, image_size)
-        """Number of stages that are taken, and names of the network's parameters that none of them depends on."""
+        self.n_stages, width, self.unused = _probe_stages(network, image_size)
+        """Stages that are taken, their channels, and names of the network's parameters that they do not depend on."""
+        self.register_buffer("projection", torch.eye(width) if whiten else None)
 
     def forward(self, images: Tensor) -> Tensor:
         """float (n, 3, s, s) to (n, n_features), the sum of the stages' channels."""
@@ -55,25 +64,48 @@ class StageFeatures(nn.Module):
         means = [stage.mean((2, 3)) for stage in maps]
         # The epsilon under the root keeps the gradient finite at zero, where rectified channels often are.
         roots = [mean.sign() * (mean.abs() + 1e-12).sqrt() for mean in means]
-        return torch.cat([F.normalize(root, dim=1) for root in roots], dim=1)
+        features = torch.cat([F.normalize(root, dim=1) for root in roots], dim=1)
+        return features if self.projection is None else features @ self.projection
 
 
-def with_features(backbone: nn.Module, spec: BackboneSpec, features: Features) -> tuple[nn.Module, BackboneSpec]:
+def with_features(
+    backbone: nn.Module, spec: BackboneSpec, features: Features, covariance: Tensor | None = None
+) -> tuple[nn.Module, BackboneSpec]:
     """A plain backbone with the given kind of output.
 
+    Args:
+        covariance: float (d, d), that of the stages' features within the classes of the source; needed to whiten.
+
     Raises:
-        InputError: the network does not show its stages.
+        InputError: the network does not show its stages, or nothing is known to whiten them by.
     """
     if features == "last":
         return backbone, spec
     if not hasattr(backbone, "forward_intermediates"):
         raise InputError(f"features is {features}, but {spec.architecture} does not show its stages; give last")
-    wrapped, spec = StageFeatures(backbone, spec.image_size), replace(spec, features=features)
+    if features == "whitened" and covariance is None:
+        raise InputError(
+            "expected weights that know how features vary within the classes of their source (embedded, or a pretrain "
+            "run) for features=whitened, got others; give features=stages"
+        )
+    wrapped, spec = _wrap(backbone, spec, features)
+    if covariance is not None and wrapped.projection is not None:
+        if covariance.shape != wrapped.projection.shape:
+            raise InputError(
+                f"expected a covariance of {len(wrapped.projection)} features of {spec.architecture}, "
+                f"got one of {len(covariance)}"
+            )
+        wrapped.projection.copy_(whitening(covariance))
     check_size(wrapped, spec)
     return wrapped, spec
 
 
-def _probe_stages(network: nn.Module, image_size: int) -> tuple[int, frozenset[str]]:
+def _wrap(backbone: nn.Module, spec: BackboneSpec, features: Features) -> tuple[StageFeatures, BackboneSpec]:
+    wrapped = StageFeatures(backbone, spec.image_size, whiten=features == "whitened")
+    return wrapped, replace(spec, features=features)
+
+
+def _probe_stages(network: nn.Module, image_size: int) -> tuple[int, int, frozenset[str]]:
     names, parameters = zip(*network.named_parameters(), strict=True)
     wanted = [parameter.requires_grad for parameter in parameters]
     for parameter in parameters:
@@ -85,7 +117,8 @@ def _probe_stages(network: nn.Module, image_size: int) -> tuple[int, frozenset[s
         gradients = torch.autograd.grad(total, parameters, allow_unused=True)
     for parameter, before in zip(parameters, wanted, strict=True):
         parameter.requires_grad_(before)
-    return len(maps), frozenset(name for name, gradient in zip(names, gradients, strict=True) if gradient is None)
+    unused = frozenset(name for name, gradient in zip(names, gradients, strict=True) if gradient is None)
+    return len(maps), sum(stage.shape[1] for stage in maps), unused
 
 
 def build_backbone(spec: BackboneSpec, seed: int) -> nn.Module:
@@ -107,7 +140,7 @@ def build_backbone(spec: BackboneSpec, seed: int) -> nn.Module:
         backbone.pre_logits = nn.Identity()
     _open_residual_branches(backbone)
     check_size(backbone, spec)
-    return with_features(backbone, spec, spec.features)[0]
+    return backbone if spec.features == "last" else _wrap(backbone, spec, spec.features)[0]
 
 
 def n_features(backbone: nn.Module, spec: BackboneSpec) -> int:

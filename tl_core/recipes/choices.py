@@ -9,7 +9,9 @@ Precision = Literal["auto", "float32", "bfloat16"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Schedule = Literal["one_cycle", "cosine"]
 StageSchedule = Literal["constant", "one_cycle", "cosine", "plateau"]
-Features = Literal["last", "stages"]
+Features = Literal["last", "stages", "whitened"]
+"""Features that a head sees: of the last stage, of the last four, or those whitened by the source's classes."""
+
 TestViews = Literal["none", "flip", "dihedral"]
 Temperature = Literal["none", "cv"]
 GroupedBy = Literal["auto", "folder"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,8 +18,9 @@ from tl_core.compute.distributed import ALONE, World, share_statistics, total
 from tl_core.data.dataset import ImageDataset
 from tl_core.data.splits import ClassSplit, Indices
 from tl_core.errors import InputError
-from tl_core.networks.backbones import BackboneSpec, check_size, n_features
+from tl_core.networks.backbones import BackboneSpec, check_size, n_features, with_features
 from tl_core.networks.normalise import Normalise
+from tl_core.networks.whitening import within_class_covariance
 from tl_core.recipes.pretrain import PretrainRecipe
 from tl_core.training.loop import predict_logits, start_training
 from tl_core.training.lr_finder import N_STEPS, RATES, LrCurve, lr_range_test
@@ -56,6 +57,7 @@ class Pretraining:
         if len(split.train) < 2:
             raise InputError(f"{dataset.name} has {len(split.train)} training images; at least 2 are needed")
         self.backbone = backbone
+        self._spec = spec
         self._dataset = dataset
         self._n_classes = len(dataset.class_names)
         self._split = split
@@ -121,10 +123,23 @@ class Pretraining:
         dtype = pick_dtype(self._recipe.precision, device, self._model)
         return self._score(self._model, self._split.test, device, dtype)[1]
 
+    def stage_covariance(self, device: torch.device) -> Tensor | None:
+        """Covariance of the stages' features within classes, float32 (d, d), over the validation images.
+
+        None where the network does not show its stages, or no class has two validation images.
+        """
+        if not hasattr(self.backbone, "forward_intermediates"):
+            return None
+        stages, spec = with_features(self.backbone.cpu(), self._spec, "stages")
+        network, rows = nn.Sequential(Normalise(spec), stages).to(device), self._split.val
+        chunks = np.array_split(rows, max(1, len(rows) // EVALUATION_BATCH))
+        features = predict_logits(network, self._load_all(chunks, device))
+        return within_class_covariance(features, torch.from_numpy(self._dataset.labels[rows]))
+
     def _score(self, model: nn.Module, rows: Indices, device: torch.device, dtype: torch.dtype) -> tuple[float, float]:
         """Loss and accuracy of a model on the given rows, without augmentation."""
         chunks = np.array_split(rows, max(1, len(rows) // EVALUATION_BATCH))
-        logits = predict_logits(model, (self._load(chunk, device) for chunk in chunks), dtype)
+        logits = predict_logits(model, self._load_all(chunks, device), dtype)
         return score_logits(logits[:, : self._n_classes], torch.from_numpy(self._dataset.labels[rows]))
 
     def _objective(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -169,6 +184,9 @@ class Pretraining:
                 images = _turn(images, turns)
                 targets = torch.cat([targets, F.one_hot(turns, N_TURNS).to(images.dtype)], dim=1)
             yield mix_batch(images, targets, recipe.mixup, recipe.cutmix, rng)
+
+    def _load_all(self, chunks: Iterable[Indices], device: torch.device) -> Iterator[Tensor]:
+        return (self._load(chunk, device) for chunk in chunks)
 
     def _load(self, rows: Indices, device: torch.device) -> Tensor:
         return to_float(torch.from_numpy(self._dataset.images[rows]).to(device, non_blocking=True))

@@ -159,6 +159,19 @@ def test_a_network_whose_depth_timm_does_not_know_is_cut_in_the_order_of_its_par
     assert not any(name.startswith("stem") for name in trained)
 
 
+def test_a_network_that_cannot_be_traced_is_frozen_without_a_cut() -> None:
+    spec = BackboneSpec("ese_vovnet19b_dw", 32, features="stages")
+    backbone = build_backbone(spec, seed=0)
+    split = split_backbone(backbone, 0.5)
+    assert isinstance(split.prefix, nn.Identity)
+    frozen = {name: value.clone() for name, value in backbone.named_parameters() if not value.requires_grad}
+    statistics = {name: value.clone() for name, value in backbone.named_buffers()}
+    assert 0 < len(frozen) < len(list(backbone.parameters()))
+    train_a_step(split, spec, n_features(backbone, spec))
+    assert all(torch.equal(value, frozen[name]) for name, value in backbone.named_parameters() if name in frozen)
+    assert all(torch.equal(value, statistics[name]) for name, value in backbone.named_buffers())
+
+
 def test_a_cut_can_be_moved_back_and_forth() -> None:
     spec = BackboneSpec("resnet10_small", 16)
     backbone = build_backbone(spec, seed=0)
