@@ -243,7 +243,9 @@ def test_a_second_registration_is_decided_by_the_gate(line: tuple[str, Path]) ->
     from pipelines import export, fit, register
 
     worse = child_of_kind(line[0], "finetune", 1).info.run_id
-    fit_run = fit.run(make_config(fit.FitConfig, target=str(line[1]), weights="random", image_size=16, features="stages"))
+    fit_run = fit.run(
+        make_config(fit.FitConfig, target=str(line[1]), weights="random", image_size=16, features="stages")
+    )
     export_run = export.run(export.ExportConfig(run=fit_run))
     run_id = register.run(register.RegisterConfig(run=export_run, finetune_run=worse, name=NAME, tolerance=0.0))
     tags = mlflow.MlflowClient().get_run(run_id).data.tags
