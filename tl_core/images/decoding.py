@@ -153,7 +153,7 @@ def _same_pixels(*jpegs: bytes) -> bool:
         with Image.open(io.BytesIO(content), formats=("JPEG",)) as image:
             _check_pixels(image.size)
             arrays.append(np.asarray(image))
-    return np.array_equal(*arrays)
+    return np.array_equal(arrays[0], arrays[1])
 
 
 def _has_frames(image: Image.Image) -> bool:
