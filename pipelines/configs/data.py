@@ -16,6 +16,9 @@ class Data:
     """Class folders, a .zip or .tar of them, a .csv of images and labels, digits:source, digits:target or eurosat."""
     unreadable: Unreadable = "refuse"
     """How unreadable files are met: refuse the data, or skip the files."""
+    class_level: int = 0
+    """Level of the folders that name the classes: 1 is the first below the data or below train, val and test, -1 holds
+    the image, 0 finds out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +35,9 @@ class SplitData:
     """Share of each class that is scored, where the layout has no such part."""
     unreadable: Unreadable = "refuse"
     """How unreadable files are met: refuse the data, or skip the files."""
+    class_level: int = 0
+    """Level of the folders that name the classes: 1 is the first below the data or below train, val and test, -1 holds
+    the image, 0 finds out."""
 
     def __post_init__(self) -> None:
         check_fractions(self.val_fraction, self.test_fraction)
@@ -45,6 +51,9 @@ class Source:
     """Data spec of the source."""
     unreadable: Unreadable = "refuse"
     """How unreadable files are met: refuse the source, or skip the files."""
+    class_level: int = 0
+    """Level of the folders that name the classes: 1 is the first below the data or below train, val and test, -1 holds
+    the image, 0 finds out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +68,9 @@ class SplitSource:
     """Share of each class that is scored once, at the end."""
     unreadable: Unreadable = "refuse"
     """How unreadable files are met: refuse the source, or skip the files."""
+    class_level: int = 0
+    """Level of the folders that name the classes: 1 is the first below the data or below train, val and test, -1 holds
+    the image, 0 finds out."""
 
     def __post_init__(self) -> None:
         check_fractions(self.val_fraction, self.test_fraction)
@@ -72,6 +84,9 @@ class TargetData:
     """Data spec of the target."""
     unreadable: Unreadable = "refuse"
     """How unreadable files are met: refuse the target, or skip the files."""
+    class_level: int = 0
+    """Level of the folders that name the classes: 1 is the first below the data or below train, val and test, -1 holds
+    the image, 0 finds out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +100,9 @@ class OwnData:
     or the folder that holds the class folders (folder): patient7/healthy/1.jpg and patient7/ill/2.jpg."""
     unreadable: Unreadable = "refuse"
     """How unreadable files are met: refuse the data, or skip the files."""
+    class_level: int = 0
+    """Level of the folders that name the classes: 1 is the first below the data or below train, val and test, -1 holds
+    the image, 0 finds out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +116,9 @@ class PartOfTarget:
     is all where few images are left in a half and nothing was searched, else report."""
     unreadable: Unreadable = "refuse"
     """How unreadable files are met: refuse the target, or skip the files."""
+    class_level: int = 0
+    """Level of the folders that name the classes: 1 is the first below the data or below train, val and test, -1 holds
+    the image, 0 finds out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +131,9 @@ class SourceAndTarget:
     """Data spec of the target."""
     unreadable: Unreadable = "refuse"
     """How unreadable files are met: refuse the data, or skip the files."""
+    class_level: int = 0
+    """Level of the folders that name the classes: 1 is the first below the data or below train, val and test, -1 holds
+    the image, 0 finds out."""
 
 
 def check_fractions(val: float, test: float) -> None:

@@ -16,11 +16,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from tl_core.errors import InputError
-from tl_core.images.decoding import is_image_name
-from tl_core.images.files import Reader
 from tl_core.images.containers.members import left_out_folder
 from tl_core.images.containers.tars import open_tar, tar_files, tar_reader
 from tl_core.images.containers.zips import zip_files, zip_reader
+from tl_core.images.decoding import is_image_name
+from tl_core.images.files import Reader
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 ARCHIVE_KINDS = ".zip, .tar, .tar.gz, .tar.bz2 or .tar.xz"

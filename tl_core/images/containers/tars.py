@@ -18,8 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tl_core.errors import InputError
-from tl_core.images.files import Reader
 from tl_core.images.containers.members import check_size, inside, with_links
+from tl_core.images.files import Reader
 
 MOST_EXPANDED, MOST_EXPANSION = 1 << 30, 100
 """A compressed tar may hold so many bytes, or so many times its own size: images hardly shrink, a bomb does."""

@@ -10,8 +10,8 @@ import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from tl_core.images.files import Reader
 from tl_core.images.containers.members import check_size, inside, with_links
+from tl_core.images.files import Reader
 
 _LINK_BYTES = 4096
 _UTF8_FLAG, _UNIX = 0x800, 3
