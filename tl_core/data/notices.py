@@ -8,7 +8,7 @@ from tl_core.data.cache import CacheIndex
 from tl_core.images.decoding import ONE_COLOUR
 from tl_core.images.files import name_some
 
-_MOST_PAIRS = 3
+_MOST_PAIRS, _MOST_FILES = 3, 10
 
 
 def say_notices(index: CacheIndex) -> list[str]:
@@ -19,7 +19,7 @@ def say_notices(index: CacheIndex) -> list[str]:
         if notice != ONE_COLOUR:
             counts = Counter(classes[name] for name in names)
             of_class = name_some([f"{count:,} of {name}" for name, count in sorted(counts.items())])
-            said.append(f"{len(names):,} images are read {_as_phrase(notice)} ({of_class}): {name_some(names)}")
+            said.append(f"{len(names):,} images {notice} ({of_class}): {name_some(names, _MOST_FILES)}")
     return said
 
 
@@ -39,7 +39,3 @@ def say_contradictions(index: CacheIndex) -> list[str]:
     )
     more = f"; and {len(found) - _MOST_PAIRS:,} more" if len(found) > _MOST_PAIRS else ""
     return [f"{len(found):,} images are the same file as one of another class: {some}{more}; remove the wrong ones"]
-
-
-def _as_phrase(notice: str) -> str:
-    return notice if notice.startswith("without") else f"as {notice}"

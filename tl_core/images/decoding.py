@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from tl_core.images.greys import to_bytes
-from tl_core.images.repairs import ended_jpegs, png_without_metadata
+from tl_core.images.repairs import ended_jpegs, lacks_end, png_without_metadata
 
 PREPROCESS_VERSION = 2
 """To be raised with every change of the pixels that `decode_image` gives."""
@@ -35,8 +35,10 @@ _PILLOW_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
 MAX_PIXELS = 80_000_000
 """Larger images are refused before a pixel is decoded: a few kilobytes can claim terabytes."""
 
-ONE_COLOUR = "of one colour"
+ONE_COLOUR = "are of one colour"
 """Notice of an image without anything on it."""
+
+_CUT_SHORT = "are cut short by their last bytes, their pixels are whole"
 
 # Pillow's decoders signal damaged bytes with any of these.
 _DAMAGED = (
@@ -103,6 +105,8 @@ def decode_with_notices(source: Path | bytes, image_size: int, resize_rule: Resi
         raise UnreadableImageError(_one_line(error)) from error
     try:
         found = _decode(content, image_size, resize_rule)
+        if lacks_end(content):
+            found = DecodedImage(found.pixels, (*found.notices, _CUT_SHORT))
     except UnreadableImageError as error:
         found = _decode_repaired(content, image_size, resize_rule, error)
     pixels = found.pixels
@@ -115,7 +119,7 @@ def _decode(content: bytes, size: int, rule: ResizeRule) -> DecodedImage:
         with Image.open(io.BytesIO(content), formats=_PILLOW_FORMATS) as image:
             _check_pixels(image.size)
             image.draft("RGB", (size, size))
-            frames = "the first of several frames" if _has_frames(image) else ""
+            frames = "are the first of several frames" if _has_frames(image) else ""
             upright, exif = _upright(image)
             rgb, colours = _to_rgb(upright)
             square = _to_square(rgb, size, rule)
@@ -136,13 +140,15 @@ def _decode_repaired(content: bytes, size: int, rule: ResizeRule, error: Unreada
     if plain is not None and len(plain) < len(content):
         with suppress(UnreadableImageError):
             found = _decode(plain, size, rule)
-            return DecodedImage(found.pixels, (*found.notices, "without its colour profile and texts"))
+            return DecodedImage(
+                found.pixels, (*found.notices, "have a colour profile or texts that are too large and are left out")
+            )
     ended = ended_jpegs(content)
     if ended is not None:
         with suppress(*_DAMAGED):
             if _same_pixels(*ended):
                 found = _decode(ended[0], size, rule)
-                return DecodedImage(found.pixels, (*found.notices, "cut short by its last bytes, its pixels are whole"))
+                return DecodedImage(found.pixels, (*found.notices, _CUT_SHORT))
     raise error
 
 
@@ -187,7 +193,7 @@ def _upright(image: Image.Image) -> tuple[Image.Image, str]:
     try:
         transpose = _TRANSPOSES.get(image.getexif().get(_ORIENTATION_TAG, 1))
     except _DAMAGED:
-        return image, "without its Exif, which cannot be read"
+        return image, "have an Exif that cannot be read and is left out"
     return (image if transpose is None else image.transpose(transpose)), ""
 
 
@@ -200,7 +206,7 @@ def _to_rgb(image: Image.Image) -> tuple[Image.Image, str]:
         if rgba.getchannel("A").getextrema() == (0, 0):
             colours = rgba.convert("RGB")
             if colours.getcolors(1) is None:  # more than one: laid on white, all of it would be gone
-                return colours, "transparent everywhere, its colours are taken"
+                return colours, "are transparent everywhere, their colours are taken"
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, rgba).convert("RGB"), ""
     return image.convert("RGB"), ""

@@ -39,10 +39,10 @@ def is_left_out_folder(name: str) -> bool:
     return name.startswith((".", "@", "__")) or name.lower() in _GENERATED_FOLDERS
 
 
-def name_some(names: Sequence[str]) -> str:
+def name_some(names: Sequence[str], most: int = _MOST_NAMED) -> str:
     """Join the first names for a sentence, and count the others."""
-    more = len(names) - _MOST_NAMED
-    return ", ".join(names[:_MOST_NAMED]) + (f" and {more:,} more" if more > 0 else "")
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def walk_images(root: Path, left_out: LeftOut | None = None) -> Iterator[tuple[str, OSError | None]]:

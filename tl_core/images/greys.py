@@ -28,5 +28,7 @@ def to_bytes(grey: NDArray[np.float32], *, are_shares: bool) -> tuple[NDArray[np
     known = np.nan_to_num(grey, nan=0.0, posinf=0.0, neginf=0.0)
     largest = float(known.max())
     full = next((top for top in _FULL_RANGES[0 if are_shares else 1 :] if largest <= top), largest)
-    notice = "" if full == _FULL_RANGES[-1] or largest <= 0 else f"greys of a range to {full:.0f}, scaled to bytes"
+    notice = (
+        "" if full == _FULL_RANGES[-1] or largest <= 0 else f"hold greys to {full:.0f} and are scaled by that range"
+    )
     return np.clip(known / (full / 255.0), 0, 255).astype(np.uint8), notice

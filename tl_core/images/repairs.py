@@ -6,7 +6,7 @@ import struct
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_KEPT = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"eXIf"})
-_JPEG, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+_JPEG, _JPEG_SCAN, _JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
 _FILLER = bytes([0x55, 0x2A] * 64)
 
 
@@ -25,6 +25,13 @@ def png_without_metadata(content: bytes) -> bytes | None:
             kept.append(content[position:end])
         position = end
     return b"".join(kept)
+
+
+def lacks_end(content: bytes) -> bool:
+    """Return whether a file is a JPEG whose last scan has no end marker."""
+    if not content.startswith(_JPEG) or content.endswith(_JPEG_END):
+        return False
+    return _JPEG_END not in content[max(content.rfind(_JPEG_SCAN), 0) :]
 
 
 def ended_jpegs(content: bytes) -> tuple[bytes, bytes] | None:

@@ -20,7 +20,8 @@ from tl_core.data.layouts import archives
 from tl_core.data.layouts.listing import ImageListing
 from tl_core.data.specs import list_images
 from tl_core.errors import InputError
-from tl_core.images.files import MAX_MEMBER_BYTES, archive_names
+from tl_core.images.containers.archives import Members, list_members
+from tl_core.images.files import MAX_MEMBER_BYTES
 
 Files = Mapping[str, bytes]
 Pack = Callable[[Path, Files], Path]
@@ -357,11 +358,11 @@ def test_an_archive_is_walked_once_and_again_when_it_changes(tmp_path: Path, mon
     path = to_tar(tmp_path / "set", PICTURES)
     walked: list[Path] = []
 
-    def walk(archive: Path) -> list[str]:
+    def walk(archive: Path) -> Members:
         walked.append(archive)
-        return archive_names(archive)
+        return list_members(archive)
 
-    monkeypatch.setattr(archives, "archive_names", walk)
+    monkeypatch.setattr(archives, "list_members", walk)
     listings = [list_images(str(path), tmp_path / "data") for _ in range(3)]
     assert walked == [path]
     assert listings[0] == listings[1] == listings[2]
@@ -373,6 +374,6 @@ def test_an_archive_is_walked_once_and_again_when_it_changes(tmp_path: Path, mon
 def test_a_damaged_memory_of_an_archive_is_replaced(tmp_path: Path) -> None:
     path = to_zip(tmp_path / "set", PICTURES)
     fresh = list_images(str(path), tmp_path / "data")
-    (memory,) = (tmp_path / "data").glob("names-*.json")
+    (memory,) = (tmp_path / "data").glob("members-*.json")
     memory.write_text("[")
     assert list_images(str(path), tmp_path / "data") == fresh

@@ -74,7 +74,7 @@ def place_folders(spec: str, counts: Mapping[str, int], level: int) -> Placement
     if outside:
         n_images = sum(counts[folder] for folder in outside)
         notices.append(
-            f"{spec}: {n_images:,} images in no class folder are left out, in "
+            f"{spec}: {n_images:,} images in no class folder, left out: "
             f"{name_some([folder or '.' for folder in outside])}"
         )
     if level == 0:

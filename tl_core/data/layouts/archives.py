@@ -20,11 +20,9 @@ def _list_archive(spec: str, data_dir: Path, level: int) -> ImageListing:
     members = _cached_members(root, signature(root, stamps), data_dir)
     said = []
     if members.hidden:
-        said.append(f"{spec}: hidden and generated folders are left out: {name_some(members.hidden)}")
+        said.append(f"{spec}: hidden and generated folders, left out: {name_some(members.hidden)}")
     if members.broken_links:
-        said.append(
-            f"{spec}: links that lead to no file of the archive are left out: {name_some(members.broken_links)}"
-        )
+        said.append(f"{spec}: links to no file of the archive, left out: {name_some(members.broken_links)}")
     return list_class_folders(spec, root, FoundFiles(members.names, stamps, members.others, said), level)
 
 

@@ -27,7 +27,7 @@ def list_folder(spec: str, root: Path, level: int = 0) -> ImageListing:
         stamps.append(file_stamp(base + name))
     said = []
     if left_out.folders:
-        said.append(f"{spec}: hidden and generated folders are left out: {name_some(left_out.folders)}")
+        said.append(f"{spec}: hidden and generated folders, left out: {name_some(left_out.folders)}")
     found = FoundFiles(names, stamps, left_out.files, said)
     return list_metadata(spec, root, found) or list_class_folders(spec, root, found, level)
 

@@ -86,9 +86,9 @@ class RowsOfTables:
         if n_rows == 0:
             raise InputError(f"{path} has no rows; expected a heading and one row per image")
         if n_unlabelled:
-            self._notices.append(f"{path}: {n_unlabelled:,} rows without a label are left out")
+            self._notices.append(f"{path}: rows without a label, left out: {n_unlabelled:,}")
         if n_doubled:
-            self._notices.append(f"{path}: {n_doubled:,} rows that are there twice count once")
+            self._notices.append(f"{path}: rows that repeat an earlier one, counted once: {n_doubled:,}")
 
     def _keep(self, entry: ImageEntry, where: str) -> bool:
         """Keep an entry unless an earlier row said the same; returns whether one did."""
