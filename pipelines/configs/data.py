@@ -13,7 +13,7 @@ class Data:
     """Images that are read."""
 
     data: str = "digits:target"
-    """Class folders, a .zip or .tar of them, a .csv of images and labels, digits:source, digits:target or eurosat."""
+    """Class folders, an archive of them, a table of images and labels, digits:source, digits:target or eurosat."""
     unreadable: Unreadable = "refuse"
     """How unreadable files are met: refuse the data, or skip the files."""
     class_level: int = 0
@@ -26,7 +26,7 @@ class SplitData:
     """Labelled images that are learned, and those of them that are held out."""
 
     data: str = "digits:target"
-    """Data spec: class folders (in folders train, val and test, or not), an archive of them, or a csv."""
+    """Data spec: class folders (in folders train, val and test, or not), an archive of them, or a table."""
     split: SplitRule = "auto"
     """Split: that of the layout, a random one of each class, or auto, the layout's where there is one."""
     val_fraction: float = 0.1
@@ -94,7 +94,7 @@ class OwnData:
     """Labelled images that the classifier is made from."""
 
     data: str = "digits:target"
-    """Data spec: class folders, an archive of them, or a csv of images and labels."""
+    """Data spec: class folders, an archive of them, or a table of images and labels."""
     group: GroupedBy = "auto"
     """Images that stay in one fold, besides near-duplicates: those that share a group in a csv's column group (auto),
     or the folder that holds the class folders (folder): patient7/healthy/1.jpg and patient7/ill/2.jpg."""

@@ -141,7 +141,7 @@ def test_a_member_that_points_outside_is_refused_and_nothing_is_written(pack: Pa
     "spec", ["nowhere", "nowhere.zip", "digit:source", "x" * 5000, "~no-such-user/data"], ids=lambda s: s[:20]
 )
 def test_a_missing_path_is_refused_with_what_is_expected(spec: str) -> None:
-    assert "expected a folder, a .zip or .tar, a .csv, or digits:source" in refused(spec)
+    assert "expected a folder, an archive (.zip, .tar, .tar.gz, .tar.bz2 or .tar.xz), a table" in refused(spec)
 
 
 @every_kind
@@ -156,13 +156,13 @@ def test_images_outside_of_class_folders_are_refused(pack: Pack, tmp_path: Path)
     assert "outside of class folders" in refused(pack(tmp_path / "set", {**PICTURES, "stray.png": b""}))
 
 
-@pytest.mark.parametrize("name", ["data.tsv", "data.7z", "data", "data.tar.gz", "data.tgz", "photo.png"])
+@pytest.mark.parametrize("name", ["data.txt", "data.7z", "data", "data.gz", "photo.png"])
 def test_a_file_of_another_kind_is_refused_with_what_is_expected(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(gzip.compress(b"x"))
-    assert "expected a folder, a .zip or .tar, a .csv" in refused(tmp_path / name)
+    assert "expected a folder, an archive" in refused(tmp_path / name)
 
 
-@pytest.mark.parametrize("suffix", [".zip", ".tar"])
+@pytest.mark.parametrize("suffix", [".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".TXZ"])
 @pytest.mark.parametrize(
     "content", [b"", b"this is no archive" * 100, gzip.compress(b"x" * 9000)], ids=["empty", "text", "gzip"]
 )
@@ -182,13 +182,13 @@ def test_a_truncated_zip_is_refused(cut: float, tmp_path: Path) -> None:
 def test_a_tar_that_ends_inside_a_member_is_refused(tmp_path: Path) -> None:
     path = to_tar(tmp_path / "set", at("", {"red/0.png": b"0" * 5000}))
     path.write_bytes(path.read_bytes()[:2000])
-    assert "is not a readable uncompressed tar archive" in refused(path)
+    assert "is not a readable tar archive" in refused(path)
 
 
-def test_a_compressed_tar_under_the_name_of_a_plain_one_is_refused(tmp_path: Path) -> None:
+def test_a_compressed_tar_under_the_name_of_a_plain_one_is_read(tmp_path: Path) -> None:
     path = to_tar(tmp_path / "set", PICTURES)
     path.write_bytes(gzip.compress(path.read_bytes()))
-    assert "is not a readable uncompressed tar archive" in refused(path)
+    assert contents(listed(path)) == [("blue", b"blue 0"), ("red", b"red 0"), ("red", b"red 1")]
 
 
 DIRECTORY, LOCAL = b"PK\1\2", b"PK\3\4"  # how a zip's two records of a member begin

@@ -221,9 +221,9 @@ WHOLE_JPEG = encoded(NOISE, "JPEG", exif=exif(TURNED_RIGHT))
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "not a png, jpg, webp or bmp image"),
-        (b"this is a note, not a picture", "not a png, jpg, webp or bmp image"),
-        (encoded(Image.new("RGB", (8, 8)), "GIF"), "not a png, jpg, webp or bmp image"),
+        (b"", "not a png, jpg, webp, bmp, tif, gif or avif image"),
+        (b"this is a note, not a picture", "not a png, jpg, webp, bmp, tif, gif or avif image"),
+        (encoded(Image.new("RGB", (8, 8)), "TGA"), "not a png, jpg, webp, bmp, tif, gif or avif image"),
         (WHOLE_JPEG[: len(WHOLE_JPEG) // 2], "truncated"),
         (WHOLE_PNG[: len(WHOLE_PNG) // 2], "truncated"),
         (WHOLE_PNG[:20], ""),
@@ -232,7 +232,7 @@ WHOLE_JPEG = encoded(NOISE, "JPEG", exif=exif(TURNED_RIGHT))
         (png_header(10_000, 10_000), "expected at most 80,000,000 pixels, got 10,000 x 10,000"),
         (png_header(0, 8), ""),
     ],
-    ids=["empty", "text", "gif", "half_jpeg", "half_png", "png_start", "jpeg_start", "bomb", "large", "no_width"],
+    ids=["empty", "text", "tga", "half_jpeg", "half_png", "png_start", "jpeg_start", "bomb", "large", "no_width"],
 )
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_a_broken_file_is_unreadable_for_a_reason(content: bytes, reason: str, tmp_path: Path) -> None:
@@ -261,7 +261,7 @@ def test_image_names_are_known_by_their_suffix(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "a", "png", ".png", "._a.png", "b/._a.jpg", "a.gif", "a.png.txt", "a.png~", "a.npy"]
+    "name", ["", "a", "png", ".png", "._a.png", "b/._a.jpg", "a.tga", "a.png.txt", "a.png~", "a.npy"]
 )
 def test_other_files_and_hidden_ones_are_no_images(name: str) -> None:
     assert not is_image_name(name)
