@@ -35,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         least = model.recommended_probability if given.min_probability is None else given.min_probability
         options = Options(given.top_k, least, given.batch_size, given.workers)
         with open_source(given.images, given.path_column) as source:
+            for notice in source.notices:
+                print(f"note: {notice}", file=sys.stderr)
             progress = _Progress(source.count)
             outcome = write_predictions(model, source, given.output, options, progress.add)
             drawn = draw_album(source, given.output, model.class_names, given.pictures) if given.pictures else ""

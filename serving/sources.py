@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from tl_core.errors import InputError
-from tl_core.images.containers.archives import ARCHIVE_KINDS, is_archive, list_members, open_archive
+from tl_core.images.containers.archives import (
+    ARCHIVE_KINDS,
+    is_archive,
+    list_members,
+    open_archive,
+    say_left_out_members,
+)
 from tl_core.images.decoding import IMAGE_KINDS, is_image_name
-from tl_core.images.files import Reader, file_stamp, read_image_file, walk_images
+from tl_core.images.files import LeftOut, Reader, file_stamp, read_image_file, say_left_out, walk_images
 from tl_core.images.paths import ImagePaths
-from tl_core.images.tables import TABLE_SUFFIXES, is_table, open_table
+from tl_core.images.tables import TABLE_SUFFIXES, Table, is_table, open_table
 
 
 @dataclass(frozen=True)
@@ -39,10 +45,12 @@ class ImageSource:
     Attributes:
         files: lists the files.
         count: how many there are.
+        notices: sentences on what was left out or found out.
     """
 
     files: Callable[[], Iterator[ImageFile]]
     count: int
+    notices: tuple[str, ...] = ()
 
 
 @contextmanager
@@ -59,43 +67,48 @@ def open_source(spec: str, path_column: str = "") -> Iterator[ImageSource]:
         InputError: there is nothing, or no image in it.
     """
     if os.path.isfile(spec) and is_archive(Path(spec)):  # noqa: PTH113 - unlike Path's, false for a name too long
-        names = list_members(Path(spec)).names
+        members = list_members(Path(spec))
         with open_archive(Path(spec)) as read:
-            yield _source(lambda: (_member(spec, name, read) for name in names), spec)
+            said = say_left_out_members(spec, members)
+            yield _source(lambda: (_member(spec, name, read) for name in members.names), spec, said)
+    elif os.path.isdir(spec):  # noqa: PTH112
+        left_out = LeftOut()
+        count = sum(1 for _ in walk_images(Path(spec), left_out))
+        yield _source(lambda: _folder_files(Path(spec)), spec, say_left_out(spec, left_out.folders), count)
+    elif os.path.isfile(spec) and is_table(Path(spec)):  # noqa: PTH113
+        table = open_table(Path(spec))
+        yield _source(_table_lister(table, path_column), spec, table.notices)
     else:
-        yield _source(_lister(spec, path_column), spec)
+        yield _source(_lister(spec), spec)
 
 
-def _source(files: Callable[[], Iterator[ImageFile]], spec: str) -> ImageSource:
-    count = sum(1 for _ in files())
+def _source(
+    files: Callable[[], Iterator[ImageFile]], spec: str, notices: Sequence[str] = (), count: int | None = None
+) -> ImageSource:
+    count = sum(1 for _ in files()) if count is None else count
     if count == 0:
         raise InputError(f"no images found in {spec}; expected {IMAGE_KINDS} files")
-    return ImageSource(files, count)
+    return ImageSource(files, count, tuple(notices))
 
 
-def _lister(spec: str, path_column: str) -> Callable[[], Iterator[ImageFile]]:
-    if os.path.isdir(spec):  # noqa: PTH112
-        return lambda: _folder_files(Path(spec))
+def _lister(spec: str) -> Callable[[], Iterator[ImageFile]]:
     if glob.has_magic(spec) and not os.path.exists(spec):  # noqa: PTH110
         found = sorted(name for name in glob.iglob(spec, recursive=True) if is_image_name(name))  # noqa: PTH207
         return lambda: (_file(Path(name)) for name in found)
     if not os.path.isfile(spec):  # noqa: PTH113
         raise InputError(f"no images at {spec}; expected a folder, a glob, a table of paths, an archive or one image")
-    if is_table(Path(spec)):
-        return _table_lister(Path(spec), path_column)
     if is_image_name(spec):
         return lambda: iter([_file(Path(spec))])
     raise InputError(f"expected a table ({', '.join(TABLE_SUFFIXES)}), {ARCHIVE_KINDS}, or one image, got {spec}")
 
 
-def _table_lister(path: Path, path_column: str) -> Callable[[], Iterator[ImageFile]]:
-    table = open_table(path)
+def _table_lister(table: Table, path_column: str) -> Callable[[], Iterator[ImageFile]]:
     column = table.file_column(path_column)
-    below = ImagePaths(path.parent)
+    below = ImagePaths(table.path.parent)
 
     def files() -> Iterator[ImageFile]:
         for _, (text,) in table.select([column]):
-            yield _named_in_table(path.parent, text, below, table.encoding)
+            yield _named_in_table(table.path.parent, text, below, table.encoding)
 
     return files
 

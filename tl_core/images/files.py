@@ -34,6 +34,11 @@ class LeftOut:
     files: list[str] = field(default_factory=list)
 
 
+def say_left_out(spec: str, folders: Sequence[str]) -> list[str]:
+    """Say which hidden and generated folders with images were left out, if any."""
+    return [f"{spec}: hidden and generated folders, left out: {name_some(folders)}"] if folders else []
+
+
 def is_left_out_folder(name: str) -> bool:
     """Return whether a folder is hidden, or one that a NAS, an editor or a system makes for itself."""
     return name.startswith((".", "@", "__")) or name.lower() in _GENERATED_FOLDERS

@@ -10,19 +10,15 @@ from filelock import FileLock
 
 from tl_core.data.layouts.listing import FoundFiles, ImageListing, Layout, list_class_folders, signature
 from tl_core.files import complete_file, disk_full_as_input_error
-from tl_core.images.containers.archives import ARCHIVE_KINDS, Members, is_archive, list_members
-from tl_core.images.files import file_stamp, name_some
+from tl_core.images.containers.archives import ARCHIVE_KINDS, Members, is_archive, list_members, say_left_out_members
+from tl_core.images.files import file_stamp
 
 
 def _list_archive(spec: str, data_dir: Path, level: int) -> ImageListing:
     root = Path(spec)
     stamps = [file_stamp(root)]
     members = _cached_members(root, signature(root, stamps), data_dir)
-    said = []
-    if members.hidden:
-        said.append(f"{spec}: hidden and generated folders, left out: {name_some(members.hidden)}")
-    if members.broken_links:
-        said.append(f"{spec}: links to no file of the archive, left out: {name_some(members.broken_links)}")
+    said = say_left_out_members(spec, members)
     return list_class_folders(spec, root, FoundFiles(members.names, stamps, members.others, said), level)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from tl_core.data.layouts.listing import FoundFiles, ImageListing, Layout, list_class_folders
 from tl_core.data.layouts.metadata import list_metadata
 from tl_core.errors import InputError
-from tl_core.images.files import LeftOut, file_stamp, name_some, walk_images
+from tl_core.images.files import LeftOut, file_stamp, say_left_out, walk_images
 
 
 def list_folder(spec: str, root: Path, level: int = 0) -> ImageListing:
@@ -25,10 +25,7 @@ def list_folder(spec: str, root: Path, level: int = 0) -> ImageListing:
             raise InputError(f"folder {error.filename} cannot be read ({error.strerror})") from error
         names.append(name)
         stamps.append(file_stamp(base + name))
-    said = []
-    if left_out.folders:
-        said.append(f"{spec}: hidden and generated folders, left out: {name_some(left_out.folders)}")
-    found = FoundFiles(names, stamps, left_out.files, said)
+    found = FoundFiles(names, stamps, left_out.files, say_left_out(spec, left_out.folders))
     return list_metadata(spec, root, found) or list_class_folders(spec, root, found, level)
 
 

@@ -124,7 +124,9 @@ def _said(entry: ImageEntry, *both: ImageEntry) -> str:
     """Return what a row says of an image that another one contradicts."""
     if len({one.class_name for one in both}) > 1:
         return repr(entry.class_name)
-    return f"in part {entry.part or 'none'!r} and group {entry.group or 'none'!r}"
+    if len({one.part for one in both}) > 1:
+        return f"in part {entry.part or 'none'}"
+    return f"in group {entry.group or 'none'}"
 
 
 def _below(folder: str, name: str) -> str:

@@ -20,7 +20,7 @@ from tl_core.images.containers.members import left_out_folder
 from tl_core.images.containers.tars import open_tar, tar_files, tar_reader
 from tl_core.images.containers.zips import zip_files, zip_reader
 from tl_core.images.decoding import is_image_name
-from tl_core.images.files import Reader
+from tl_core.images.files import Reader, name_some, say_left_out
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 ARCHIVE_KINDS = ".zip, .tar, .tar.gz, .tar.bz2 or .tar.xz"
@@ -73,6 +73,14 @@ def list_members(path: Path) -> Members:
     except (*_DAMAGED, NotImplementedError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not a readable {kind} archive ({error})") from error
     return _sorted_out(names, broken)
+
+
+def say_left_out_members(spec: str, members: Members) -> list[str]:
+    """Say which members of an archive were left out although they may be images, if any."""
+    said = say_left_out(spec, members.hidden)
+    if members.broken_links:
+        said.append(f"{spec}: links to no file of the archive, left out: {name_some(members.broken_links)}")
+    return said
 
 
 def _sorted_out(files: Sequence[str], broken: list[str]) -> Members:
