@@ -36,7 +36,7 @@ class LeftOut:
 
 def say_left_out(spec: str, folders: Sequence[str]) -> list[str]:
     """Say which hidden and generated folders with images were left out, if any."""
-    return [f"{spec}: hidden and generated folders, left out: {name_some(folders)}"] if folders else []
+    return [f"{spec}: hidden and generated folders, left out: {name_some(sorted(folders))}"] if folders else []
 
 
 def is_left_out_folder(name: str) -> bool:
