@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import struct
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,22 +146,24 @@ def _decode_repaired(content: bytes, size: int, rule: ResizeRule, error: Unreada
                 found.pixels, (*found.notices, "have a colour profile or texts that are too large and are left out")
             )
     ended = ended_jpegs(content)
-    if ended is not None:
+    if ended:
         with suppress(*_DAMAGED, Image.DecompressionBombError):
-            if _same_pixels(*ended):
+            if _same_pixels(ended):
                 found = _decode(ended[0], size, rule)
                 return DecodedImage(found.pixels, (*found.notices, _CUT_SHORT))
     raise error
 
 
-def _same_pixels(*jpegs: bytes) -> bool:
+def _same_pixels(jpegs: Sequence[bytes]) -> bool:
     """Compare at full size: in a small square, a few missing pixels would not be seen."""
     digests = set()
     for content in jpegs:
         with Image.open(io.BytesIO(content), formats=("JPEG",)) as image:
             _check_pixels(image.size)
             digests.add(hashlib.sha256(image.tobytes()).digest())
-    return len(digests) == 1
+        if len(digests) > 1:
+            return False
+    return True
 
 
 def _has_frames(image: Image.Image) -> bool:
