@@ -111,9 +111,13 @@ def decode_with_notices(source: Path | bytes, image_size: int, resize_rule: Resi
             found = DecodedImage(found.pixels, (*found.notices, _CUT_SHORT))
     except UnreadableImageError as error:
         found = _decode_repaired(content, image_size, resize_rule, error)
-    pixels = found.pixels
-    notices = (*found.notices, ONE_COLOUR) if (pixels == pixels[0, 0]).all() else found.notices
-    return DecodedImage(pixels, tuple(notice for notice in notices if notice))
+    notices = (*found.notices, ONE_COLOUR) if _is_of_one_colour(found.pixels) else found.notices
+    return DecodedImage(found.pixels, tuple(notice for notice in notices if notice))
+
+
+def _is_of_one_colour(pixels: NDArray[np.uint8]) -> bool:
+    first = pixels[0, 0]
+    return bool((pixels[0] == first).all() and (pixels == first).all())  # most images differ in their first row
 
 
 def _decode(content: bytes, size: int, rule: ResizeRule) -> DecodedImage:
