@@ -348,3 +348,9 @@ def test_a_replaced_file_of_the_same_size_and_time_is_decoded_anew(tmp_path: Pat
     new.replace(path)
     assert (path.stat().st_size, path.stat().st_mtime_ns) == (status.st_size, status.st_mtime_ns)
     assert load(tmp_path / "data").fingerprint != before.fingerprint
+
+
+def test_a_folder_of_which_all_is_left_out_is_refused_with_what_was(tmp_path: Path) -> None:
+    put(tmp_path, contents(["@cat/1.png", "@dog/2.png"]))
+    assert "no images found" in refused(tmp_path)
+    assert "hidden and generated folders, left out: @cat, @dog" in refused(tmp_path)

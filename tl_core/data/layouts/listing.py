@@ -106,7 +106,8 @@ def list_class_folders(spec: str, root: Path, found: FoundFiles, level: int) -> 
         InputError: no image, no class folders or unclear ones, or a class without an image that can be read.
     """
     if not found.images:
-        raise InputError(f"no images found in {spec}; expected class folders with {IMAGE_KINDS} files")
+        expected = f"no images found in {spec}; expected class folders with {IMAGE_KINDS} files"
+        raise InputError("; ".join([expected, *found.left_out]))
     counts = Counter(map(_folder_of, found.images))
     unread = {_folder_of(name): name for name in found.others if _suffix(name) in UNREAD_SUFFIXES and "/" in name}
     placement = place_folders(spec, {**dict.fromkeys(unread, 0), **counts}, level)
