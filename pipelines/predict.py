@@ -83,8 +83,7 @@ def run(config: PredictConfig) -> str:
             open_source(config.images, config.path_column) as source,
             tqdm(total=source.count, desc="predict", unit=" images", disable=None) as progress,
         ):
-            for notice in source.notices:
-                print(f"note: {notice}")
+            print("".join(f"note: {notice}\n" for notice in source.notices), end="")
             outcome = write_predictions(model, source, output, options, progress.update)
             speed = (outcome.files - outcome.resumed) / (time.perf_counter() - started)
             if config.pictures:
