@@ -17,8 +17,8 @@ class Data:
     unreadable: Unreadable = "refuse"
     """How unreadable files are met: refuse the data, or skip the files."""
     class_level: int = 0
-    """Level of the folders that name the classes: 1 is the first below the data or below train, val and test, -1 holds
-    the image, 0 finds out."""
+    """Level of the folders that name the classes: 1 is the first below the data or below train, val and test, -1 that
+    of the folder with the image in it, 0 finds out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +36,8 @@ class SplitData:
     unreadable: Unreadable = "refuse"
     """How unreadable files are met: refuse the data, or skip the files."""
     class_level: int = 0
-    """Level of the folders that name the classes: 1 is the first below the data or below train, val and test, -1 holds
-    the image, 0 finds out."""
+    """Level of the folders that name the classes: 1 is the first below the data or below train, val and test, -1 that
+    of the folder with the image in it, 0 finds out."""
 
     def __post_init__(self) -> None:
         check_fractions(self.val_fraction, self.test_fraction)
@@ -52,8 +52,8 @@ class Source:
     unreadable: Unreadable = "refuse"
     """How unreadable files are met: refuse the source, or skip the files."""
     class_level: int = 0
-    """Level of the folders that name the classes: 1 is the first below the data or below train, val and test, -1 holds
-    the image, 0 finds out."""
+    """Level of the folders that name the classes: 1 is the first below the data or below train, val and test, -1 that
+    of the folder with the image in it, 0 finds out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +69,8 @@ class SplitSource:
     unreadable: Unreadable = "refuse"
     """How unreadable files are met: refuse the source, or skip the files."""
     class_level: int = 0
-    """Level of the folders that name the classes: 1 is the first below the data or below train, val and test, -1 holds
-    the image, 0 finds out."""
+    """Level of the folders that name the classes: 1 is the first below the data or below train, val and test, -1 that
+    of the folder with the image in it, 0 finds out."""
 
     def __post_init__(self) -> None:
         check_fractions(self.val_fraction, self.test_fraction)
@@ -85,8 +85,8 @@ class TargetData:
     unreadable: Unreadable = "refuse"
     """How unreadable files are met: refuse the target, or skip the files."""
     class_level: int = 0
-    """Level of the folders that name the classes: 1 is the first below the data or below train, val and test, -1 holds
-    the image, 0 finds out."""
+    """Level of the folders that name the classes: 1 is the first below the data or below train, val and test, -1 that
+    of the folder with the image in it, 0 finds out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,8 +101,8 @@ class OwnData:
     unreadable: Unreadable = "refuse"
     """How unreadable files are met: refuse the data, or skip the files."""
     class_level: int = 0
-    """Level of the folders that name the classes: 1 is the first below the data or below train, val and test, -1 holds
-    the image, 0 finds out."""
+    """Level of the folders that name the classes: 1 is the first below the data or below train, val and test, -1 that
+    of the folder with the image in it, 0 finds out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,8 +117,8 @@ class PartOfTarget:
     unreadable: Unreadable = "refuse"
     """How unreadable files are met: refuse the target, or skip the files."""
     class_level: int = 0
-    """Level of the folders that name the classes: 1 is the first below the data or below train, val and test, -1 holds
-    the image, 0 finds out."""
+    """Level of the folders that name the classes: 1 is the first below the data or below train, val and test, -1 that
+    of the folder with the image in it, 0 finds out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,8 +132,8 @@ class SourceAndTarget:
     unreadable: Unreadable = "refuse"
     """How unreadable files are met: refuse the data, or skip the files."""
     class_level: int = 0
-    """Level of the folders that name the classes: 1 is the first below the data or below train, val and test, -1 holds
-    the image, 0 finds out."""
+    """Level of the folders that name the classes: 1 is the first below the data or below train, val and test, -1 that
+    of the folder with the image in it, 0 finds out."""
 
 
 def check_fractions(val: float, test: float) -> None:

@@ -10,6 +10,8 @@ import pytest
 
 from pipelines.configs.fields import make_config
 from pipelines.prepare import PrepareConfig, run
+from pipelines.reports.origin import origin_section
+from pipelines.reports.page import Table
 from tests.conftest import ROOT
 from tests.tl_core.made_formats import contents, put, tarred, zipped
 from tl_core.errors import InputError
@@ -81,3 +83,18 @@ def test_the_page_has_examples_of_every_container() -> None:
     found = " ".join(example for _, example, _ in EXAMPLES)
     for suffix in (".zip", ".tar", ".tar.gz", ".tbz2", ".tar.xz", ".csv", ".jsonl"):
         assert f"{suffix}`" in found
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of MLflow and its libraries
+def test_what_was_left_out_is_a_tag_of_the_run_and_a_row_of_its_page(
+    tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    monkeypatch.chdir(tmp_path)
+    run_id = run(make_config(PrepareConfig, data=make("`cat/a/1.jpg` `dog/2.jpg`", tmp_path), image_size=16))
+    found = mlflow.get_run(run_id)
+    notice = "data: folders inside the class folders are no classes: a; class_level=2 would make them so"
+    assert found.data.tags["data_notices"] == notice
+    (table,) = (part for part in origin_section(found).parts if isinstance(part, Table))
+    assert ["data images, left out or repaired", notice] in table.rows
