@@ -79,6 +79,7 @@ def _metadata(description: ClassifierDescription, fit_run: Run) -> dict[str, str
     from pipelines.configs.entry_points import project_version
     from pipelines.inputs.networks import CHOSEN_WEIGHTS
     from pipelines.store.params import used_params
+    from tl_core.images.decoding import PREPROCESS_VERSION
     from tl_core.networks.weights_spec import CREDIT, EMBEDDED
 
     tags = fit_run.data.tags
@@ -87,6 +88,7 @@ def _metadata(description: ClassifierDescription, fit_run: Run) -> dict[str, str
         "class_names": json.dumps(description.class_names),
         "image_size": str(description.backbone.image_size),
         "resize_rule": "crop",
+        "preprocess_version": str(PREPROCESS_VERSION),
         "backbone": description.backbone.architecture,
         "temperature": str(description.temperature),
         **({} if description.unlike_below is None else {"unlike_below": str(description.unlike_below)}),

@@ -84,7 +84,9 @@ def run(config: LrFindConfig) -> str:
         network = config.network
         backbone, spec = load_network(network.weights, network.backbone, network.image_size, config.seed)
         device = pick_device(config.where.device)
-        dataset = load_dataset(config.data.source, spec.image_size, unreadable=config.data.unreadable)
+        dataset = load_dataset(
+            config.data.source, spec.image_size, unreadable=config.data.unreadable, class_level=config.data.class_level
+        )
         log_dataset(dataset, "source")
         split = split_within_classes(dataset, 0.1, 0.1, config.seed)
         settings = asdict(config.recipe)

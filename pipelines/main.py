@@ -119,7 +119,9 @@ def run(config: MainConfig) -> str:
 def _load_target(config: MainConfig) -> ImageDataset:
     from tl_core.data.dataset import load_dataset
 
-    return load_dataset(config.data.target, _image_size(config), unreadable=config.data.unreadable)
+    return load_dataset(
+        config.data.target, _image_size(config), unreadable=config.data.unreadable, class_level=config.data.class_level
+    )
 
 
 def _image_size(config: MainConfig) -> int:
@@ -143,7 +145,9 @@ def _check_source(target: ImageDataset, config: MainConfig) -> None:
     from tl_core.data.dataset import load_dataset
     from tl_core.errors import InputError
 
-    source = load_dataset(config.data.source, _image_size(config), unreadable=config.data.unreadable)
+    source = load_dataset(
+        config.data.source, _image_size(config), unreadable=config.data.unreadable, class_level=config.data.class_level
+    )
     log_dataset(source, "source")
     n_shared = len(set(source.content_hashes) & set(target.content_hashes))
     if n_shared:
@@ -160,6 +164,7 @@ def _pretrain_config(config: MainConfig) -> pretrain.PretrainConfig:
         pretrain.PretrainConfig,
         source=config.data.source,
         unreadable=config.data.unreadable,
+        class_level=config.data.class_level,
         backbone=config.network.backbone,
         image_size=_image_size(config),
         seed=config.seed,
@@ -178,6 +183,7 @@ def _finetune_config(config: MainConfig, weights: str, part: ChosenPart) -> fine
         target=config.data.target,
         part=part,
         unreadable=config.data.unreadable,
+        class_level=config.data.class_level,
         weights=weights,
         backbone=spec.architecture,  # that of the baselines too
         image_size=spec.image_size,
@@ -200,6 +206,7 @@ def _search_config(config: MainConfig, score: finetune.FinetuneConfig) -> search
         search.SearchConfig,
         target=config.data.target,
         unreadable=config.data.unreadable,
+        class_level=config.data.class_level,
         network=score.network,
         n_trials=config.n_trials,
         shape=config.shape,
@@ -214,7 +221,9 @@ def _search_config(config: MainConfig, score: finetune.FinetuneConfig) -> search
 
 def _fit_config(config: MainConfig, score: finetune.FinetuneConfig) -> fit.FitConfig:
     return fit.FitConfig(
-        data=TargetData(target=config.data.target, unreadable=config.data.unreadable),
+        data=TargetData(
+            target=config.data.target, unreadable=config.data.unreadable, class_level=config.data.class_level
+        ),
         network=score.network,
         search_run=score.search_run,
         seed=config.seed,

@@ -25,11 +25,12 @@ class PredictConfig:
     model: str
     """An .onnx file, or a registered model such as models:/transfer-lab@champion."""
     images: str
-    """A folder (at any depth), a glob, a .csv or .parquet file with a column of paths, a .zip or .tar, or one image."""
+    """A folder (at any depth), a glob, a table with a column of paths (csv, tsv, jsonl, parquet), a zip or tar, or one
+    image."""
     output: str = "predictions.csv"
     """The .csv, .jsonl or .parquet file to write."""
-    path_column: str = "path"
-    """The column of paths, where `images` is a table."""
+    path_column: str = ""
+    """The column of paths, where `images` is a table; by default the one that training takes, such as image or path."""
     top_k: int = 5
     """Classes to list per image."""
     min_probability: LeastProbability = 0.0
@@ -82,6 +83,7 @@ def run(config: PredictConfig) -> str:
             open_source(config.images, config.path_column) as source,
             tqdm(total=source.count, desc="predict", unit=" images", disable=None) as progress,
         ):
+            print("".join(f"note: {notice}\n" for notice in source.notices), end="")
             outcome = write_predictions(model, source, output, options, progress.update)
             speed = (outcome.files - outcome.resumed) / (time.perf_counter() - started)
             if config.pictures:

@@ -1,21 +1,24 @@
-"""A look at a data set: what is in there, and what cannot be read?
+"""A look at a data set: what is in there, what was left out or repaired, and what cannot be read?
 
     mlflow run . -e prepare -P data=my_folder
 
-Reads any data spec, decodes every image once into the cache, and reports classes, counts, unreadable files and the
-fingerprint.
+Reads any data spec, decodes every image once into the cache, and reports classes, counts, the fingerprint, what was
+left out or repaired, and unreadable files.
 """
 
 from __future__ import annotations
 
 import time
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipelines.command_line.command import run_command_line
 from pipelines.configs.data import Data
 
-_MOST_NAMED = 5
+if TYPE_CHECKING:
+    from tl_core.data.dataset import ImageDataset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +38,15 @@ def run(config: PrepareConfig) -> str:
     from pipelines.store.logging import log_dataset
     from pipelines.store.runs import tracked_run
     from tl_core.data.dataset import load_dataset, refuse_unreadable
-    from tl_core.data.layouts.built_in import BUILT_IN
-    from tl_core.images.files import other_files
+    from tl_core.errors import DataWarning
 
     with tracked_run("prepare", config) as run_id:
         started = time.perf_counter()
-        dataset = load_dataset(config.data.data, config.image_size, unreadable="skip")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DataWarning)  # printed below, among the rest
+            dataset = load_dataset(
+                config.data.data, config.image_size, unreadable="skip", class_level=config.data.class_level
+            )
         seconds = time.perf_counter() - started
         counts = dataset.class_counts()
         log_dataset(dataset, "data")
@@ -49,6 +55,7 @@ def run(config: PrepareConfig) -> str:
                 "n_images": len(dataset.labels),
                 "n_classes": len(counts),
                 "n_unreadable": len(dataset.unreadable),
+                "n_one_colour": len(dataset.one_colour),
                 "n_decoded": dataset.decoded,
                 "images_per_second": len(dataset.labels) / seconds,
             }
@@ -59,18 +66,26 @@ def run(config: PrepareConfig) -> str:
             f"{dataset.name}: {len(dataset.labels):,} images in {len(counts)} classes, {dataset.decoded:,} decoded now"
         )
         print(f"fingerprint {dataset.fingerprint[:16]}, {len(dataset.labels) / seconds:,.0f} images/s")
+        for line in _remarks(dataset):
+            print(f"  {line}")
         for name, count in counts.items():
             print(f"  {name:<40} {count:>8,}")
         for file in dataset.unreadable:
             print(f"  unreadable: {file.name}: {file.reason}")
-        folder = Path(config.data.data).expanduser()
-        others = list(other_files(folder)) if folder.is_dir() and config.data.data not in BUILT_IN else []
-        if others:
-            more = f" and {len(others) - _MOST_NAMED:,} more" if len(others) > _MOST_NAMED else ""
-            print(f"  left out, not named like images: {', '.join(others[:_MOST_NAMED])}{more}")
         if config.data.unreadable == "refuse":
             refuse_unreadable(dataset.name, dataset.unreadable, len(dataset.labels) + len(dataset.unreadable))
     return run_id
+
+
+def _remarks(dataset: ImageDataset) -> Iterator[str]:
+    """Yield what is to be known of a data set besides its counts."""
+    from tl_core.images.files import name_some
+
+    yield from (f"note: {notice}" for notice in dataset.notices)
+    if dataset.one_colour:
+        yield f"note: {len(dataset.one_colour):,} images are of one colour: {name_some(dataset.one_colour)}"
+    if dataset.other_files:
+        yield f"left out, not named like images: {name_some(dataset.other_files)}"
 
 
 if __name__ == "__main__":

@@ -90,7 +90,12 @@ def _lead(config: PretrainConfig, device: torch.device, world: World) -> str:
         log_seen_images(work.dataset, np.arange(len(work.dataset.labels)))
         novel = None
         if config.novel:
-            novel = load_dataset(config.novel, work.spec.image_size, unreadable=config.data.unreadable)
+            novel = load_dataset(
+                config.novel,
+                work.spec.image_size,
+                unreadable=config.data.unreadable,
+                class_level=config.data.class_level,
+            )
             pool = build_pool(novel, "all")
             check_pool(pool, fit_shape(pool, config.novel_shape))
         with kept_checkpoint("pretrain", config, work.dataset.fingerprint) as checkpoint:
@@ -152,7 +157,9 @@ def _build(config: PretrainConfig, world: World) -> _Work:
 
     network = config.network
     backbone, spec = load_network(network.weights, network.backbone, network.image_size, config.seed)
-    dataset = load_dataset(config.data.source, spec.image_size, unreadable=config.data.unreadable)
+    dataset = load_dataset(
+        config.data.source, spec.image_size, unreadable=config.data.unreadable, class_level=config.data.class_level
+    )
     split = split_within_classes(dataset, config.data.val_fraction, config.data.test_fraction, config.seed)
     training = Pretraining(backbone, spec, dataset, split, config.recipe, seed=config.seed, world=world)
     return _Work(spec, dataset, split, training)

@@ -53,7 +53,13 @@ def run(config: ScoreConfig) -> str:
         if version is not None:  # what the alias meant at this time
             mlflow.set_tag("model_version", f"models:/{version.name}/{version.version}")
         model = OnnxClassifier.load(resolve_onnx(config.model))
-        dataset = load_dataset(config.data.data, model.image_size, model.resize_rule, config.data.unreadable)
+        dataset = load_dataset(
+            config.data.data,
+            model.image_size,
+            model.resize_rule,
+            config.data.unreadable,
+            class_level=config.data.class_level,
+        )
         log_dataset(dataset, "target")
         check_new(model, dataset)
         rows, dataset = _known_images(model, dataset)

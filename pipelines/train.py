@@ -66,7 +66,7 @@ def run(config: TrainConfig) -> str:
         config = with_run_ids(config, weights="pretrain")
         start, data = config.network, config.data
         network, spec = load_network(start.weights, start.backbone, start.image_size, config.seed, start.features)
-        dataset = load_dataset(data.data, spec.image_size, unreadable=data.unreadable)
+        dataset = load_dataset(data.data, spec.image_size, unreadable=data.unreadable, class_level=data.class_level)
         log_dataset(dataset, "target")
         split = split_for_training(dataset, data.split, data.val_fraction, data.test_fraction, config.seed)
         if is_run(start.weights):

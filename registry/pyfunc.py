@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from serving.batch import DEFAULT_BATCH_SIZE, rank_classes
 from serving.model import OnnxClassifier
 from tl_core.errors import InputError
-from tl_core.images.decoding import UnreadableImageError, decode_image
+from tl_core.images.decoding import IMAGE_KINDS, UnreadableImageError, decode_image
 from tl_core.images.files import read_image_file
 
 DEFAULT_TOP_K = 5
@@ -76,7 +76,7 @@ class ImageModel:
         except (UnreadableImageError, OSError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise MlflowException(
-                f"image {position} cannot be read ({reason}); needed are the bytes of a png, jpg, webp or bmp image, "
+                f"image {position} cannot be read ({reason}); needed are the bytes of a {IMAGE_KINDS} image, "
                 "their base64 text, or a path",
                 error_code=BAD_REQUEST,
             ) from error

@@ -22,7 +22,7 @@ ONNX_FILE = "classifier.onnx"
 
 _ROOT = Path(__file__).resolve().parents[1]
 _CODE = ("serving/*.py", "registry/__init__.py", "registry/pyfunc.py")
-_LIBRARY_CODE = ("tl_core/__init__.py", "tl_core/errors.py", "tl_core/images/*.py")
+_LIBRARY_CODE = ("tl_core/__init__.py", "tl_core/errors.py", "tl_core/images/**/*.py")
 _PACKAGES = ("mlflow", "numpy", "onnx", "onnxruntime", "pandas", "pillow")
 
 

@@ -35,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         least = model.recommended_probability if given.min_probability is None else given.min_probability
         options = Options(given.top_k, least, given.batch_size, given.workers)
         with open_source(given.images, given.path_column) as source:
+            for notice in source.notices:
+                print(f"note: {notice}", file=sys.stderr)
             progress = _Progress(source.count)
             outcome = write_predictions(model, source, given.output, options, progress.add)
             drawn = draw_album(source, given.output, model.class_names, given.pictures) if given.pictures else ""
@@ -64,13 +66,13 @@ def _parser() -> argparse.ArgumentParser:
     add("model", type=Path, help="an .onnx file that `export` wrote")
     add(
         "images",
-        help="a folder (at any depth), a glob, a .csv or .parquet table of paths, a .zip or .tar, or one image",
+        help="a folder (at any depth), a glob, a table of paths (csv, tsv, jsonl, parquet), a zip or tar, or one image",
     )
     add("output", type=Path, help="the .csv, .jsonl or .parquet file to write (parquet needs pyarrow)")
     add("--pictures", type=Path, help="a folder for pictures: images with their probabilities, and the worst mistakes")
     add("--top_k", type=_whole_number, default=5, help="classes to list")
     add("--min_probability", type=_probability, default=0.0, help="below it no label is given; or recommended")
-    add("--path_column", default="path", help="the column of paths in a .csv or .parquet file")
+    add("--path_column", default="", help="the column of paths in a table; by default image, path, file_name ...")
     add("--batch_size", type=_whole_number, default=DEFAULT_BATCH_SIZE, help="images per call of the model")
     add("--workers", type=_whole_number, default=0, help="batches in work at once; by default one per core")
     return parser

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import csv
 import glob
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tl_core.errors import InputError
-from tl_core.images.decoding import is_image_name
-from tl_core.images.files import Reader, archive_names, is_archive, open_archive, read_image_file, walk_images
-
-_ROWS_AT_ONCE = 65_536
+from tl_core.images.containers.archives import (
+    ARCHIVE_KINDS,
+    is_archive,
+    list_members,
+    open_archive,
+    say_left_out_members,
+)
+from tl_core.images.decoding import IMAGE_KINDS, is_image_name
+from tl_core.images.files import LeftOut, Reader, file_stamp, read_image_file, say_left_out, walk_images
+from tl_core.images.paths import ImagePaths
+from tl_core.images.tables import TABLE_SUFFIXES, Table, is_table, open_table
 
 
 @dataclass(frozen=True)
@@ -40,121 +45,99 @@ class ImageSource:
     Attributes:
         files: lists the files.
         count: how many there are.
+        notices: sentences on what was left out or found out.
     """
 
     files: Callable[[], Iterator[ImageFile]]
     count: int
+    notices: tuple[str, ...] = ()
 
 
 @contextmanager
-def open_source(spec: str, path_column: str = "path") -> Iterator[ImageSource]:
+def open_source(spec: str, path_column: str = "") -> Iterator[ImageSource]:
     """Open what a user writes for the images.
 
     Args:
-        spec: a folder (at any depth), a glob (`**` at any depth), a .csv or .parquet file with a column of paths,
-            a .zip or uncompressed .tar, or one image. Paths in a table count from the table's folder.
-        path_column: name of that column.
+        spec: a folder (at any depth), a glob (`**` at any depth), a table (.csv, .tsv, .jsonl or .parquet) with a
+            column of paths, a .zip or .tar, compressed or not, or one image. Paths in a table count from the table's
+            folder; one that leads nowhere is looked for below it, as training does.
+        path_column: name of that column; by default the one that training takes.
 
     Raises:
         InputError: there is nothing, or no image in it.
     """
     if os.path.isfile(spec) and is_archive(Path(spec)):  # noqa: PTH113 - unlike Path's, false for a name too long
-        names = archive_names(Path(spec))
+        members = list_members(Path(spec))
         with open_archive(Path(spec)) as read:
-            yield _source(lambda: (_member(spec, name, read) for name in names), spec)
+            said = say_left_out_members(spec, members)
+            yield _source(lambda: (_member(spec, name, read) for name in members.names), spec, said)
+    elif os.path.isdir(spec):  # noqa: PTH112
+        left_out = LeftOut()
+        count = sum(1 for _ in walk_images(Path(spec), left_out))
+        yield _source(lambda: _folder_files(Path(spec)), spec, say_left_out(spec, left_out.folders), count)
+    elif os.path.isfile(spec) and is_table(Path(spec)):  # noqa: PTH113
+        table = open_table(Path(spec))
+        yield _source(_table_lister(table, path_column), spec, table.notices)
     else:
-        yield _source(_lister(spec, path_column), spec)
+        yield _source(_lister(spec), spec)
 
 
-def _source(files: Callable[[], Iterator[ImageFile]], spec: str) -> ImageSource:
-    count = sum(1 for _ in files())
+def _source(
+    files: Callable[[], Iterator[ImageFile]], spec: str, notices: Sequence[str] = (), count: int | None = None
+) -> ImageSource:
+    count = sum(1 for _ in files()) if count is None else count
     if count == 0:
-        raise InputError(f"no images found in {spec}; expected png, jpg, webp or bmp files")
-    return ImageSource(files, count)
+        raise InputError(f"no images found in {spec}; expected {IMAGE_KINDS} files")
+    return ImageSource(files, count, tuple(notices))
 
 
-def _lister(spec: str, path_column: str) -> Callable[[], Iterator[ImageFile]]:
-    if os.path.isdir(spec):  # noqa: PTH112
-        return lambda: _folder_files(Path(spec))
+def _lister(spec: str) -> Callable[[], Iterator[ImageFile]]:
     if glob.has_magic(spec) and not os.path.exists(spec):  # noqa: PTH110
         found = sorted(name for name in glob.iglob(spec, recursive=True) if is_image_name(name))  # noqa: PTH207
         return lambda: (_file(Path(name)) for name in found)
     if not os.path.isfile(spec):  # noqa: PTH113
         raise InputError(f"no images at {spec}; expected a folder, a glob, a table of paths, an archive or one image")
-    suffix = Path(spec).suffix.lower()
-    if suffix in (".csv", ".parquet"):
-        column = _csv_column if suffix == ".csv" else _parquet_column
-        return lambda: (_file(Path(spec).parent / path) for path in column(spec, path_column))
     if is_image_name(spec):
         return lambda: iter([_file(Path(spec))])
-    raise InputError(f"expected a .csv, .parquet, .zip or .tar file, or one image, got {spec}")
+    raise InputError(f"expected a table ({', '.join(TABLE_SUFFIXES)}), {ARCHIVE_KINDS}, or one image, got {spec}")
+
+
+def _table_lister(table: Table, path_column: str) -> Callable[[], Iterator[ImageFile]]:
+    column = table.file_column(path_column)
+    below = ImagePaths(table.path.parent)
+
+    def files() -> Iterator[ImageFile]:
+        for _, (text,) in table.select([column]):
+            yield _named_in_table(table.path.parent, text, below, table.encoding)
+
+    return files
+
+
+def _named_in_table(folder: Path, text: str, below: ImagePaths, encoding: str) -> ImageFile:
+    exact = os.path.join(folder, text.strip())  # noqa: PTH118 - twice as fast as Path, a million times
+    if os.path.isfile(exact):  # noqa: PTH113
+        return _file(Path(exact))
+    found = below.find(text, encoding)
+    if len(found) > 1:
+        return _unreadable(Path(exact), OSError(f"may be {found[0]} or {found[1]}; give the path"))
+    return _file(folder / found[0]) if found else _file(Path(exact))
 
 
 def _folder_files(folder: Path) -> Iterator[ImageFile]:
     for name, error in walk_images(folder):
-        yield _file(folder / name) if error is None else _unlisted(folder / name, error)
+        yield _file(folder / name) if error is None else _unreadable(folder / name, error)
 
 
 def _file(path: Path) -> ImageFile:
-    return ImageFile(str(path), lambda: _stamp(path), lambda: read_image_file(path))
+    return ImageFile(str(path), lambda: file_stamp(path), lambda: read_image_file(path))
 
 
-def _unlisted(folder: Path, error: OSError) -> ImageFile:
+def _unreadable(path: Path, error: OSError) -> ImageFile:
     def read() -> bytes:
         raise error
 
-    return ImageFile(str(folder), lambda: "unlisted", read)
+    return ImageFile(str(path), lambda: str(error), read)
 
 
 def _member(archive: str, name: str, read: Reader) -> ImageFile:
-    return ImageFile(f"{archive}/{name}", lambda: _stamp(Path(archive)), lambda: read(name))
-
-
-def _csv_column(table: str, column: str) -> Iterator[str]:
-    try:
-        with Path(table).open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            rows = csv.DictReader(file)
-            _refuse_other_columns(table, column, list(rows.fieldnames or ()))
-            for row in rows:
-                yield row[column] or ""
-    except (OSError, csv.Error) as error:
-        raise InputError(f"{table} is not a readable csv file ({error})") from error
-
-
-def _parquet_column(table: str, column: str) -> Iterator[str]:
-    parquet = import_parquet(table)
-    import pyarrow
-
-    try:
-        with parquet.ParquetFile(table) as file:
-            _refuse_other_columns(table, column, file.schema_arrow.names)
-            for batch in file.iter_batches(_ROWS_AT_ONCE, columns=[column]):
-                yield from (str(path or "") for path in batch.column(0).to_pylist())
-    except (OSError, pyarrow.ArrowException) as error:
-        raise InputError(f"{table} is not a readable parquet file ({error})") from error
-
-
-def import_parquet(path: str) -> Any:
-    """pyarrow's Parquet module, which serving alone does not install.
-
-    Raises:
-        InputError: it is not there.
-    """
-    try:
-        import pyarrow.parquet
-    except ImportError as error:
-        raise InputError(f"{path} needs the package pyarrow, which is not installed; csv needs nothing") from error
-    return pyarrow.parquet
-
-
-def _refuse_other_columns(table: str, column: str, columns: list[str]) -> None:
-    if column not in columns:
-        raise InputError(f"{table} has no column {column!r}; its columns are {', '.join(columns) or 'none'}")
-
-
-def _stamp(path: Path) -> str:
-    try:
-        status = path.stat()
-    except (OSError, ValueError) as error:  # a broken link, or a name that no file can have
-        return type(error).__name__
-    return f"{status.st_size}:{status.st_mtime_ns}"
+    return ImageFile(f"{archive}/{name}", lambda: file_stamp(Path(archive)), lambda: read(name))

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from serving.sources import import_parquet
 from tl_core.errors import InputError
+from tl_core.images.tables import import_parquet
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 

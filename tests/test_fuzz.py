@@ -5,9 +5,12 @@ A few hundred inputs of each kind here; ten thousand of each in the slow tests.
 
 from __future__ import annotations
 
+import bz2
 import contextlib
+import gzip
 import io
 import json
+import lzma
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
@@ -24,8 +27,8 @@ from serving.model import OnnxClassifier
 from tests.serving.conftest import METADATA, write_model
 from tl_core.data.specs import list_images
 from tl_core.errors import InputError
+from tl_core.images.containers.archives import list_members, open_archive
 from tl_core.images.decoding import UnreadableImageError, decode_image
-from tl_core.images.files import archive_names, open_archive
 
 FEW, MANY, PARTS = 200, 2_500, range(1, 5)
 
@@ -44,6 +47,8 @@ NAMES = st.one_of(
 EDITS = st.lists(st.tuples(st.integers(0, 2**31), st.integers(0, 255)), max_size=12)
 CUTS = st.integers(0, 2**31)
 
+COMPRESS: dict[str, Callable[[bytes], bytes]] = {".gz": gzip.compress, ".tbz2": bz2.compress, ".txz": lzma.compress}
+
 Check = Callable[[st.DataObject, Path], None]
 
 
@@ -61,14 +66,16 @@ def check_spec(data: st.DataObject, folder: Path) -> None:
     for name in ("b.png", "a/b.png"):
         (folder / "images" / name).parent.mkdir(exist_ok=True)
         (folder / "images" / name).write_bytes(b"")
-    table = folder / "images" / "table.csv"
+    table = folder / "images" / data.draw(st.sampled_from(["table.csv", "table.tsv", "metadata.csv", "table.jsonl"]))
     if data.draw(st.booleans()):
         rows = data.draw(st.lists(st.lists(CELLS, min_size=1, max_size=4), max_size=6))
         heading = data.draw(st.sampled_from(["image,label", "path,split,a,b", "file", "image,a,b"]))
-        table.write_bytes("\n".join([heading, *map(",".join, rows)]).encode("utf-8", "surrogateescape"))
+        table.write_bytes(
+            "\n".join([heading, *map(data.draw(st.sampled_from(",;\t")).join, rows)]).encode("utf-8", "surrogateescape")
+        )
     else:
         table.write_bytes(data.draw(st.binary(max_size=200)))
-    name = data.draw(st.sampled_from(["table.csv", "a", ""]) | st.text(max_size=30))
+    name = data.draw(st.sampled_from([table.name, table.name, "a", ""]) | st.text(max_size=30))
     with unchanged(folder / "images"), contextlib.suppress(InputError):
         # Below the folder whatever the name: an absolute one would be read as a spec of its own.
         list_images(f"{folder / 'images'}/{name.replace('..', '')}", folder / "known")
@@ -76,13 +83,13 @@ def check_spec(data: st.DataObject, folder: Path) -> None:
 
 def check_archive(data: st.DataObject, folder: Path) -> None:
     """A zip or tar of any names and sizes, damaged or not."""
-    path = folder / ("a.zip" if data.draw(st.booleans()) else "a.tar")
+    path = folder / data.draw(st.sampled_from(["a.zip", "a.tar", "a.tar.gz", "a.tbz2", "a.txz"]))
     members = data.draw(st.lists(st.tuples(NAMES, st.binary(max_size=50)), max_size=5))
     write = _write_zip if path.suffix == ".zip" else _write_tar
-    content = write(members, data)
+    content = COMPRESS.get(path.suffix, bytes)(write(members, data))
     path.write_bytes(damaged(content, data) if data.draw(st.booleans()) else content)
     with unchanged(folder), contextlib.suppress(InputError):
-        names = archive_names(path)
+        names = list_members(path).names
         assert not any(".." in Path(name.replace("\\", "/")).parts or name.startswith("/") for name in names)
         with open_archive(path) as read:
             for name in names:
@@ -102,10 +109,11 @@ def _write_zip(members: list[tuple[str, bytes]], data: st.DataObject) -> bytes:
 def _write_tar(members: list[tuple[str, bytes]], data: st.DataObject) -> bytes:
     file = io.BytesIO()
     kinds = st.sampled_from([tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE])
+    links = st.sampled_from(["../../evil", "/etc/passwd", "a.png", "cat/a.png", "./cat//a.png", "."])
     with tarfile.open(fileobj=file, mode="w") as archive:
         for name, content in members:
             member = tarfile.TarInfo(name)
-            member.size, member.type, member.linkname = len(content), data.draw(kinds), "../../evil"
+            member.size, member.type, member.linkname = len(content), data.draw(kinds), data.draw(links)
             archive.addfile(member, io.BytesIO(content))
     return file.getvalue()
 
@@ -116,6 +124,7 @@ def pictures() -> tuple[bytes, ...]:
     pixels = np.random.default_rng(0).integers(0, 256, (9, 11, 3), dtype=np.uint8)
     found = []
     modes = {"PNG": "RGB RGBA L P 1", "JPEG": "RGB L CMYK", "WEBP": "RGB RGBA", "BMP": "RGB P"}
+    modes |= {"TIFF": "RGB RGBA L P I;16 F CMYK", "GIF": "L P", "AVIF": "RGB RGBA"}
     for kind, mode in [(kind, mode) for kind, of_kind in modes.items() for mode in of_kind.split()]:
         file = io.BytesIO()
         Image.fromarray(pixels).convert(mode).save(file, kind)

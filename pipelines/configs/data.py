@@ -13,9 +13,12 @@ class Data:
     """Images that are read."""
 
     data: str = "digits:target"
-    """Class folders, a .zip or .tar of them, a .csv of images and labels, digits:source, digits:target or eurosat."""
+    """Class folders, an archive of them, a table of images and labels, digits:source, digits:target or eurosat."""
     unreadable: Unreadable = "refuse"
     """How unreadable files are met: refuse the data, or skip the files."""
+    class_level: int = 0
+    """Level of the folders that name the classes: 1 is the first below the data or below train, val and test, -1 that
+    of the folder with the image in it, 0 finds out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +26,7 @@ class SplitData:
     """Labelled images that are learned, and those of them that are held out."""
 
     data: str = "digits:target"
-    """Data spec: class folders (in folders train, val and test, or not), an archive of them, or a csv."""
+    """Data spec: class folders (in folders train, val and test, or not), an archive of them, or a table."""
     split: SplitRule = "auto"
     """Split: that of the layout, a random one of each class, or auto, the layout's where there is one."""
     val_fraction: float = 0.1
@@ -32,6 +35,9 @@ class SplitData:
     """Share of each class that is scored, where the layout has no such part."""
     unreadable: Unreadable = "refuse"
     """How unreadable files are met: refuse the data, or skip the files."""
+    class_level: int = 0
+    """Level of the folders that name the classes: 1 is the first below the data or below train, val and test, -1 that
+    of the folder with the image in it, 0 finds out."""
 
     def __post_init__(self) -> None:
         check_fractions(self.val_fraction, self.test_fraction)
@@ -45,6 +51,9 @@ class Source:
     """Data spec of the source."""
     unreadable: Unreadable = "refuse"
     """How unreadable files are met: refuse the source, or skip the files."""
+    class_level: int = 0
+    """Level of the folders that name the classes: 1 is the first below the data or below train, val and test, -1 that
+    of the folder with the image in it, 0 finds out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +68,9 @@ class SplitSource:
     """Share of each class that is scored once, at the end."""
     unreadable: Unreadable = "refuse"
     """How unreadable files are met: refuse the source, or skip the files."""
+    class_level: int = 0
+    """Level of the folders that name the classes: 1 is the first below the data or below train, val and test, -1 that
+    of the folder with the image in it, 0 finds out."""
 
     def __post_init__(self) -> None:
         check_fractions(self.val_fraction, self.test_fraction)
@@ -72,6 +84,9 @@ class TargetData:
     """Data spec of the target."""
     unreadable: Unreadable = "refuse"
     """How unreadable files are met: refuse the target, or skip the files."""
+    class_level: int = 0
+    """Level of the folders that name the classes: 1 is the first below the data or below train, val and test, -1 that
+    of the folder with the image in it, 0 finds out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,12 +94,15 @@ class OwnData:
     """Labelled images that the classifier is made from."""
 
     data: str = "digits:target"
-    """Data spec: class folders, an archive of them, or a csv of images and labels."""
+    """Data spec: class folders, an archive of them, or a table of images and labels."""
     group: GroupedBy = "auto"
     """Images that stay in one fold, besides near-duplicates: those that share a group in a csv's column group (auto),
     or the folder that holds the class folders (folder): patient7/healthy/1.jpg and patient7/ill/2.jpg."""
     unreadable: Unreadable = "refuse"
     """How unreadable files are met: refuse the data, or skip the files."""
+    class_level: int = 0
+    """Level of the folders that name the classes: 1 is the first below the data or below train, val and test, -1 that
+    of the folder with the image in it, 0 finds out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +116,9 @@ class PartOfTarget:
     is all where few images are left in a half and nothing was searched, else report."""
     unreadable: Unreadable = "refuse"
     """How unreadable files are met: refuse the target, or skip the files."""
+    class_level: int = 0
+    """Level of the folders that name the classes: 1 is the first below the data or below train, val and test, -1 that
+    of the folder with the image in it, 0 finds out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +131,9 @@ class SourceAndTarget:
     """Data spec of the target."""
     unreadable: Unreadable = "refuse"
     """How unreadable files are met: refuse the data, or skip the files."""
+    class_level: int = 0
+    """Level of the folders that name the classes: 1 is the first below the data or below train, val and test, -1 that
+    of the folder with the image in it, 0 finds out."""
 
 
 def check_fractions(val: float, test: float) -> None:

@@ -130,10 +130,15 @@ def _open(data: OwnData, config: ComparedNetworks, weights: str, image_size: int
         weights = find_run(weights, "pretrain").info.run_id
     loaded = load_plain(weights, config.backbone, image_size, seed)
     backbone, spec = loaded.with_features(loaded.best_features(config.features))
-    dataset = load_dataset(data.data, spec.image_size, unreadable=data.unreadable)
+    dataset = load_dataset(data.data, spec.image_size, unreadable=data.unreadable, class_level=_class_level(data))
     if is_run(weights):
         check_unseen(weights, "pretrain", dataset, np.arange(len(dataset.labels)))
     return NetworkOnImages(weights, spec, backbone, dataset)
+
+
+def _class_level(data: OwnData) -> int:
+    """Return the level of the class folders; where the folder above them is a group, they hold the images."""
+    return -1 if data.group == "folder" and data.class_level == 0 else data.class_level
 
 
 def _group(dataset: ImageDataset, grouped_by: GroupedBy) -> tuple[Groups, list[str]]:
@@ -155,12 +160,18 @@ def _own_groups(dataset: ImageDataset, grouped_by: GroupedBy) -> Sequence[str] |
     """Return the user's group of each image, and a name of its own for one without; None where nothing is grouped."""
     given = dataset.groups
     if grouped_by == "folder":
-        given = tuple("/".join(name.split("/")[:-2]) for name in dataset.file_names)
+        given = tuple(map(_folders_above, dataset.file_names, (dataset.class_names[label] for label in dataset.labels)))
         if not any(given):
             raise InputError("expected folders above the class folders for group=folder, got none")
     if not any(given):
         return None
     return [f"group {name}" if name else f"image {position}" for position, name in enumerate(given)]
+
+
+def _folders_above(file: str, class_name: str) -> str:
+    """Return the folders above the class folder, or above the last one where a class is called otherwise."""
+    above, found, _ = f"/{file}".rpartition(f"/{class_name}/")
+    return above[1:] if found else "/".join(file.split("/")[:-2])
 
 
 def _say_uneven(dataset: ImageDataset) -> str:

@@ -76,6 +76,6 @@ def open_network_on(data: TargetData | PartOfTarget, network: FewShotNetwork, se
         InputError: no such run, weights or data.
     """
     backbone, spec = load_network(network.weights, network.backbone, network.image_size, seed, network.features)
-    dataset = load_dataset(data.target, spec.image_size, unreadable=data.unreadable)
+    dataset = load_dataset(data.target, spec.image_size, unreadable=data.unreadable, class_level=data.class_level)
     log_dataset(dataset, "target")
     return Target(spec, dataset, Finetuner(backbone, spec, dataset, pick_device(device)))

@@ -68,6 +68,8 @@ def origin_section(run: Run, *others: tuple[str, str]) -> Section:
     for used in run.inputs.dataset_inputs if run.inputs else []:
         context = next((tag.value for tag in used.tags if tag.key == "mlflow.data.context"), "data")
         rows.append([f"{context} images", f"{used.dataset.name}, fingerprint {used.dataset.digest[:16]}"])
+        if notices := run.data.tags.get(f"{context}_notices"):
+            rows.append([f"{context} images, left out or repaired", notices])
     if commit := run.data.tags.get("mlflow.source.git.commit"):
         rows.append(["commit of the code", commit])
     table = Table("Where the numbers come from", [], rows)

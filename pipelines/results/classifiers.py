@@ -30,4 +30,5 @@ def save_samples(dataset: ImageDataset, rows: Indices, seed: int, folder: Path) 
     """Write some of the rows' images into a folder: decoded, and as files."""
     samples = np.sort(np.random.default_rng(seed).permutation(rows)[:N_SAMPLES])
     np.savez_compressed(folder / SAMPLES_ARTIFACT, images=dataset.images[samples])
-    copy_files(dataset.name, [dataset.file_names[row] for row in samples], folder / SAMPLE_FILES_ARTIFACT)
+    names = [dataset.file_names[row] for row in samples]
+    copy_files(dataset.name, names, folder / SAMPLE_FILES_ARTIFACT, class_level=dataset.class_level)

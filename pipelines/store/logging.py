@@ -13,7 +13,7 @@ from mlflow.entities import Metric
 from tl_core.data.dataset import ImageDataset
 from tl_core.scoring.images import Interval
 
-_DIGEST_LENGTH, _PROFILE_LENGTH, _BATCH_LENGTH = 36, 16_777_215, 1000  # what the store takes
+_DIGEST_LENGTH, _PROFILE_LENGTH, _TAG_LENGTH, _BATCH_LENGTH = 36, 16_777_215, 5000, 1000  # what the store takes
 
 
 def interval_metrics(name: str, found: Interval) -> dict[str, float]:
@@ -32,7 +32,7 @@ def log_series(series: Mapping[str, Sequence[float]]) -> None:
 
 
 def log_dataset(dataset: ImageDataset, context: str) -> None:
-    """Record the data as an input of the active run, and its fingerprint as a tag."""
+    """Record the data as an input of the active run, and as tags its fingerprint, and what was left out or repaired."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     run = mlflow.active_run()
@@ -47,3 +47,5 @@ def log_dataset(dataset: ImageDataset, context: str) -> None:
     tags = [InputTag("mlflow.data.context", context)]
     mlflow.MlflowClient().log_inputs(run.info.run_id, [DatasetInput(entity, tags)])
     mlflow.set_tag(f"{context}_fingerprint", dataset.fingerprint)
+    if dataset.notices:
+        mlflow.set_tag(f"{context}_notices", "; ".join(dataset.notices)[:_TAG_LENGTH])

@@ -111,10 +111,13 @@ def test_more_images_than_a_batch_are_answered_in_order(loaded: Any, pictures: l
     ("image", "reason"),
     [
         ("no such file, and no base64", r"image 1 cannot be read \(neither base64 nor the path of a file\)"),
-        (base64.b64encode(b"no picture").decode(), r"image 1 cannot be read \(not a png, jpg, webp or bmp image\)"),
-        (b"no picture", r"not a png, jpg, webp or bmp image"),
-        (b"", r"not a png, jpg, webp or bmp image"),
-        ("", r"not a png, jpg, webp or bmp image"),
+        (
+            base64.b64encode(b"no picture").decode(),
+            r"image 1 cannot be read \(not a png, jpg, webp, bmp, tif, gif or avif image\)",
+        ),
+        (b"no picture", r"not a png, jpg, webp, bmp, tif, gif or avif image"),
+        (b"", r"not a png, jpg, webp, bmp, tif, gif or avif image"),
+        ("", r"not a png, jpg, webp, bmp, tif, gif or avif image"),
     ],
 )
 def test_what_is_no_image_is_refused_with_its_position(
@@ -247,7 +250,7 @@ def test_served_over_http_it_answers_refuses_and_loses_nothing(
     no_image = base64.b64encode(b"no picture").decode()
     status, answer = ask(server, json.dumps({"inputs": [no_image]}).encode())
     assert status == 400
-    assert "image 0 cannot be read (not a png, jpg, webp or bmp image)" in answer["message"]
+    assert "image 0 cannot be read (not a png, jpg, webp, bmp, tif, gif or avif image)" in answer["message"]
     status, answer = ask(server, pictures[0].read_bytes())  # the bare file, and no JSON
     assert status == 400
     assert " " in answer["message"]

@@ -39,7 +39,7 @@ def test_every_file_is_accounted_for_and_the_unreadable_ones_carry_the_reason(
     assert [prediction.file for prediction in predictions] == below(two_broken)
     errors = {Path(p.file).name: p.error for p in predictions if not p.top}
     assert errors.keys() == {"000a.jpg", "half.png"}
-    assert errors["000a.jpg"] == "not a png, jpg, webp or bmp image"
+    assert errors["000a.jpg"] == "not a png, jpg, webp, bmp, tif, gif or avif image"
     assert "truncated" in errors["half.png"]
     assert all(Path(p.file).parent.name == p.label for p in predictions if not p.error)
 

@@ -25,7 +25,7 @@ from tl_core.data.dataset import load_dataset
 from tl_core.images.decoding import decode_image
 
 ROOT = Path(__file__).resolve().parents[2]
-FORMATS = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP", "bmp": "BMP"}
+FORMATS = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP", "bmp": "BMP", "tif": "TIFF", "gif": "GIF", "avif": "AVIF"}
 READABLE, UNREADABLE, EITHER = "readable", "unreadable", "either"
 
 Case = tuple[bytes, str, bytes]  # the end of a name, what must become of it, content
@@ -63,7 +63,7 @@ def of_another_kind() -> Iterator[Case]:
             yield f"named.{suffix}".encode(), READABLE, encoded(noisy_red(), kind)
     for content in (b"%PDF-1.7", b"<html>", b"PK\3\4", b"GIF89a", b"MZ", b"\0" * 64, b"\xff" * 64):
         yield b"foreign.jpg", UNREADABLE, content * 10
-    for kind in ("GIF", "TIFF", "ICO"):  # real pictures of kinds that are not read
+    for kind in ("TGA", "PPM", "ICO"):  # real images of kinds that are not read
         yield b"foreign.png", UNREADABLE, encoded(noisy_red(), kind)
     for side in (30_000, 65_535, 2**31 - 1):
         yield b"bomb.png", UNREADABLE, png_header(side, side)

@@ -16,7 +16,7 @@ from tests.serving.conftest import below
 from tl_core.errors import InputError
 
 
-def listed(spec: str | Path, path_column: str = "path") -> list[tuple[str, bytes]]:
+def listed(spec: str | Path, path_column: str = "") -> list[tuple[str, bytes]]:
     """Names and bytes of the files that a spec names."""
     with open_source(str(spec), path_column) as source:
         found = [(file.name, file.read()) for file in source.files()]
@@ -154,16 +154,19 @@ def test_a_pipe_is_not_waited_for(pictures: Path) -> None:
     [
         ("missing", "no images at missing; expected a folder, a glob, a table of paths, an archive or one image"),
         ("x" * 300, "no images at xxx"),
-        ("empty", "no images found in empty; expected png, jpg, webp or bmp files"),
+        ("empty", "no images found in empty; expected png, jpg, webp, bmp, tif, gif or avif files"),
         ("empty/*.png", "no images found in empty/*.png"),
-        ("notes.txt", "expected a .csv, .parquet, .zip or .tar file, or one image, got notes.txt"),
-        ("other.csv", "other.csv has no column 'path'; its columns are image, id"),
-        ("nothing.csv", "nothing.csv has no column 'path'; its columns are none"),
+        (
+            "notes.txt",
+            "expected a table (.csv, .tsv, .jsonl, .parquet), .zip, .tar, .tar.gz, .tar.bz2 or .tar.xz, or one image",
+        ),
+        ("other.csv", "other.csv has no column of image files; expected one of image, image_id, "),
+        ("nothing.csv", "nothing.csv has no column of image files; expected one of image, image_id, "),
         ("heading.csv", "no images found in heading.csv"),
         ("damaged.csv", "damaged.csv is not a readable csv file"),
         ("damaged.parquet", "damaged.parquet is not a readable parquet file"),
         ("damaged.zip", "damaged.zip is not a readable zip archive"),
-        ("damaged.tar", "damaged.tar is not a readable uncompressed tar archive"),
+        ("damaged.tar", "damaged.tar is not a readable tar archive"),
         ("escaping.zip", "points outside the archive"),
     ],
 )
@@ -173,7 +176,7 @@ def test_what_names_no_images_is_refused_in_a_sentence(
     monkeypatch.chdir(tmp_path)
     Path("empty").mkdir()
     Path("notes.txt").touch()
-    Path("other.csv").write_text("image,id\na.png,1\n")
+    Path("other.csv").write_text("picture,id\na.png,1\n")
     Path("nothing.csv").touch()
     Path("heading.csv").write_text("path\n")
     Path("damaged.csv").write_text("path\n" + "x" * 200_000 + "\n")

@@ -13,7 +13,7 @@ import json
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,13 @@ from numpy.typing import NDArray
 
 from tl_core.data.layouts.listing import ImageEntry, ImageListing
 from tl_core.files import complete_file, disk_full_as_input_error
-from tl_core.images.decoding import PREPROCESS_VERSION, ResizeRule, UnreadableImageError, decode_image
+from tl_core.images.decoding import (
+    PREPROCESS_VERSION,
+    DecodedImage,
+    ResizeRule,
+    UnreadableImageError,
+    decode_with_notices,
+)
 from tl_core.images.files import Reader
 
 # Pixels decoded by other code are other pixels: serving would decode anew, and must agree.
@@ -49,6 +55,8 @@ class CacheIndex:
     names: list[str]
     content_hashes: list[str]
     unreadable: list[UnreadableFile]
+    notices: dict[str, list[str]] = field(default_factory=dict)
+    """What was repaired or chosen to read an image, with the names of such images."""
 
     @classmethod
     def from_json(cls, text: str) -> CacheIndex:
@@ -115,18 +123,23 @@ def _map_pixels(index: CacheIndex, image_size: int, resize_rule: str, cache_dir:
 def _decode_all(listing: ImageListing, image_size: int, resize_rule: ResizeRule, pixels: Path) -> CacheIndex:
     kept: list[tuple[ImageEntry, str]] = []
     unreadable: list[UnreadableFile] = []
+    notices: dict[str, list[str]] = {}
     with complete_file(pixels) as file:
         for entry, outcome in _decoded(listing, image_size, resize_rule):
             if isinstance(outcome, str):
                 unreadable.append(UnreadableFile(entry.name, outcome))
             else:
-                array, content_hash = outcome
-                file.write(array.data)
+                image, content_hash = outcome
+                file.write(image.pixels.data)
                 kept.append((entry, content_hash))
-    return _build_index(kept, unreadable)
+                for notice in image.notices:
+                    notices.setdefault(notice, []).append(entry.name)
+    return _build_index(kept, unreadable, notices)
 
 
-def _build_index(kept: list[tuple[ImageEntry, str]], unreadable: list[UnreadableFile]) -> CacheIndex:
+def _build_index(
+    kept: list[tuple[ImageEntry, str]], unreadable: list[UnreadableFile], notices: dict[str, list[str]]
+) -> CacheIndex:
     # File names count, the folders above the class do not: moving or zipping a data set keeps its fingerprint.
     lines = [f"{entry.class_name}/{Path(entry.name).name}:{content}" for entry, content in kept]
     return CacheIndex(
@@ -135,10 +148,11 @@ def _build_index(kept: list[tuple[ImageEntry, str]], unreadable: list[Unreadable
         names=[entry.name for entry, _ in kept],
         content_hashes=[content for _, content in kept],
         unreadable=unreadable,
+        notices=notices,
     )
 
 
-Outcome = tuple[NDArray[np.uint8], str] | str  # pixels and content hash, or the reason why there are none
+Outcome = tuple[DecodedImage, str] | str  # with the content hash, or the reason why there are none
 
 
 def _decoded(listing: ImageListing, image_size: int, rule: ResizeRule) -> Iterator[tuple[ImageEntry, Outcome]]:
@@ -157,7 +171,7 @@ def _decode_entry(read: Reader, entry: ImageEntry, image_size: int, rule: Resize
         return entry.fault
     try:
         content = read(entry.name)
-        return decode_image(content, image_size, rule), hashlib.sha256(content).hexdigest()
+        return decode_with_notices(content, image_size, rule), hashlib.sha256(content).hexdigest()
     except UnreadableImageError as error:
         return str(error)
     except OSError as error:

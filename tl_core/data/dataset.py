@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,13 +15,16 @@ from numpy.typing import NDArray
 
 from tl_core.data.cache import UnreadableFile, load_images
 from tl_core.data.halves import keep_halves
+from tl_core.data.notices import say_contradictions, say_notices
 from tl_core.data.specs import list_images
-from tl_core.errors import InputError
-from tl_core.images.decoding import ResizeRule
+from tl_core.errors import DataWarning, InputError
+from tl_core.images.decoding import ONE_COLOUR, ResizeRule
+from tl_core.images.tables import is_table
 from tl_core.recipes.checks import check_range
 from tl_core.recipes.choices import Unreadable
 
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 8, 1024
+MAX_CLASS_LEVEL = 16
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,10 @@ class ImageDataset:
         decoded: images decoded for this load; 0 when the cache was warm.
         parts: one per image: train, val or test where the layout says so, else empty.
         groups: one per image: the patient, plant or video that it shows, where a csv names it, else empty.
+        notices: sentences on what was left out, repaired or contradicts itself.
+        other_files: files that are not named like images.
+        one_colour: images without anything on them.
+        class_level: level of the class folders that was asked for.
     """
 
     name: str
@@ -52,6 +60,10 @@ class ImageDataset:
     decoded: int
     parts: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
+    other_files: tuple[str, ...] = ()
+    one_colour: tuple[str, ...] = ()
+    class_level: int = 0
 
     @property
     def image_size(self) -> int:
@@ -86,21 +98,31 @@ def load_dataset(
     resize_rule: ResizeRule = "crop",
     unreadable: Unreadable = "refuse",
     cache_dir: Path | None = None,
+    class_level: int = 0,
 ) -> ImageDataset:
     """Load the images that a data spec names, decoding each file at most once in its life.
+
+    What was left out or repaired is said by a `DataWarning` each.
+
+    Args:
+        class_level: level of the class folders, from 1 on; -1 is the folder that holds the image, and 0 finds out.
 
     Raises:
         InputError: nothing there, fewer than two classes, or unreadable files while `unreadable` is "refuse".
     """
     check_range("image_size", image_size, MIN_IMAGE_SIZE, MAX_IMAGE_SIZE)
+    check_range("class_level", class_level, -1, MAX_CLASS_LEVEL)
     cache_dir = cache_dir or default_cache_dir()
-    listing = list_images(spec, cache_dir / "data")
+    listing = list_images(spec, cache_dir / "data", class_level)
     cached = load_images(listing, image_size, resize_rule, cache_dir / "images")
     if unreadable == "refuse":
         refuse_unreadable(spec, cached.index.unreadable, len(listing.entries))
     class_names, labels = np.unique(np.array(cached.index.class_names, dtype=object), return_inverse=True)
     if len(class_names) < 2:
-        raise InputError(f"{spec} has {len(class_names)} class(es) with readable images; at least 2 are needed")
+        raise InputError(_say_too_few(spec, list(class_names), cached.index.unreadable, listing.other_files))
+    notices = (*listing.notices, *say_notices(cached.index), *say_contradictions(cached.index))
+    for notice in notices:
+        warnings.warn(notice, DataWarning, stacklevel=2)
     entries = {entry.name: entry for entry in listing.entries}
     return ImageDataset(
         name=spec,
@@ -114,12 +136,30 @@ def load_dataset(
         decoded=cached.decoded,
         parts=tuple(entries[name].part for name in cached.index.names),
         groups=tuple(entries[name].group for name in cached.index.names),
+        notices=notices,
+        other_files=listing.other_files,
+        one_colour=tuple(cached.index.notices.get(ONE_COLOUR, ())),
+        class_level=class_level,
     )
 
 
-def copy_files(spec: str, names: Sequence[str], target: Path, cache_dir: Path | None = None) -> None:
+def _say_too_few(
+    spec: str, class_names: Sequence[str], unreadable: Sequence[UnreadableFile], others: Sequence[str]
+) -> str:
+    """Say why there are too few classes, the reason first."""
+    expected = f"expected at least 2 classes with readable images in {spec}, got {', '.join(class_names) or 'none'}"
+    if unreadable:
+        file = unreadable[0]
+        return f"{len(unreadable)} images cannot be read, the first is {file.name} ({file.reason}); {expected}"
+    tables = [name for name in others if is_table(Path(name))]
+    return f"{expected}; if {tables[0]} has the labels, give its path" if tables else expected
+
+
+def copy_files(
+    spec: str, names: Sequence[str], target: Path, cache_dir: Path | None = None, class_level: int = 0
+) -> None:
     """Copy some of a spec's files, by their `file_names` and as they are, into a new zip."""
-    listing = list_images(spec, (cache_dir or default_cache_dir()) / "data")
+    listing = list_images(spec, (cache_dir or default_cache_dir()) / "data", class_level)
     with listing.open() as read, zipfile.ZipFile(target, "w") as archive:
         for name in names:
             # A zip's names are text; bytes that are none are written out.

@@ -18,12 +18,13 @@ LAYOUTS = (
 """Files of `tl_core.data.layouts`, the built-in names first; the first that accepts a spec reads it."""
 
 
-def list_images(spec: str, data_dir: Path) -> ImageListing:
+def list_images(spec: str, data_dir: Path, class_level: int = 0) -> ImageListing:
     """List the images that a spec names.
 
     Args:
         spec: a path, or the name of a data set that is built in.
         data_dir: folder of the cached data.
+        class_level: level of the class folders, from 1 on; -1 is the folder that holds the image, and 0 finds out.
 
     Raises:
         InputError: nothing is there, or it is not laid out in a known way.
@@ -36,7 +37,7 @@ def list_images(spec: str, data_dir: Path) -> ImageListing:
             raise InputError(f"no data at {spec!r}; expected {described}")
     for layout in layouts:
         if layout.accepts(spec):
-            return layout.list_images(spec, data_dir)
+            return layout.list_images(spec, data_dir, class_level)
     raise InputError(f"expected {described}, got {spec}, a file of kind {Path(spec).suffix or 'unknown'!r}")
 
 

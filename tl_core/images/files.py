@@ -1,69 +1,90 @@
-"""Image files below a folder, or in a zip or tar that is read in place.
-
-Archives are never unpacked, so that no member can be written anywhere; members that point outside the archive are
-refused all the same. Free of torch on purpose: serving finds its images here too.
-"""
+"""Image files below a folder. Free of torch on purpose: serving finds its images here too."""
 
 from __future__ import annotations
 
-import lzma
 import os
 import stat
-import tarfile
-import threading
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass, field
+from pathlib import Path
 
-from tl_core.errors import InputError
 from tl_core.images.decoding import is_image_name
 
 Reader = Callable[[str], bytes]
 
-ARCHIVE_SUFFIXES = (".zip", ".tar")
-
 MAX_MEMBER_BYTES = 256 * 1024 * 1024
-"""A larger file or archive member is refused unread: no picture is that large, a zip bomb is."""
+"""A larger file or archive member is refused unread: no image is that large, a zip bomb is."""
+
+_GENERATED_FOLDERS = frozenset(
+    {"thumbnail", "thumbnails", "lost+found", "#recycle", "$recycle.bin", "system volume information"}
+)
+_MOST_NAMED = 5
 
 
-def walk_images(root: Path) -> Iterator[tuple[str, OSError | None]]:
+@dataclass(frozen=True)
+class LeftOut:
+    """Names that a walk left out.
+
+    Attributes:
+        folders: hidden and generated ones that hold images.
+        files: those that are not named like images.
+    """
+
+    folders: list[str] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
+
+
+def say_left_out(spec: str, folders: Sequence[str]) -> list[str]:
+    """Say which hidden and generated folders with images were left out, if any."""
+    return [f"{spec}: hidden and generated folders, left out: {name_some(sorted(folders))}"] if folders else []
+
+
+def is_left_out_folder(name: str) -> bool:
+    """Return whether a folder is hidden, or one that a NAS, an editor or a system makes for itself."""
+    return name.startswith((".", "@", "__")) or name.lower() in _GENERATED_FOLDERS
+
+
+def name_some(names: Sequence[str], most: int = _MOST_NAMED) -> str:
+    """Join the first names for a sentence, and count the others."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def walk_images(root: Path, left_out: LeftOut | None = None) -> Iterator[tuple[str, OSError | None]]:
     """Image files below a folder, by their path from there with forward slashes, in order; at any depth.
 
     A folder that cannot be listed is yielded in their place, with the error. Only one folder's names are in memory at
-    a time. Links to folders are followed, each folder is entered once, hidden files and folders are left out.
+    a time. Links to folders are followed, each folder is entered once, hidden and generated folders are left out.
+
+    Args:
+        left_out: takes the names of what is left out.
     """
-    for name, error in _walk(root):
-        if error is not None or is_image_name(name):
-            yield name, error
-
-
-def other_files(root: Path) -> Iterator[str]:
-    """Files below a folder that `walk_images` leaves out, because they are not named like images."""
-    return (name for name, error in _walk(root) if error is None and not is_image_name(name))
-
-
-def _walk(root: Path) -> Iterator[tuple[str, OSError | None]]:
+    base = f"{root}{os.sep}"  # by hand: a path object for each of a million names takes seconds
     visited = {os.path.realpath(root)}
-    open_folders = [_sorted_children(root, "")]
+    open_folders = [_sorted_children(str(root), "")]
     while open_folders:
         for name, is_folder, error in open_folders[-1]:
-            # A link may lead to a parent, and then there would be no end.
-            if is_folder and (real := os.path.realpath(root / name)) not in visited:
-                visited.add(real)
-                open_folders.append(_sorted_children(root / name, f"{name}/"))
-                break
             if error is not None or not is_folder:
-                yield name, error
+                if error is not None or is_image_name(name):
+                    yield name, error
+                elif left_out is not None and not name.rpartition("/")[2].startswith("."):
+                    left_out.files.append(name)
+            elif is_left_out_folder(name.rpartition("/")[2]):
+                if left_out is not None and any(error is None for _, error in walk_images(Path(base + name))):
+                    left_out.folders.append(name)
+            # A link may lead to a parent, and then there would be no end.
+            elif (real := os.path.realpath(base + name)) not in visited:
+                visited.add(real)
+                open_folders.append(_sorted_children(base + name, f"{name}/"))
+                break
         else:
             open_folders.pop()
 
 
-def _sorted_children(folder: Path, prefix: str) -> Iterator[tuple[str, bool, OSError | None]]:
+def _sorted_children(folder: str, prefix: str) -> Iterator[tuple[str, bool, OSError | None]]:
     try:
         with os.scandir(folder) as entries:
-            children = sorted((entry.name, _is_folder(entry)) for entry in entries if not entry.name.startswith("."))
+            children = sorted((entry.name, _is_folder(entry)) for entry in entries)
     except OSError as error:
         yield prefix.rstrip("/") or ".", False, error
         return
@@ -78,6 +99,16 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
+def file_stamp(path: str | Path) -> str:
+    """Return facts that change when a file's content may have: size, times and the place on the disk."""
+    try:
+        status = os.stat(path)  # noqa: PTH116 - a path object for each of a million names takes seconds
+    except (OSError, ValueError) as error:  # a broken link, or a name that no file can have
+        return type(error).__name__
+    # A file that was put in another's place may have its size and time, but not its number and time of change.
+    return f"{status.st_size}:{status.st_mtime_ns}:{status.st_ino}:{status.st_ctime_ns}"
+
+
 def read_image_file(path: Path) -> bytes:
     """The bytes of a file of at most `MAX_MEMBER_BYTES`.
 
@@ -90,100 +121,3 @@ def read_image_file(path: Path) -> bytes:
     if status.st_size > MAX_MEMBER_BYTES:
         raise OSError(f"expected at most {MAX_MEMBER_BYTES:,} bytes for one image, got {status.st_size:,}")
     return path.read_bytes()
-
-
-def is_archive(path: Path) -> bool:
-    """Return whether a path ends like an archive that can be read in place."""
-    return path.suffix.lower() in ARCHIVE_SUFFIXES
-
-
-def archive_names(path: Path) -> list[str]:
-    """Image members of an archive, in its own order.
-
-    Raises:
-        InputError: not such an archive, or a member points outside it or is larger than `MAX_MEMBER_BYTES`.
-    """
-    return _zip_names(path) if path.suffix.lower() == ".zip" else _tar_names(path)
-
-
-@contextmanager
-def open_archive(path: Path) -> Iterator[Reader]:
-    """Yield a function from a member's name to its bytes; it may be called from several threads.
-
-    It raises OSError where the member is damaged.
-    """
-    if path.suffix.lower() == ".zip":
-        with zipfile.ZipFile(path) as archive:
-            yield _zip_reader(archive)
-    else:
-        with tarfile.open(path, "r:") as archive:
-            yield _tar_reader(archive)
-
-
-def _zip_names(path: Path) -> list[str]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = [
-                (info.filename, info.file_size) for info in archive.infolist() if not info.filename.endswith("/")
-            ]
-    except (zipfile.BadZipFile, OSError, NotImplementedError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not a readable zip archive ({error})") from error
-    return _checked_names(path, members)
-
-
-def _tar_names(path: Path) -> list[str]:
-    try:
-        with tarfile.open(path, "r:") as archive:
-            members = [(info.name, info.size) for info in archive if info.isfile()]
-    except (tarfile.TarError, OSError) as error:
-        raise InputError(f"{path} is not a readable uncompressed tar archive ({error})") from error
-    return _checked_names(path, members)
-
-
-def _checked_names(path: Path, members: Sequence[tuple[str, int]]) -> list[str]:
-    names = []
-    for name, size in members:
-        parts = PurePosixPath(name.replace("\\", "/"))
-        if ".." in parts.parts or parts.is_absolute():
-            raise InputError(f"{path} has a member named {name!r}, which points outside the archive; refused")
-        if size > MAX_MEMBER_BYTES:
-            raise InputError(
-                f"{path}: expected at most {MAX_MEMBER_BYTES:,} bytes for one image, got {size:,} of {name}"
-            )
-        hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts.parts)
-        if is_image_name(name) and not hidden:
-            names.append(name)
-    return list(dict.fromkeys(names))  # of a member that was added twice the last one counts
-
-
-def _zip_reader(archive: zipfile.ZipFile) -> Reader:
-    def read(name: str) -> bytes:
-        try:
-            return archive.read(name)
-        # A damaged, encrypted or unknown member is one unreadable image, not the end of the archive.
-        except (
-            zipfile.BadZipFile,
-            zlib.error,
-            lzma.LZMAError,
-            RuntimeError,
-            NotImplementedError,
-            EOFError,
-            UnicodeDecodeError,
-        ) as error:
-            raise OSError(str(error)) from error
-
-    return read
-
-
-def _tar_reader(archive: tarfile.TarFile) -> Reader:
-    members = {info.name: info for info in archive if info.isfile()}
-    lock = threading.Lock()  # one file handle, hence one seek at a time
-
-    def read(name: str) -> bytes:
-        with lock:
-            stream = archive.extractfile(members[name])
-            if stream is None:
-                raise OSError(f"{name} is no regular file")
-            return stream.read()
-
-    return read

@@ -20,7 +20,7 @@ from tests.conftest import COLOURS, write_colour_images
 from tl_core.data import cache as image_cache
 from tl_core.data.dataset import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE, ImageDataset, load_dataset
 from tl_core.errors import InputError
-from tl_core.images.decoding import decode_image
+from tl_core.images.decoding import DecodedImage, decode_image
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -158,7 +158,7 @@ def test_unreadable_files_are_refused_with_name_reason_and_the_way_out(two_broke
         load(two_broken)
     message = str(raised.value)
     assert f"2 of 62 images in {two_broken} cannot be read, the first is red/note.jpg" in message
-    assert "not a png, jpg, webp or bmp image" in message
+    assert "not a png, jpg, webp, bmp, tif, gif or avif image" in message
     assert "unreadable=skip" in message
 
 
@@ -198,7 +198,7 @@ def test_one_class_is_refused(tmp_path: Path) -> None:
     write_colour_images(tmp_path / "set", n_per_class=2)
     for name in ("green", "blue"):
         shutil.rmtree(tmp_path / "set" / name)
-    with pytest.raises(InputError, match=r"has 1 class.*at least 2"):
+    with pytest.raises(InputError, match=r"expected at least 2 classes .*, got red"):
         load(tmp_path / "set")
 
 
@@ -206,7 +206,9 @@ def test_a_spec_with_unreadable_files_only_is_refused(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / "set" / name).mkdir(parents=True)
         (tmp_path / "set" / name / "note.png").write_text("no picture")
-    with pytest.raises(InputError, match=r"has 0 class.*at least 2"):
+    with pytest.raises(
+        InputError, match=r"2 images cannot be read, the first is a/note.png .*at least 2 classes .*, got none"
+    ):
         load_dataset(str(tmp_path / "set"), 16, unreadable="skip")
 
 
@@ -257,13 +259,13 @@ def test_an_interrupted_load_leaves_nothing_behind_and_the_next_one_works(
 ) -> None:
     calls = iter(range(1000))
 
-    def interrupted(source: bytes, image_size: int, resize_rule: str) -> NDArray[np.uint8]:
+    def interrupted(source: bytes, image_size: int, resize_rule: str) -> DecodedImage:
         if next(calls) == 30:
             raise interruption
-        return np.zeros((image_size, image_size, 3), dtype=np.uint8)
+        return DecodedImage(np.zeros((image_size, image_size, 3), dtype=np.uint8))
 
     with monkeypatch.context() as patch:
-        patch.setattr(image_cache, "decode_image", interrupted)
+        patch.setattr(image_cache, "decode_with_notices", interrupted)
         with pytest.raises(interruption):
             load(colours)
     assert [path.suffix for path in (tmp_path / "cache" / "images").iterdir()] == [".lock"]

@@ -15,7 +15,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from tl_core.images.decoding import ResizeRule, UnreadableImageError, decode_image, is_image_name
+from tl_core.images import decoding
+from tl_core.images.decoding import (
+    ResizeRule,
+    UnreadableImageError,
+    decode_image,
+    decode_with_notices,
+    is_image_name,
+)
 
 RED, GREEN, BLUE, WHITE = (200, 40, 40), (40, 200, 40), (40, 40, 200), (255, 255, 255)
 
@@ -76,7 +83,7 @@ def exif(*tags: tuple[int, int, int, bytes]) -> bytes:
 TURNED_RIGHT = (0x0112, 3, 1, b"\6\0\0\0")
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP", "TIFF", "AVIF"])
 @pytest.mark.parametrize("size", [8, 33])
 def test_every_format_becomes_a_square_of_rgb_bytes(kind: str, size: int) -> None:
     array = decode_image(encoded(Image.new("RGB", (40, 30), RED), kind), size)
@@ -215,15 +222,16 @@ def test_of_an_animation_the_first_picture_counts(kind: str) -> None:
 
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 48, 3), dtype=np.uint8))
 WHOLE_PNG = encoded(NOISE)
+OTHER_WHOLES = [encoded(NOISE, kind) for kind in ("TIFF", "GIF", "AVIF")]
 WHOLE_JPEG = encoded(NOISE, "JPEG", exif=exif(TURNED_RIGHT))
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "not a png, jpg, webp or bmp image"),
-        (b"this is a note, not a picture", "not a png, jpg, webp or bmp image"),
-        (encoded(Image.new("RGB", (8, 8)), "GIF"), "not a png, jpg, webp or bmp image"),
+        (b"", "not a png, jpg, webp, bmp, tif, gif or avif image"),
+        (b"this is a note, not a picture", "not a png, jpg, webp, bmp, tif, gif or avif image"),
+        (encoded(Image.new("RGB", (8, 8)), "TGA"), "not a png, jpg, webp, bmp, tif, gif or avif image"),
         (WHOLE_JPEG[: len(WHOLE_JPEG) // 2], "truncated"),
         (WHOLE_PNG[: len(WHOLE_PNG) // 2], "truncated"),
         (WHOLE_PNG[:20], ""),
@@ -232,7 +240,7 @@ WHOLE_JPEG = encoded(NOISE, "JPEG", exif=exif(TURNED_RIGHT))
         (png_header(10_000, 10_000), "expected at most 80,000,000 pixels, got 10,000 x 10,000"),
         (png_header(0, 8), ""),
     ],
-    ids=["empty", "text", "gif", "half_jpeg", "half_png", "png_start", "jpeg_start", "bomb", "large", "no_width"],
+    ids=["empty", "text", "tga", "half_jpeg", "half_png", "png_start", "jpeg_start", "bomb", "large", "no_width"],
 )
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_a_broken_file_is_unreadable_for_a_reason(content: bytes, reason: str, tmp_path: Path) -> None:
@@ -261,7 +269,7 @@ def test_image_names_are_known_by_their_suffix(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "a", "png", ".png", "._a.png", "b/._a.jpg", "a.gif", "a.png.txt", "a.png~", "a.npy"]
+    "name", ["", "a", "png", ".png", "._a.png", "b/._a.jpg", "a.tga", "a.png.txt", "a.png~", "a.npy"]
 )
 def test_other_files_and_hidden_ones_are_no_images(name: str) -> None:
     assert not is_image_name(name)
@@ -276,7 +284,17 @@ def assert_decoded_or_unreadable(content: bytes) -> None:
     assert array.dtype == np.uint8
 
 
-SIGNATURES = [b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe1", b"RIFF\x40\0\0\0WEBPVP8 ", b"BM"]
+SIGNATURES = [
+    b"",
+    b"\x89PNG\r\n\x1a\n",
+    b"\xff\xd8\xff\xe1",
+    b"RIFF\x40\0\0\0WEBPVP8 ",
+    b"BM",
+    b"II*\0\x08\0\0\0",
+    b"MM\0*",
+    b"GIF89a",
+    b"\0\0\0\x18ftypavif",
+]
 
 
 class TestAnyBytes:
@@ -288,7 +306,7 @@ class TestAnyBytes:
         assert_decoded_or_unreadable(signature + rest)
 
     @given(
-        whole=st.sampled_from([WHOLE_PNG, WHOLE_JPEG]),
+        whole=st.sampled_from([WHOLE_PNG, WHOLE_JPEG, *OTHER_WHOLES]),
         changes=st.lists(st.tuples(st.integers(0, 400) | st.integers(0, 10_000), st.integers(0, 255)), max_size=5),
         length=st.none() | st.integers(0, 10_000),
     )
@@ -300,3 +318,79 @@ class TestAnyBytes:
         for position, value in changes:
             content[position % len(content)] = value
         assert_decoded_or_unreadable(bytes(content[:length]))
+
+
+def greys(values: NDArray[Any], kind: str = "PNG") -> bytes:
+    return encoded(Image.fromarray(values), kind)
+
+
+@pytest.mark.parametrize(
+    ("largest", "full"), [(1, 255), (255, 255), (256, 4095), (4095, 4095), (4096, 65_535), (65_535, 65_535)]
+)
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_greys_are_scaled_by_the_range_that_they_have(largest: int, full: int, kind: str) -> None:
+    values = np.linspace(0, largest, 64).reshape(8, 8).astype(np.uint16)
+    found = decode_with_notices(greys(values, kind), 8)
+    expected = np.floor(values / (full / 255)).astype(np.uint8)
+    np.testing.assert_array_equal(found.pixels, expected[:, :, None].repeat(3, axis=2))
+    said = f"hold greys to {full} and are scaled by that range"
+    assert [notice for notice in found.notices if "greys" in notice] == ([said] if full < 65_535 else [])
+
+
+@pytest.mark.parametrize(("largest", "full"), [(0.5, 1), (1, 1), (200, 255), (1e6, 1e6)])
+def test_decimal_greys_may_be_shares(largest: float, full: float) -> None:
+    values = np.linspace(0, largest, 64, dtype=np.float32).reshape(8, 8)
+    values[0, :3] = np.nan, -1, np.inf
+    pixels = decode_image(greys(values, "TIFF"), 8)
+    assert pixels[0, :3].max() == 0
+    np.testing.assert_allclose(pixels[1:, :, 0], values[1:] / full * 255, atol=1.01)
+
+
+def test_an_image_that_is_transparent_everywhere_shows_its_colours() -> None:
+    image = quarters().convert("RGBA")
+    image.putalpha(0)
+    found = decode_with_notices(encoded(image), 16)
+    np.testing.assert_array_equal(found.pixels, np.asarray(quarters()))
+    assert found.notices == ("are transparent everywhere, their colours are taken",)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "TIFF", "PNG", "AVIF"])
+def test_of_several_frames_the_first_counts_and_that_is_said(kind: str) -> None:
+    frames = [NOISE, NOISE.rotate(90)]
+    content = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
+    alone = encoded(frames[0], kind)
+    assert decode_with_notices(content, 48).notices == ("are the first of several frames",)
+    assert decode_with_notices(alone, 48).notices == ()
+    if kind != "AVIF":  # which loses other details in a sequence
+        np.testing.assert_array_equal(decode_image(content, 48), decode_image(alone, 48))
+
+
+@pytest.mark.parametrize("subsampling", [0, 2])
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("size", [47, 48, 50])
+def test_a_jpeg_that_lacks_pixels_is_never_taken_for_a_whole_one(
+    size: int, subsampling: int, *, progressive: bool
+) -> None:
+    noise = Image.fromarray(np.random.default_rng(size).integers(0, 256, (size, size, 3), dtype=np.uint8))
+    whole = encoded(noise, "JPEG", subsampling=subsampling, progressive=progressive)
+    pixels = decode_image(whole, size)
+    for missing in [*range(1, 40), *range(40, len(whole) - 20, 97)]:
+        try:
+            found = decode_with_notices(whole[:-missing], size)
+        except UnreadableImageError:
+            assert missing > 2
+            continue
+        np.testing.assert_array_equal(found.pixels, pixels)
+        assert found.notices == ("are cut short by their last bytes, their pixels are whole",)
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "GIF", "AVIF"])
+def test_the_limit_of_pixels_holds_for_every_format(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = encoded(NOISE, kind)
+    monkeypatch.setattr(decoding, "MAX_PIXELS", 48 * 48 - 1)
+    with pytest.raises(UnreadableImageError, match="expected at most 2,303 pixels, got 48 x 48"):
+        decode_image(content, 8)
+
+
+def test_an_image_of_one_colour_is_marked() -> None:
+    assert decode_with_notices(encoded(Image.new("RGB", (9, 9), RED)), 8).notices == ("are of one colour",)

@@ -19,7 +19,7 @@ def _accepts(spec: str) -> bool:
     return spec.startswith("digits:") or spec == "eurosat"
 
 
-def _list_built_in(spec: str, data_dir: Path) -> ImageListing:
+def _list_built_in(spec: str, data_dir: Path, level: int) -> ImageListing:  # noqa: ARG001 - its classes are known
     return list_folder(spec, _download_eurosat(data_dir) if spec == "eurosat" else write_digits(spec, data_dir))
 
 

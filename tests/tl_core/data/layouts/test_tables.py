@@ -96,7 +96,10 @@ def test_a_changed_csv_is_read_again(folder: Path) -> None:
         ("file,label\n../a.png,red\n", "row 2 .*: expected a path below .*, got '../a.png'"),
         ("file,label\n/a.png,red\n", "expected a path below .*, got '/a.png'"),
         ("file,label\n000,red\n", "may be images/blue/000.png or images/green/000.png; give the path"),
-        ("file,label\nred/000.png,a\nimages/red/000.png,b\n", "row 3 .* which an earlier row has"),
+        (
+            "file,label\nred/000.png,a\nimages/red/000.png,b\n",
+            "row 3 .* says that images/red/000.png is 'b', row 2 .* that it is 'a'",
+        ),
         ("file,label,split\nred/000.png,a,tset\n", "expected a part train, val or test, got 'tset'"),
     ],
 )
@@ -107,7 +110,7 @@ def test_what_does_not_fit_is_refused(folder: Path, text: str, sentence: str) ->
 
 
 def test_what_is_no_text_is_refused(folder: Path) -> None:
-    (folder / "labels.csv").write_bytes(b"\xff\xfe\x00\x81")
+    (folder / "labels.csv").write_bytes(b"\x00\x81\x99\xff")
     assert "not a readable csv" in refused(str(folder / "labels.csv"))
 
 

@@ -1,0 +1,1 @@
+"""Classes of images: which folder names them, and one name for each."""

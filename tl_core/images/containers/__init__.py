@@ -1,0 +1,1 @@
+"""Archives that are read in place: zip and tar."""
