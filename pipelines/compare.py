@@ -63,6 +63,7 @@ def _compare_episodes(ids: list[str]) -> list[str]:
     from pipelines.reports.comparisons import differences_over_episodes
     from pipelines.results.figures import draw_estimates
     from pipelines.results.scores import compare_over_images, image_accuracies, named_runs, paired_accuracies
+    from pipelines.store.logging import log_drawing
     from tl_core.scoring.episodes import estimate
 
     runs = named_runs(ids)
@@ -71,7 +72,7 @@ def _compare_episodes(ids: list[str]) -> list[str]:
     pairs = compare_over_images({name: image_accuracies(run.info.run_id) for name, run in runs.items()})
     over_episodes = differences_over_episodes(scores, pairs)
     _log_pairs(pairs, [{"episodes_difference": found.mean, "episodes_ci95": found.ci95} for found in over_episodes])
-    mlflow.log_figure(draw_estimates(results), "accuracies.png")
+    log_drawing(lambda: draw_estimates(results), "accuracies.png")
     mlflow.log_metric("n_episodes", next(iter(results.values())).n)
     mlflow.log_metric("n_images", pairs[0].difference.n)
     lines = aligned([(name, result.percent()) for name, result in results.items()])
@@ -84,14 +85,15 @@ def _compare_trainings(ids: list[str]) -> list[str]:
     from pipelines.results.figures import draw_curves, draw_intervals
     from pipelines.results.scores import compare_over_images, image_accuracies
     from pipelines.results.trainings import curve_of, load_trainings, table_of
+    from pipelines.store.logging import log_drawing
     from tl_core.scoring.images import wilson
 
     trainings = load_trainings(ids)
     results = {training.name: wilson(training.hits) for training in trainings}
     pairs = compare_over_images({one.name: image_accuracies(one.run.info.run_id) for one in trainings})
     _log_pairs(pairs, [{} for _ in pairs])
-    mlflow.log_figure(draw_intervals(results), "accuracies.png")
-    mlflow.log_figure(draw_curves([curve_of(training) for training in trainings]), "curves.png")
+    log_drawing(lambda: draw_intervals(results), "accuracies.png")
+    log_drawing(lambda: draw_curves([curve_of(training) for training in trainings]), "curves.png")
     mlflow.log_metric("n_images", len(trainings[0].hits))
     settings = _setting_lines({training.name: training.run for training in trainings})
     return [*table_of(trainings, results), "", *_pair_lines(pairs, []), *settings]

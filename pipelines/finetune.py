@@ -72,7 +72,8 @@ def run(config: FinetuneConfig) -> str:
     from pipelines.reports.log import log_report
     from pipelines.results.episode_log import EpisodeLog
     from pipelines.results.feature_map import log_feature_map
-    from pipelines.store.checkpoints import kept_checkpoint
+    from pipelines.store.checkpoints import hold_checkpoint
+    from pipelines.store.logging import beside_the_numbers
     from pipelines.store.params import log_params
     from pipelines.store.runs import tracked_run
     from tl_core.data.episodes import build_pool, check_pool, fit_shape, sample_episode
@@ -97,11 +98,12 @@ def run(config: FinetuneConfig) -> str:
         log_params(flat_params(with_values(config, recipe=recipe, **opened.used())))
         # Whoever does the work, it is the same work.
         same = with_values(config, workers=0, engine=LOCAL)
-        with kept_checkpoint("finetune", same, dataset.fingerprint, suffix=".jsonl") as journal:
-            log = EpisodeLog(dataset, pool, config.shape, config.seed, recipe, journal)
-            _score(log, opened, pool, recipe, config)
-            accuracy, of_images = log.close()
-        log_feature_map(opened.finetuner, sample_episode(pool, config.shape, config.seed, 0), recipe)
+        journal = hold_checkpoint("finetune", same, dataset.fingerprint, suffix=".jsonl")
+        log = EpisodeLog(dataset, pool, config.shape, config.seed, recipe, journal)
+        _score(log, opened, pool, recipe, config)
+        accuracy, of_images = log.close()
+        with beside_the_numbers("feature map"):
+            log_feature_map(opened.finetuner, sample_episode(pool, config.shape, config.seed, 0), recipe)
         log_report(run_id)
         shape = f"{config.shape.n_way}-way {config.shape.n_shot}-shot with {config.shape.n_query} queries"
         print(f"{shape}, from {of_images.n:,} images ({part}); other images of the same kind: {of_images.percent()}")

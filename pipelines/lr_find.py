@@ -70,7 +70,7 @@ def run(config: LrFindConfig) -> str:
     from pipelines.inputs.networks import load_network
     from pipelines.inputs.run_ids import with_run_ids
     from pipelines.results.figures import draw_lr_curve
-    from pipelines.store.logging import log_dataset, log_series
+    from pipelines.store.logging import log_dataset, log_drawing, log_series
     from pipelines.store.runs import tracked_run
     from tl_core.compute.devices import pick_device
     from tl_core.data.dataset import load_dataset
@@ -95,7 +95,7 @@ def run(config: LrFindConfig) -> str:
         curve = training.lr_range_test(device, RATES, N_STEPS, batch_statistics=learns)
         log_series({"lr": curve.rates, "loss": curve.losses})
         mlflow.log_metric("suggestion", curve.suggestion)
-        mlflow.log_figure(draw_lr_curve(curve), "lr_curve.png")
+        log_drawing(lambda: draw_lr_curve(curve), "lr_curve.png")
         print(f"lr_find {run_id}: the loss falls most steeply at max_lr={curve.suggestion:.2e}")
     return run_id
 

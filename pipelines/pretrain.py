@@ -75,8 +75,8 @@ def _lead(config: PretrainConfig, device: torch.device, world: World) -> str:
     from pipelines.inputs.run_ids import with_run_ids
     from pipelines.reports.log import log_report
     from pipelines.results.figures import Curve, draw_curves
-    from pipelines.store.checkpoints import kept_checkpoint
-    from pipelines.store.logging import log_dataset
+    from pipelines.store.checkpoints import hold_checkpoint
+    from pipelines.store.logging import log_dataset, log_drawing
     from pipelines.store.params import log_params
     from pipelines.store.runs import tracked_run
     from tl_core.data.dataset import load_dataset
@@ -98,31 +98,29 @@ def _lead(config: PretrainConfig, device: torch.device, world: World) -> str:
             )
             pool = build_pool(novel, "all")
             check_pool(pool, fit_shape(pool, config.novel_shape))
-        with kept_checkpoint("pretrain", config, work.dataset.fingerprint) as checkpoint:
-            max_lr = work.training.settle_max_lr(device)
-            mlflow.log_metric("max_lr", max_lr)
-            used = {"backbone": work.spec.architecture, "image_size": work.spec.image_size, "device": device.type}
-            log_params(flat_params(with_values(config, max_lr=max_lr, **used)))
-            history = _train(work, config, device, checkpoint)
-            test_accuracy = work.training.test_accuracy(device)
-            best = max(epoch.val_accuracy for epoch in history)
-            mlflow.log_metrics(
-                {"test/accuracy": test_accuracy, "val/best_accuracy": best, "n_test": len(work.split.test)}
-            )
-            curve = Curve(
-                "",
-                train_loss=[epoch.training.loss for epoch in history],
-                train_accuracy=[epoch.training.accuracy for epoch in history],
-                val_loss=[],
-                val_accuracy=[epoch.val_accuracy for epoch in history],
-            )
-            mlflow.log_figure(draw_curves([curve]), "curves.png")
-            with tempfile.TemporaryDirectory() as folder:
-                covariance = work.training.stage_covariance(device)
-                save_backbone(work.training.backbone, work.spec, Path(folder, BACKBONE_ARTIFACT), covariance)
-                mlflow.log_artifacts(folder)
-            if novel is not None:
-                _check_features(work, novel, config, device)
+        checkpoint = hold_checkpoint("pretrain", config, work.dataset.fingerprint)
+        max_lr = work.training.settle_max_lr(device)
+        mlflow.log_metric("max_lr", max_lr)
+        used = {"backbone": work.spec.architecture, "image_size": work.spec.image_size, "device": device.type}
+        log_params(flat_params(with_values(config, max_lr=max_lr, **used)))
+        history = _train(work, config, device, checkpoint)
+        test_accuracy = work.training.test_accuracy(device)
+        best = max(epoch.val_accuracy for epoch in history)
+        mlflow.log_metrics({"test/accuracy": test_accuracy, "val/best_accuracy": best, "n_test": len(work.split.test)})
+        curve = Curve(
+            "",
+            train_loss=[epoch.training.loss for epoch in history],
+            train_accuracy=[epoch.training.accuracy for epoch in history],
+            val_loss=[],
+            val_accuracy=[epoch.val_accuracy for epoch in history],
+        )
+        log_drawing(lambda: draw_curves([curve]), "curves.png")
+        with tempfile.TemporaryDirectory() as folder:
+            covariance = work.training.stage_covariance(device)
+            save_backbone(work.training.backbone, work.spec, Path(folder, BACKBONE_ARTIFACT), covariance)
+            mlflow.log_artifacts(folder)
+        if novel is not None:
+            _check_features(work, novel, config, device)
         log_report(run_id)
         print(f"pretrain {run_id}: test accuracy {100 * test_accuracy:.2f} % on {len(work.split.test):,} images")
     return run_id

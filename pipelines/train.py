@@ -52,7 +52,7 @@ def run(config: TrainConfig) -> str:
     from pipelines.inputs.run_ids import with_run_ids
     from pipelines.reports.log import log_report
     from pipelines.results.train_log import TrainLog
-    from pipelines.store.checkpoints import kept_checkpoint
+    from pipelines.store.checkpoints import hold_checkpoint
     from pipelines.store.logging import log_dataset
     from pipelines.store.params import log_params
     from pipelines.store.runs import tracked_run
@@ -80,7 +80,8 @@ def run(config: TrainConfig) -> str:
         log = TrainLog(dataset, split, network_name(start.weights, spec, config.seed), Path(folder))
         n_images = sum(stage.epochs for stage in config.recipe.stages()) * len(split.train)
         progress = tqdm(total=n_images, desc=name, unit=" images", unit_scale=True, disable=None)
-        with progress, kept_checkpoint("train", config, dataset.fingerprint) as checkpoint:
+        checkpoint = hold_checkpoint("train", config, dataset.fingerprint)
+        with progress:
             for number, plan in enumerate(config.recipe.stages(), start=1):
                 of_stage = checkpoint.with_name(f"{checkpoint.stem}-{number}.pt")
                 if of_stage.is_file():

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, NoReturn, TypeVar
 
+from pipelines.command_line.streams import lost_output, use_lossy_streams
 from pipelines.store.redaction import redact
 from tl_core.errors import DataWarning, InputError
 from tl_core.files import disk_full_as_input_error
@@ -29,6 +30,7 @@ def run_command_line(config_type: type[Config], run: Callable[[Config], object],
         program: name of the command in its help; by default that of the module, `python -m pipelines.NAME`.
     """
     signal.signal(signal.SIGTERM, _stop)
+    use_lossy_streams()
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     # Threads that wait by spinning make a step many times slower as soon as another process wants a core; a short
     # spin costs nothing (docs/experiments.md). OpenMP reads this when torch is first imported.
@@ -46,15 +48,24 @@ def run_command_line(config_type: type[Config], run: Callable[[Config], object],
         with disk_full_as_input_error("a file"):
             run_id = run(config)
     except InputError as error:
-        sentence = redact(str(error))
-        print(f"error: {sentence}", file=sys.stderr)
-        if as_json:
-            print(json.dumps({"error": sentence}))
-        sys.exit(BAD_INPUT)
+        _stop_with(str(error), BAD_INPUT, as_json=as_json)
+    except KeyboardInterrupt:
+        _stop_with("interrupted", 128 + signal.SIGINT, as_json=as_json)
     if isinstance(run_id, str) and run_id:
         from pipelines.command_line.last_words import conclude
 
         print(conclude(run_id, as_json=as_json))
+    if lost := lost_output():
+        print(f"error: all is done, but what was to be printed could not be written ({lost})", file=sys.stderr)
+        sys.exit(BAD_INPUT)
+
+
+def _stop_with(reason: str, code: int, *, as_json: bool) -> NoReturn:
+    sentence = redact(reason)
+    print(f"error: {sentence}", file=sys.stderr)
+    if as_json:
+        print(json.dumps({"error": sentence}))
+    sys.exit(code)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +121,8 @@ def _stop(signum: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - t
 def _quiet_libraries() -> None:
     import logging
 
+    # What it says of an error of the store, with a traceback, is said in a sentence at the end.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     for name in ("mlflow", "alembic", "torch.onnx", "onnxscript", "onnx_ir"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", category=FutureWarning)

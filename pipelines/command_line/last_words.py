@@ -7,6 +7,7 @@ import time
 
 import mlflow
 from mlflow.entities import Run
+from mlflow.utils.file_utils import local_file_uri_to_path
 
 from pipelines.configs.entry_points import REPORT_ARTIFACT
 from pipelines.store.runs import KIND
@@ -30,5 +31,10 @@ def _places(run: Run) -> dict[str, str]:
     seconds = time.time() - run.info.start_time / 1000
     places = {"seconds": f"{seconds:.1f}", "run": run.info.run_id}
     if any(artifact.path == REPORT_ARTIFACT for artifact in mlflow.MlflowClient().list_artifacts(run.info.run_id)):
-        places["report"] = f"{run.info.artifact_uri}/{REPORT_ARTIFACT}"
+        places["report"] = f"{_for_people(str(run.info.artifact_uri))}/{REPORT_ARTIFACT}"
     return places
+
+
+def _for_people(place: str) -> str:
+    """Return the path of an address of this machine, and any other as it is."""
+    return local_file_uri_to_path(place) if place.startswith("file:") else place

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from xml.parsers.expat import ExpatError
 
 from pipelines.configs.entry_points import REPORT_ARTIFACT
 
@@ -13,18 +14,21 @@ def log_report(run_id: str) -> None:
     Where it cannot be written, the numbers stand.
     """
     import mlflow
+    from jinja2 import TemplateError
     from mlflow.exceptions import MlflowException
     from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
     from pipelines.reports.kinds import build_report
     from pipelines.reports.page import render_page
+    from pipelines.store.logging import DRAWING_ERRORS
     from tl_core.errors import InputError
 
+    troubles = (InputError, MlflowException, TemplateError, ExpatError, *DRAWING_ERRORS)
     try:
         page = build_report(mlflow.MlflowClient().get_run(run_id))
         mlflow.log_text(render_page(page), REPORT_ARTIFACT)
         mlflow.set_tag(MLFLOW_RUN_NOTE, "\n\n".join([f"**{page.headline}**", *page.sentences]))
-    except (InputError, MlflowException, OSError) as error:
+    except troubles as error:
         print(
             f"warning: run {run_id} has no report ({error}); try: python -m pipelines.report --run {run_id}",
             file=sys.stderr,

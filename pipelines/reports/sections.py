@@ -100,8 +100,8 @@ def search_section(run: Run) -> Section:
         chart = make_chart(figure, "trials", "Mean accuracy of every trial on its episodes.", height=3)
     finalists = pd.read_csv(fetch_artifact(run.info.run_id, "finalists.csv"))
     sentences = [
-        f"{metrics['n_trials']:.0f} trials took {metrics['episodes_spent']:,.0f} episodes, all from the half of the "
-        "images that no score is reported on.",
+        f"{metrics['n_trials']:.0f} trials{_elsewhere(metrics)} took {metrics['episodes_spent']:,.0f} episodes, all "
+        "from the half of the images that no score is reported on.",
         f"Result: {say_verdict(run)}.",
     ]
     if "optimism" in metrics:
@@ -115,6 +115,12 @@ def search_section(run: Run) -> Section:
         gain = Estimate(metrics["report_gain"], metrics["report_gain_ci95"], math.nan, 0)
         sentences.append(f"On the half that nothing was chosen on, it is {say_comparison(gain, 'the default recipe')}.")
     return Section("Search", sentences, [chart, _finalists_table(finalists)])
+
+
+def _elsewhere(metrics: Mapping[str, float]) -> str:
+    """Say how many trials of a study are nested in other runs."""
+    n_elsewhere = metrics.get("n_trials_elsewhere", 0)
+    return f" ({n_elsewhere:.0f} of them by other runs of this study)" if n_elsewhere > 0 else ""
 
 
 def say_verdict(run: Run) -> str:

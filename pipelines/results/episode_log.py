@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import mlflow
@@ -19,7 +20,7 @@ from pipelines.results.predictions import log_answers
 from pipelines.results.scores import EPISODES_ARTIFACT
 from pipelines.store.child_runs import ChildRuns, FinishedRun
 from pipelines.store.journal import append_journal, read_journal
-from pipelines.store.logging import log_series
+from pipelines.store.logging import log_drawing, log_series
 from tl_core.data.dataset import ImageDataset
 from tl_core.data.episodes import Episode, EpisodePool
 from tl_core.fewshot.metrics import METRICS
@@ -110,7 +111,8 @@ class EpisodeLog:
         return accuracy, of_images
 
     def _log_artifacts(self, accuracy: Estimate) -> None:
-        mlflow.log_figure(draw_distribution([r.accuracy for r in self._results], accuracy), "distribution.png")
+        accuracies = [result.accuracy for result in self._results]
+        log_drawing(partial(draw_distribution, accuracies, accuracy), "distribution.png")
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, EPISODES_ARTIFACT)
             self._table().to_parquet(path)

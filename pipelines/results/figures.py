@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tl_core.training.lr_finder import LrCurve
 
 mpl.use("agg")
+mpl.rcParams["text.parse_math"] = False  # a class may be called "$x"
 
 _BLUE, _ORANGE = "#0072b2", "#d55e00"  # Okabe and Ito: distinct for colour-blind readers
 _COLOURS = (_BLUE, _ORANGE, "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")

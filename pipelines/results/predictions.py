@@ -6,6 +6,7 @@ import io
 import json
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from PIL import Image
 
 from pipelines.results.figures import draw_confusion
 from pipelines.store.artifacts import fetch_artifact
+from pipelines.store.logging import log_drawing
 from tl_core.data.dataset import ImageDataset
 from tl_core.data.splits import Indices
 from tl_core.scoring.classification import Reliability, count_confusions, reliability
@@ -65,7 +67,7 @@ def log_answers(dataset: ImageDataset, answers: ImagePredictions, of: str) -> fl
     right = answers.labels == answers.predictions
     counts = count_confusions(answers.labels, answers.predictions, len(names))
     mlflow.log_dict({"class_names": names, "counts": counts.tolist()}, CONFUSIONS_ARTIFACT)
-    mlflow.log_figure(draw_confusion(counts, names, of), "confusion.png")
+    log_drawing(partial(draw_confusion, counts, names, of), "confusion.png")
     calibration = reliability(answers.probabilities.astype(np.float64), right)
     mlflow.log_dict({name: values.tolist() for name, values in vars(calibration).items()}, RELIABILITY_ARTIFACT)
     with tempfile.TemporaryDirectory() as folder:

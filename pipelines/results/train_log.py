@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import mlflow
@@ -16,7 +17,7 @@ from pipelines.results.classifiers import save_samples
 from pipelines.results.figures import Curve, draw_curves
 from pipelines.results.predictions import log_answers, readable_name
 from pipelines.results.trainings import CURVES, PREDICTIONS_ARTIFACT
-from pipelines.store.logging import interval_metrics, log_series
+from pipelines.store.logging import interval_metrics, log_drawing, log_series
 from tl_core.data.dataset import ImageDataset
 from tl_core.data.splits import ClassSplit
 from tl_core.heads.storage import save_classifier
@@ -82,7 +83,7 @@ class TrainLog:
         points = [_points(epoch) for epoch in self._epochs]
         series = {name: [point[name] for point in points] for name in CURVES}
         log_series(series)
-        mlflow.log_figure(draw_curves([Curve("", *series.values())]), "curves.png")
+        log_drawing(partial(draw_curves, [Curve("", *series.values())]), "curves.png")
         mlflow.log_metric("test/ece", log_answers(self._dataset, chosen.predictions, "test images"))
         self._table(chosen.predictions).to_parquet(self._folder / PREDICTIONS_ARTIFACT)
         save_samples(self._dataset, self._split.train, 0, self._folder)

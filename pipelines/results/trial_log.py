@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 
 import mlflow
 import optuna
 import pandas as pd
 from optuna.trial import TrialState
+from plotly.graph_objects import Figure
 
 from pipelines.inputs.networks import RECIPE_ARTIFACT
 from pipelines.results.figures import draw_episodes_spent
 from pipelines.store.child_runs import ChildRuns, FinishedRun
+from pipelines.store.logging import log_drawing
 from tl_core.scoring.episodes import estimate, independent_difference
 from tl_core.search.objective import TrialResult
-from tl_core.search.trials import count_episodes
+from tl_core.search.trials import count_episodes, count_trials
 from tl_core.search.verdict import Finalist, Verdict
 
 MIN_FOR_IMPORTANCES = 4
@@ -55,7 +58,7 @@ class TrialLog:
         self._runs.close()
         mlflow.log_dict(asdict(verdict.winner.recipe), RECIPE_ARTIFACT)
         mlflow.log_text(_finalists_table(finalists), "finalists.csv")
-        spent = count_episodes(self._study)
+        spent, n_trials = count_episodes(self._study), count_trials(self._study)
         accuracy, gain = estimate(verdict.winner.scores), verdict.gain
         metrics = {
             "accuracy": accuracy.mean,
@@ -63,7 +66,8 @@ class TrialLog:
             "search_accuracy": verdict.best.search_accuracy,
             "gain": gain.mean,
             "gain_ci95": gain.ci95,
-            "n_trials": self._n_trials,
+            "n_trials": n_trials,
+            "n_trials_elsewhere": n_trials - self._n_trials,
             "episodes_spent": spent + sum(len(finalist.scores) for finalist in finalists),
             "episodes_saved": len(self._study.trials) * self._n_episodes - spent,
         }
@@ -76,18 +80,18 @@ class TrialLog:
 
     def _log_plots(self) -> None:
         plots = optuna.visualization
-        figures = {
-            "history": plots.plot_optimization_history(self._study),
-            "slice": plots.plot_slice(self._study),
-            "parallel_coordinates": plots.plot_parallel_coordinate(self._study),
+        figures: dict[str, Callable[[optuna.Study], Figure]] = {
+            "history": plots.plot_optimization_history,
+            "slice": plots.plot_slice,
+            "parallel_coordinates": plots.plot_parallel_coordinate,
         }
         values = [t.value for t in self._study.trials if t.state == TrialState.COMPLETE]
         if len(values) >= MIN_FOR_IMPORTANCES and len(set(values)) > 1:
-            figures["importances"] = plots.plot_param_importances(self._study)
-        for name, figure in figures.items():
-            mlflow.log_figure(figure, f"plots/{name}.html")
+            figures["importances"] = plots.plot_param_importances
+        for name, draw in figures.items():
+            log_drawing(partial(draw, self._study), f"plots/{name}.html")
         trials = {t.number: len(t.intermediate_values) for t in self._study.trials if t.state.is_finished()}
-        mlflow.log_figure(draw_episodes_spent(trials, self._n_episodes), "plots/episodes.png")
+        log_drawing(partial(draw_episodes_spent, trials, self._n_episodes), "plots/episodes.png")
 
 
 def _report_metrics(reported: Verdict, verdict: Verdict) -> dict[str, float]:

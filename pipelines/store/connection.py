@@ -15,12 +15,15 @@ from pathlib import Path
 import mlflow
 import sqlalchemy
 from filelock import FileLock
+from mlflow.entities import LifecycleStage
 from mlflow.exceptions import MlflowException, RestException
-from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE, ErrorCode
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, TEMPORARILY_UNAVAILABLE, ErrorCode
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
+from sqlalchemy.exc import DBAPIError
 
 from pipelines.store.process import close_runs_of_dead_processes
 from pipelines.store.redaction import redact
+from pipelines.store.sqlite import check_tracking_file, say_sqlite_error
 from tl_core.data.dataset import default_cache_dir
 from tl_core.errors import InputError
 from tl_core.files import disk_full_as_input_error
@@ -30,6 +33,8 @@ ARTIFACTS = "mlruns"
 
 OLD_STORE = Path("mlruns", "mlflow.db")
 """Store of earlier versions."""
+
+_OTHER_SCHEMA = "out-of-date database schema"
 
 _NOTE = (
     "Few-shot transfer learning. A `main` run holds the whole line; open it to see its steps, and `finetune` to see "
@@ -46,7 +51,7 @@ def prepare_store() -> None:
     uri = mlflow.get_tracking_uri()
     file = _sqlite_file(uri)
     with FileLock(_lock_folder() / ".lock"):
-        if file is not None and not file.exists():
+        if file is not None and not check_tracking_file(file, uri):
             _mention_old_store()
             _create_tables(uri, file)
         client = mlflow.MlflowClient()
@@ -86,11 +91,24 @@ def is_unreachable(error: MlflowException) -> bool:
     return unreachable or error.error_code == ErrorCode.Name(TEMPORARILY_UNAVAILABLE)
 
 
-def unreachable_as_input_error(error: MlflowException, advice: str) -> Exception:
-    """Return an `InputError` with advice for a store that does not answer, and any other error as it is."""
-    if not is_unreachable(error):
+def store_error_as_input_error(error: MlflowException | DBAPIError, *, kept: bool) -> Exception:
+    """Return an `InputError` for a store that does not answer or is not fit for use, and any other error as it is.
+
+    Args:
+        kept: whether the same command will find what was computed.
+    """
+    store = f"the tracking store {redact(mlflow.get_tracking_uri())}"
+    reason = say_sqlite_error(error) or say_sqlite_error(error.__cause__)
+    if reason:
+        return InputError(f"{store} {reason}{'; what was computed is kept' if kept else ''}")
+    if isinstance(error, MlflowException) and _OTHER_SCHEMA in str(error.message):
+        return InputError(
+            f"{store} is of another release of MLflow; copy it, then give its address to mlflow db upgrade"
+        )
+    if isinstance(error, DBAPIError) or not is_unreachable(error):
         return error
-    return InputError(f"the tracking store {redact(mlflow.get_tracking_uri())} does not answer; {advice}")
+    kept_words = "what was computed is kept, and the same command uploads it once the store answers"
+    return InputError(f"{store} does not answer; {kept_words if kept else 'start it and repeat the command'}")
 
 
 def _lock_folder() -> Path:
@@ -114,21 +132,30 @@ def _create_tables(uri: str, file: Path) -> None:
     """Create a SQLite store whose artifacts lie beside it; MLflow alone would put them into the working directory."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    SqlAlchemyStore(uri, str(file.parent / ARTIFACTS))
+    SqlAlchemyStore(uri, (file.parent / ARTIFACTS).as_uri())  # an address: a path may hold %, # or quotes
 
 
 def _experiment_id(client: mlflow.MlflowClient, file: Path | None) -> str:
     """Return the experiment that runs go to, MLflow's default one unless another is named; make it if need be."""
-    if os.environ.get("MLFLOW_EXPERIMENT_ID"):
-        return os.environ["MLFLOW_EXPERIMENT_ID"]
-    name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
-    if not name:
-        return "0"
-    experiment = client.get_experiment_by_name(name)
-    if experiment is not None:
-        return str(experiment.experiment_id)
-    location = None if file is None else (file.parent / ARTIFACTS).as_uri()
-    return str(client.create_experiment(name, artifact_location=location))
+    name, given = os.environ.get("MLFLOW_EXPERIMENT_NAME"), os.environ.get("MLFLOW_EXPERIMENT_ID")
+    try:
+        experiment = client.get_experiment_by_name(name) if name and not given else client.get_experiment(given or "0")
+    except MlflowException as error:
+        if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+            raise
+        raise InputError(
+            f"expected the id of an experiment in MLFLOW_EXPERIMENT_ID, got {given or '0'!r}, which is not in "
+            f"{redact(mlflow.get_tracking_uri())}; give another, or a name in MLFLOW_EXPERIMENT_NAME"
+        ) from error
+    if experiment is None:
+        location = None if file is None else (file.parent / ARTIFACTS).as_uri()
+        return str(client.create_experiment(str(name), artifact_location=location))
+    if experiment.lifecycle_stage == LifecycleStage.DELETED:
+        raise InputError(
+            f"experiment {experiment.name!r} is deleted; restore it with mlflow experiments restore --experiment-id "
+            f"{experiment.experiment_id}, or give the name of another in MLFLOW_EXPERIMENT_NAME"
+        )
+    return str(experiment.experiment_id)
 
 
 def _describe_experiment(client: mlflow.MlflowClient, experiment_id: str) -> None:

@@ -1,11 +1,14 @@
-"""Curves and data sets of a run."""
+"""Curves, figures and data sets of a run."""
 
 from __future__ import annotations
 
 import json
+import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import mlflow
 from mlflow.entities import Metric
@@ -13,12 +16,35 @@ from mlflow.entities import Metric
 from tl_core.data.dataset import ImageDataset
 from tl_core.scoring.images import Interval
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Drawing
+    from plotly.graph_objects import Figure as Plot
+
+DRAWING_ERRORS = (ArithmeticError, LookupError, OSError, RuntimeError, TypeError, ValueError)
+"""Errors of those who draw and write pages."""
+
 _DIGEST_LENGTH, _PROFILE_LENGTH, _TAG_LENGTH, _BATCH_LENGTH = 36, 16_777_215, 5000, 1000  # what the store takes
 
 
 def interval_metrics(name: str, found: Interval) -> dict[str, float]:
     """Return the metrics of a share with its interval: NAME, NAME_low and NAME_high."""
     return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+
+
+@contextmanager
+def beside_the_numbers(what: str) -> Iterator[None]:
+    """Context of what only shows the numbers of a run: where it cannot be made, a warning says so and they stand."""
+    try:
+        yield
+    except DRAWING_ERRORS as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        print(f"warning: the run has no {what} ({reason}); its numbers are complete", file=sys.stderr)
+
+
+def log_drawing(draw: Callable[[], Drawing | Plot], name: str) -> None:
+    """Draw a figure and keep it with the active run under a name; one that cannot be drawn decides nothing."""
+    with beside_the_numbers(name):
+        mlflow.log_figure(draw(), name)
 
 
 def log_series(series: Mapping[str, Sequence[float]]) -> None:

@@ -13,9 +13,11 @@ from mlflow.entities import Run
 from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_USER
+from sqlalchemy.exc import DBAPIError
 
 from pipelines.configs.fields import flat_params
-from pipelines.store.connection import is_unreachable, prepare_store, unreachable_as_input_error
+from pipelines.store.checkpoints import checkpoints_of_run
+from pipelines.store.connection import is_unreachable, prepare_store, store_error_as_input_error
 from pipelines.store.params import log_params
 from pipelines.store.process import PROCESS, this_process
 from pipelines.store.redaction import redact
@@ -41,20 +43,19 @@ def tracked_run(kind: str, config: Any, name: str = "") -> Iterator[str]:
         if not nested:
             prepare_store()
         run = _start_run(kind, name, nested)
-    except MlflowException as error:
+    except (MlflowException, DBAPIError) as error:
         if nested:
             raise  # the outer run says what is kept
-        raise unreachable_as_input_error(error, "start it and repeat the command") from error
-    try:
-        with _closed_in_any_case(), enough_memory():
-            mlflow.set_tag(MLFLOW_RUN_NAME, name or kind)  # `mlflow run` has given it another one
-            yield from _with_params(run, config)
-    except MlflowException as error:
-        if nested:
-            raise
-        raise unreachable_as_input_error(
-            error, "what was computed is kept, and the same command uploads it once the store answers"
-        ) from error
+        raise store_error_as_input_error(error, kept=False) from error
+    with checkpoints_of_run() as held:
+        try:
+            with _closed_in_any_case(), enough_memory():
+                mlflow.set_tag(MLFLOW_RUN_NAME, name or kind)  # `mlflow run` has given it another one
+                yield from _with_params(run, config)
+        except (MlflowException, DBAPIError) as error:
+            if nested:
+                raise
+            raise store_error_as_input_error(error, kept=held.any_left()) from error
 
 
 def _with_params(run: Run, config: Any) -> Iterator[str]:

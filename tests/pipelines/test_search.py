@@ -11,6 +11,7 @@ import pytest
 from pipelines import search
 from pipelines.configs.fields import make_config, with_values
 from pipelines.search import SearchConfig
+from pipelines.store.artifacts import fetch_artifact
 from tests.conftest import own_store, write_colour_images
 from tl_core.errors import InputError
 from tl_core.recipes.episode import EpisodeShape
@@ -126,4 +127,9 @@ def test_a_search_part_too_small_says_how_much_is_missing(store: Path) -> None:
 def test_a_study_goes_on_under_its_name_up_to_the_total(store: Path) -> None:
     first = search.run(config(store, study="mine", n_trials=2))
     second = search.run(config(store, study="mine", n_trials=3))
-    assert [len(trials_of(run_id)) for run_id in (first, second)] == [2, 1]
+    third = search.run(config(store, study="mine", n_trials=3))
+    assert [len(trials_of(run_id)) for run_id in (first, second, third)] == [2, 1, 0]
+    counted = [run_of(run_id).data.metrics for run_id in (first, second, third)]
+    assert [(m["n_trials"], m["n_trials_elsewhere"]) for m in counted] == [(2, 0), (3, 2), (3, 3)]
+    page = fetch_artifact(third, "report.html").read_text()
+    assert "3 trials (3 of them by other runs of this study) took" in page

@@ -68,12 +68,7 @@ def run_trials(
 
 def wants_more(study: optuna.Study, budget: Budget) -> bool:
     """Return whether trials are missing, some of which others may be running at the moment."""
-    finished = [
-        trial
-        for trial in study.get_trials(deepcopy=False)
-        if trial.state.is_finished() and counts_towards_budget(trial)
-    ]
-    return len(finished) < budget.n_trials and time.time() < budget.deadline
+    return count_trials(study) < budget.n_trials and time.time() < budget.deadline
 
 
 def run_trial(
@@ -129,6 +124,12 @@ def find_candidates(
     ranked = dict(best_recipes(study, len(study.trials)))
     of_base = ranked.pop(base, ())
     return [(base, of_base), *list(ranked.items())[:n]]
+
+
+def count_trials(study: optuna.Study) -> int:
+    """Trials of a study that came to an end and count towards its budget."""
+    trials = study.get_trials(deepcopy=False)
+    return sum(trial.state.is_finished() and counts_towards_budget(trial) for trial in trials)
 
 
 def count_episodes(study: optuna.Study) -> int:

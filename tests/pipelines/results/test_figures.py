@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import io
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 
-from pipelines.results.figures import Curve, draw_curves, draw_distribution
+from pipelines.results.figures import Curve, draw_confusion, draw_curves, draw_distribution
 from tl_core.scoring.episodes import estimate
+
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+
+
+@dataclass(frozen=True)
+class Shown:
+    rate: float = 1e-3
 
 
 def test_curves_of_several_trainings_are_in_one_figure_each_in_a_colour_of_its_own() -> None:
@@ -48,3 +59,23 @@ def test_every_bar_of_a_distribution_stands_for_the_same_number_of_possible_accu
     possible = 100 * np.arange(n_query + 1) / n_query
     inside = [int(((possible > low) & (possible < high)).sum()) for low, high in edges]
     assert len(set(inside[:-1])) <= 1  # the last bin may reach beyond what is possible
+
+
+@pytest.mark.parametrize(
+    "name", [r"$\frac{x$", "$x$ $", "a_b^c", "<b>&amp;", "=1+1", "line\nbreak", "\\", "%d {0}", "ä", ""]
+)
+def test_a_class_of_any_name_can_be_drawn(name: str) -> None:
+    figure = draw_confusion(np.array([[3, 1], [0, 4]]), [name, "other"])
+    figure.savefig(io.BytesIO(), format="png")
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == [name, "other"]
+
+
+def test_a_figure_that_cannot_be_drawn_leaves_the_run_finished(store: str, capsys: pytest.CaptureFixture[str]) -> None:
+    from pipelines.store.find import find_run
+    from pipelines.store.logging import log_drawing
+    from pipelines.store.runs import tracked_run
+
+    with tracked_run("finetune", Shown()) as run_id:
+        log_drawing(lambda: draw_distribution([float("nan")], estimate([0.5])), "distribution.png")
+    assert find_run(run_id, "finetune").info.status == "FINISHED"
+    assert "warning: the run has no distribution.png (" in capsys.readouterr().err

@@ -67,7 +67,7 @@ def test_a_store_that_went_away_is_not_taken_for_bad_input_of_a_nested_run(
             finally:
                 mlflow.set_tracking_uri(there)
 
-    with pytest.raises(InputError, match=r"does not answer; what was computed is kept") as failure:
+    with pytest.raises(InputError, match=r"does not answer; start it and repeat the command") as failure:
         lose_the_store()
     assert isinstance(failure.value.__cause__, MlflowException)
     assert is_unreachable(failure.value.__cause__)
