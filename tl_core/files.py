@@ -1,9 +1,10 @@
-"""Files that are there as a whole or not at all, whatever happens to the process or the disk."""
+"""Files that are there as a whole or not at all, whatever happens to the process or the disk; SQLite's errors."""
 
 from __future__ import annotations
 
 import errno
 import os
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,3 +47,27 @@ def disk_full_as_input_error(path: Path | str) -> Iterator[None]:
         if error.errno not in _NO_ROOM:
             raise
         raise InputError(f"{path} cannot be written ({error.strerror}); make room there and repeat") from error
+
+
+_SQLITE = {
+    sqlite3.SQLITE_BUSY: "is locked by another process; end that, such as a database browser, and repeat the command",
+    sqlite3.SQLITE_LOCKED: "is locked by this process; repeat the command",
+    sqlite3.SQLITE_FULL: "cannot be written (the disk is full); make room there and repeat the command",
+    sqlite3.SQLITE_IOERR: "cannot be read or written (disk error, quota or file-size limit); make room and repeat",
+    sqlite3.SQLITE_READONLY: "is read-only; allow writing to the file and its folder, or give another place",
+    sqlite3.SQLITE_PERM: "may not be opened; allow it, or give another place",
+    sqlite3.SQLITE_CANTOPEN: "cannot be opened; expected a file that this user may read and write, in such a folder",
+    sqlite3.SQLITE_CORRUPT: "is damaged; restore it from a backup, or move it away and a new one is made",
+    sqlite3.SQLITE_NOTADB: "is no SQLite database; restore it from a backup, or move it away and a new one is made",
+}
+
+
+def say_sqlite_error(error: BaseException | None) -> str:
+    """Say what SQLite's error means for a file, and what to do: a sentence without its subject; empty for others.
+
+    Args:
+        error: of sqlite3, or of SQLAlchemy about one.
+    """
+    cause = getattr(error, "orig", error)
+    code = getattr(cause, "sqlite_errorcode", 0) if isinstance(cause, sqlite3.Error) else 0
+    return _SQLITE.get(code & 0xFF, "")

@@ -23,10 +23,10 @@ from sqlalchemy.exc import DBAPIError
 
 from pipelines.store.process import close_runs_of_dead_processes
 from pipelines.store.redaction import redact
-from pipelines.store.sqlite import check_tracking_file, say_sqlite_error
+from pipelines.store.sqlite import check_tracking_file
 from tl_core.data.dataset import default_cache_dir
 from tl_core.errors import InputError
-from tl_core.files import disk_full_as_input_error
+from tl_core.files import disk_full_as_input_error, say_sqlite_error
 
 ARTIFACTS = "mlruns"
 """Folder of the artifacts, beside the file of a SQLite store."""

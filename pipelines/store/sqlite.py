@@ -11,24 +11,12 @@ from typing import Any
 import sqlalchemy
 
 from tl_core.errors import InputError
+from tl_core.files import say_sqlite_error
 
 _REVISION, _NONE = "alembic_version", ""
 
 PATIENCE = 60
 """Seconds that the lock of another process is waited for."""
-
-_SENTENCES = {
-    sqlite3.SQLITE_BUSY: "is locked by another process; end that, such as a database browser, and repeat the command",
-    sqlite3.SQLITE_LOCKED: "is locked by this process; repeat the command",
-    sqlite3.SQLITE_FULL: "cannot be written (the disk is full); make room there and repeat the command",
-    sqlite3.SQLITE_IOERR: "cannot be read or written (disk error, quota or file-size limit); make room and repeat",
-    sqlite3.SQLITE_READONLY: "is read-only; allow writing to the file and its folder, or give another store in "
-    "MLFLOW_TRACKING_URI",
-    sqlite3.SQLITE_PERM: "may not be opened; allow it, or give another store in MLFLOW_TRACKING_URI",
-    sqlite3.SQLITE_CANTOPEN: "cannot be opened; expected a file that this user may read and write, in such a folder",
-    sqlite3.SQLITE_CORRUPT: "is damaged; restore it from a backup, or move it away and a new one is made",
-    sqlite3.SQLITE_NOTADB: "is no SQLite database; restore it from a backup, or move it away and a new one is made",
-}
 
 
 @sqlalchemy.event.listens_for(sqlalchemy.Engine, "connect")
@@ -43,15 +31,6 @@ def _wait_no_shorter(_: object, __: object, statement: str, parameters: Any, *__
     if statement.startswith("PRAGMA busy_timeout"):
         return f"PRAGMA busy_timeout = {1000 * PATIENCE}", parameters
     return statement, parameters
-
-
-def say_sqlite_error(error: BaseException | None) -> str:
-    """Say what SQLite's error means for a file, and what to do: a sentence without its subject; empty for others."""
-    if isinstance(error, sqlalchemy.exc.DBAPIError):
-        error = error.orig
-    if not isinstance(error, sqlite3.Error):
-        return ""
-    return _SENTENCES.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, "")
 
 
 def check_tracking_file(file: Path, address: str) -> bool:

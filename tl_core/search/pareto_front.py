@@ -18,7 +18,7 @@ from tl_core.errors import InputError
 from tl_core.export.onnx_file import export_onnx
 from tl_core.heads.classifier import Classifier
 from tl_core.recipes.choices import Features, TestViews
-from tl_core.search.studies import open_storage
+from tl_core.search.studies import open_study
 
 _SCORES = "scores"
 _L2 = (1e-4, 1e-1)
@@ -109,9 +109,7 @@ def find_front(scored: Sequence[Scored]) -> list[Scored]:
 
 def build_front_study(name: str, storage: str | None, seed: int) -> optuna.Study:
     """A study of accuracy and seconds; one that exists goes on. `storage` is as `open_storage` takes it."""
-    study = optuna.create_study(
-        study_name=name, storage=open_storage(storage), directions=["maximize", "minimize"], load_if_exists=True
-    )
+    study = open_study(name, storage, ("maximize", "minimize"))
     # Another seed for each continuation, or the first points would come again.
     study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.trials), n_startup_trials=8)
     return study

@@ -4,28 +4,23 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import optuna
-import sqlalchemy
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import wilcoxon
 
 from tl_core.errors import InputError
-
-HEARTBEAT, GRACE = 10, 40
-"""Seconds between signs of life of a trial, and without one until it is given to somebody else."""
+from tl_core.search.storages import open_storage, storage_troubles
 
 LAID_DOWN = "laid_down"
 """The study's attribute with the points that every third trial takes, in turn."""
 
+Direction = Literal["maximize", "minimize"]
+
 _SETTING = "setting"
 _EVERY = 3
-_RETRIES = 3
-_PATIENCE = 60  # seconds that SQLite waits for the lock of another process
-_JOURNAL = "journal:"
 
 
 class TrialSeededSampler(optuna.samplers.BaseSampler):
@@ -103,55 +98,34 @@ def build_study(name: str, storage: str | None, seed: int, *, prune: bool = True
         storage: as `open_storage` takes it.
         prune: whether trials that are clearly behind are stopped.
     """
-    return optuna.create_study(
-        study_name=name,
-        storage=open_storage(storage),
-        direction="maximize",
-        load_if_exists=True,
+    return open_study(
+        name,
+        storage,
+        ("maximize",),
         sampler=TrialSeededSampler(seed),
         pruner=PairedPruner() if prune else optuna.pruners.NopPruner(),
     )
 
 
-def open_storage(storage: str | None) -> optuna.storages.BaseStorage | None:
-    """Open where studies are kept: an SQLAlchemy URL, `journal:` and a path, or None for memory."""
-    if storage is None:
-        return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return _open(storage)
+def open_study(name: str, storage: str | None, directions: Sequence[Direction], **settings: Any) -> optuna.Study:
+    """Create a study, or open the one of this name if it has these directions.
 
+    Args:
+        storage: as `open_storage` takes it.
+        settings: sampler and pruner.
 
-def _open(storage: str) -> optuna.storages.BaseStorage:
-    if storage.startswith(_JOURNAL):
-        backend = JournalFileBackend(storage.removeprefix(_JOURNAL))
-        return optuna.storages.JournalStorage(backend)
-    is_sqlite = sqlalchemy.make_url(storage).get_backend_name() == "sqlite"
-    opened = optuna.storages.RDBStorage(
-        storage,
-        engine_kwargs={"connect_args": {"timeout": _PATIENCE}} if is_sqlite else {},
-        heartbeat_interval=HEARTBEAT,
-        grace_period=GRACE,
-        heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=_RETRIES),
-    )
-    if is_sqlite:
-        _lock_when_reading(opened.engine)
-    return opened
-
-
-def _lock_when_reading(engine: sqlalchemy.Engine) -> None:
-    """Take SQLite's lock at the start of a transaction, not at its first write.
-
-    SQLite ignores SELECT ... FOR UPDATE, so that two processes could both read that a trial waits and both begin it.
+    Raises:
+        InputError: it has others: it is no study of this search; nothing is written into it.
     """
-
-    @sqlalchemy.event.listens_for(engine, "connect")
-    def leave_transactions_to_us(connection: Any, _: object) -> None:
-        connection.isolation_level = None
-
-    @sqlalchemy.event.listens_for(engine, "begin")
-    def begin(connection: sqlalchemy.Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    kept = open_storage(storage)
+    with storage_troubles(storage):
+        opened = optuna.create_study(
+            study_name=name, storage=kept, directions=[*directions], load_if_exists=True, **settings
+        )
+    found = tuple(direction.name.lower() for direction in opened.directions)
+    if found != tuple(directions):
+        raise _stranger(opened, f"one that is to {' and '.join(found)}")
+    return opened
 
 
 def check_study_settings(study: optuna.Study, setting: Mapping[str, object]) -> None:
@@ -161,10 +135,14 @@ def check_study_settings(study: optuna.Study, setting: Mapping[str, object]) -> 
         setting: such as the episodes and the network; JSON values.
 
     Raises:
-        InputError: the study was begun in another setting.
+        InputError: the study was begun in another setting, or by another program.
     """
-    begun: Mapping[str, object] = study.user_attrs.get(_SETTING, setting)
-    if _SETTING not in study.user_attrs:
+    begun = study.user_attrs.get(_SETTING, {})
+    is_new = _SETTING not in study.user_attrs and not study.get_trials(deepcopy=False)
+    if not is_new and (not isinstance(begun, Mapping) or not begun):
+        raise _stranger(study, "one that another program began")
+    if is_new:
+        begun = setting
         study.set_user_attr(_SETTING, setting)
     for name, value in setting.items():
         if begun.get(name) != value:
@@ -172,6 +150,10 @@ def check_study_settings(study: optuna.Study, setting: Mapping[str, object]) -> 
                 f"study {study.study_name} was begun with {name}={_difference(begun.get(name), value)}; "
                 "give another study name"
             )
+
+
+def _stranger(study: optuna.Study, got: str) -> InputError:
+    return InputError(f"expected in {study.study_name!r} a study of this command, got {got}; give another study name")
 
 
 def _difference(begun: object, now: object) -> str:

@@ -17,6 +17,7 @@ from tl_core.recipes.episode import EpisodeShape
 from tl_core.recipes.finetune import FinetuneRecipe
 from tl_core.search.objective import Budget, TrialResult
 from tl_core.search.space import SearchSpace
+from tl_core.search.storages import storage_troubles
 from tl_core.search.studies import build_study
 from tl_core.search.trials import run_trial, run_trials, wants_more
 
@@ -64,6 +65,10 @@ class Search:
         Args:
             n_workers: processes; 0 is one per core of the machine or the cluster, which must all reach the storage.
         """
+        with storage_troubles(self.storage):
+            yield from self._run(finetuner, study, n_workers, engine)
+
+    def _run(self, finetuner: Finetuner, study: optuna.Study, n_workers: int, engine: Engine) -> Iterator[TrialResult]:
         if engine == LOCAL and (n_workers == 1 or finetuner.device.type != "cpu"):
             score = partial(self.episodes.score, finetuner)
             yield from run_trials(study, self.space, self.base, score, self.budget)

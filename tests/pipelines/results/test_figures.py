@@ -11,7 +11,6 @@ import pytest
 from pipelines.results.figures import Curve, draw_confusion, draw_curves, draw_distribution
 from tl_core.scoring.episodes import estimate
 
-
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 
 
