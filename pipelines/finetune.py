@@ -9,7 +9,7 @@ episode is a nested run; the parent has the mean accuracy with its 95 % interval
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -145,8 +145,11 @@ def _rate_supports(dataset: ImageDataset, config: FinetuneConfig) -> Iterator[Su
     from tl_core.data.episodes import build_pool, sample_episode
 
     pool = build_pool(dataset, "all" if config.data.part == "all" else "search")
+    smallest = min(len(rows) for rows in pool.rows_by_class)  # the halves need not be equally large
+    n_shot = max(1, min(config.shape.n_shot, smallest - 1))
+    shape = replace(config.shape, n_shot=n_shot, n_query=max(1, min(config.shape.n_query, smallest - n_shot)))
     for index in range(N_RATE_TESTS):
-        episode = sample_episode(pool, config.shape, config.seed, index)
+        episode = sample_episode(pool, shape, config.seed, index)
         yield episode.support_rows, episode.support_labels, episode.seed
 
 

@@ -18,23 +18,38 @@ FREEZE_ALL = "freeze_all"
 """The parameter that decides between a depth of 1 and a search for a lower one."""
 
 
+_NO = "no_"
+"""Before the name of a parameter: the one that decides between 0 and a range."""
+
+
 @dataclass(frozen=True)
 class Range:
-    """Numbers from low to high, on a logarithmic scale or not."""
+    """Numbers from low to high, on a logarithmic scale or not; or none of them but 0, which no such scale has."""
 
     low: float
     high: float
     log: bool = False
+    or_zero: bool = False
 
     def suggest(self, trial: optuna.Trial, name: str) -> float | int:
         """Have a trial choose; where both ends are whole numbers, a whole number."""
+        if self.or_zero and trial.suggest_categorical(_NO + name, (False, True)):
+            return 0
         if isinstance(self.low, int) and isinstance(self.high, int):
             return trial.suggest_int(name, self.low, self.high, log=self.log)
         return trial.suggest_float(name, self.low, self.high, log=self.log)
 
     def including(self, value: Any) -> Range:
         """The same, widened to reach a value."""
+        if self.log and value == 0:
+            return replace(self, or_zero=True)
         return replace(self, low=min(self.low, value), high=max(self.high, value))
+
+    def point(self, name: str, value: Any) -> dict[str, object]:
+        """The choices that make a value, as a trial's parameters."""
+        if not self.or_zero:
+            return {name: value}
+        return {_NO + name: True} if value == 0 else {_NO + name: False, name: value}
 
 
 @dataclass(frozen=True)
@@ -46,6 +61,10 @@ class Choice:
     def suggest(self, trial: optuna.Trial, name: str) -> str:
         """Have a trial choose."""
         return str(trial.suggest_categorical(name, self.options))
+
+    def point(self, name: str, value: Any) -> dict[str, object]:
+        """The choices that make a value, as a trial's parameters."""
+        return {name: value}
 
     def including(self, value: Any) -> Choice:
         """The same, with one more word."""
@@ -103,7 +122,9 @@ class SearchSpace:
         """The choices that make this recipe, as a trial's parameters."""
         values = asdict(recipe)
         names = [name for name in ("freeze_depth", "head") if name in self.parameters] + self._others(recipe)
-        point = {name: values[name] for name in names}
+        point: dict[str, object] = {}
+        for name in names:
+            point |= self.parameters[name].point(name, values[name])
         if "freeze_depth" not in point:
             return point
         frozen = {FREEZE_ALL: recipe.freeze_depth == 1}
@@ -125,13 +146,13 @@ class SearchSpace:
         Raises:
             InputError: with this base there is nothing to choose.
         """
-        point = self.point(base)
+        values, point = asdict(base), self.point(base)
         if not point:
             raise InputError(
                 f"searched is {'+'.join(self.parameters)}, but a linear head on a frozen backbone is solved, "
                 "not trained; search freeze_depth too, or give a base recipe with a lower one"
             )
-        wider = {name: v.including(point[name]) if name in point else v for name, v in self.parameters.items()}
+        wider = {name: v.including(values[name]) if name in point else v for name, v in self.parameters.items()}
         return SearchSpace(wider)
 
     def literature(self, base: FinetuneRecipe) -> list[FinetuneRecipe]:
@@ -147,7 +168,9 @@ class SearchSpace:
     def describe(self) -> dict[str, list[object]]:
         """As JSON values, to tell spaces apart."""
         return {
-            name: [*values.options] if isinstance(values, Choice) else [values.low, values.high]
+            name: [*values.options]
+            if isinstance(values, Choice)
+            else [values.low, values.high, *([0] if values.or_zero else [])]
             for name, values in self.parameters.items()
         }
 

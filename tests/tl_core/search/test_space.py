@@ -92,3 +92,36 @@ def test_a_space_of_nothing_or_of_unknown_names_is_refused(names: str, message: 
 def test_a_space_in_which_nothing_would_matter_is_refused() -> None:
     with pytest.raises(InputError, match="a linear head on a frozen backbone is solved, not trained"):
         parse_space("max_lr+steps").including(BASE)
+
+
+@pytest.mark.parametrize(
+    ("searched", "base"),
+    [
+        ("weight_decay", FinetuneRecipe(freeze_depth=0.5, weight_decay=0.0)),
+        ("steps", FinetuneRecipe(freeze_depth=0.5, steps=0)),
+        ("steps+weight_decay+max_lr", FinetuneRecipe(freeze_depth=0.5, steps=0, weight_decay=0.0, max_lr=100.0)),
+        ("freeze_depth+weight_decay", FinetuneRecipe(freeze_depth=0.97, weight_decay=0.0)),
+        ("l2+label_smoothing", FinetuneRecipe(l2=1e-9, label_smoothing=0.99)),
+        ("steps", FinetuneRecipe(freeze_depth=0.5, steps=1_000_000)),
+        ("head+augment", FinetuneRecipe(head="cosine", augment="flip+colour")),
+    ],
+)
+def test_every_base_recipe_is_a_point_of_its_space(searched: str, base: FinetuneRecipe) -> None:
+    space = parse_space(searched).including(base)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    study.enqueue_trial(space.point(base))
+    assert space.suggest_recipe(study.ask(), base) == base
+    proposed = {recipe for recipe, _ in propose(space, base, 20)}
+    assert len(proposed) > 5
+
+
+def test_zero_is_one_choice_beside_a_logarithmic_range() -> None:
+    base = FinetuneRecipe(freeze_depth=0.5, weight_decay=0.0)
+    space = parse_space("weight_decay").including(base)
+    decays = [recipe.weight_decay for recipe, _ in propose(space, base, 60)]
+    assert 15 < decays.count(0) < 45
+    assert all(value == 0 or 1e-5 <= value <= 1e-1 for value in decays)
+    assert space.describe() == {"weight_decay": [1e-5, 1e-1, 0]}
+    assert parse_space("weight_decay").including(FinetuneRecipe(freeze_depth=0.5)).describe() == {
+        "weight_decay": [1e-5, 1e-1]
+    }
