@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, NoReturn, TypeVar
 
+from pipelines.command_line.arguments import enter_callers_folder, plain_arguments
 from pipelines.command_line.streams import lost_output, use_lossy_streams
 from pipelines.store.redaction import redact
 from tl_core.errors import DataWarning, InputError
@@ -41,6 +42,7 @@ def run_command_line(config_type: type[Config], run: Callable[[Config], object],
     if os.environ.get("NO_COLOR"):  # https://no-color.org, in tyro's spelling
         os.environ.setdefault("PYTHON_TYRO_ANSI_CODES", "False")
     as_json = "--json" in sys.argv  # known even where the rest of the line is at fault
+    enter_callers_folder()
     try:
         config = _parse_command_line(config_type, program or f"python -m pipelines.{Path(sys.argv[0]).stem}")
         _quiet_libraries()
@@ -91,7 +93,7 @@ def _parse_command_line(config_type: type[Config], program: str) -> Config:
 
     more_help: Callable[[], str] | None = getattr(config_type, "more_help", None)
     description = "\n\n".join([config_type.__doc__ or "", *([more_help()] if more_help else [])])
-    arguments = sys.argv[1:] or (["--help"] if more_help else [])
+    arguments = plain_arguments(config_type, sys.argv[1:]) or (["--help"] if more_help else [])
     # Without names of their own, so that the headings of the help are those of the config's groups.
     config_field: Any = Annotated[config_type, FlagConversionOff, arg(name="")]
     output_field: Any = Annotated[Output, arg(name="")]

@@ -13,6 +13,7 @@ from mlflow.entities import Run
 from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_USER
+from mlflow.utils.name_utils import _GENERATOR_NOUNS, _GENERATOR_PREDICATES
 from sqlalchemy.exc import DBAPIError
 
 from pipelines.configs.fields import flat_params
@@ -42,6 +43,7 @@ def tracked_run(kind: str, config: Any, name: str = "") -> Iterator[str]:
     try:
         if not nested:
             prepare_store()
+            name = _name_given_to_mlflow() or name
         run = _start_run(kind, name, nested)
     except (MlflowException, DBAPIError) as error:
         if nested:
@@ -117,6 +119,22 @@ def _start_run(kind: str, name: str, nested: bool) -> Run:
             f"the run that `mlflow run` opened is not in {redact(mlflow.get_tracking_uri())} ({error.message}); "
             "start it from the project's folder, or give an absolute MLFLOW_TRACKING_URI"
         ) from error
+
+
+def _name_given_to_mlflow() -> str:
+    """Return the name that the user gave the run, by `mlflow run --run-name` or MLFLOW_RUN_NAME; empty if none."""
+    opened = os.environ.get("MLFLOW_RUN_ID")
+    if not opened:
+        return os.environ.get("MLFLOW_RUN_NAME", "")
+    try:
+        name = mlflow.MlflowClient().get_run(opened).info.run_name or ""
+    except MlflowException as error:
+        if is_unreachable(error):
+            raise
+        return ""  # what is wrong with it is said when it is opened
+    first, _, rest = name.partition("-")
+    by_chance = first in _GENERATOR_PREDICATES and rest.partition("-")[0] in _GENERATOR_NOUNS
+    return "" if by_chance else name
 
 
 def child_tags(kind: str) -> dict[str, str]:

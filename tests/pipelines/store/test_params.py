@@ -54,3 +54,15 @@ def test_used_values_that_a_server_keeps_beside_the_typed_ones_are_read(store: s
     with mlflow.start_run() as run:
         mlflow.log_params({"rate": "auto", "used.rate": "0.001", "data": "'my folder'"})
     assert used_params(mlflow.MlflowClient().get_run(run.info.run_id)) == {"rate": "0.001", "data": "my folder"}
+
+
+@pytest.mark.parametrize(("given", "shown"), [("my name", "my name"), ("a-b-1", "a-b-1"), ("bright-ant-12", "any")])
+def test_a_name_that_the_user_gave_stays_and_one_by_chance_does_not(
+    given: str, shown: str, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = mlflow.MlflowClient().create_run("0", run_name=given)
+    monkeypatch.setenv("MLFLOW_RUN_ID", opened.info.run_id)
+    with tracked_run("any", Settings()) as run_id, tracked_run("inner", Settings(), "step") as step:
+        pass
+    client = mlflow.MlflowClient()
+    assert [client.get_run(one).info.run_name for one in (run_id, step)] == [shown, "step"]

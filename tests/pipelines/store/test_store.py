@@ -141,15 +141,17 @@ def test_mlflow_run_and_mlflow_ui_share_a_store_without_a_flag_or_a_variable(tmp
     """Started from another folder than the project's: the store is that of the folder."""
     import mlflow
 
-    data = write_colour_images(tmp_path / "data", n_per_class=3)
+    write_colour_images(tmp_path / "data", n_per_class=3)
     command = [sys.executable, "-m", "mlflow", "run", str(ROOT), "--env-manager", "local", "-e", "prepare"]
-    parameters = ["-P", f"data={data}", "-P", "image_size=16"]
+    # The folder is meant from where the user is, and 16.0 is a whole number.
+    parameters = ["-P", "data=data", "-P", "image_size=16.0", "-P", "unreadable=None", "--run-name", "mine"]
     environment = {name: value for name, value in _environment(tmp_path).items() if name != "MLFLOW_TRACKING_URI"}
     subprocess.run([*command, *parameters], cwd=tmp_path, env=environment, check=True, capture_output=True)
     assert _statuses(tmp_path) == ["FINISHED"]
     (run,) = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}").search_runs(["0"])
     assert run.data.metrics["n_images"] == 9
-    assert run.data.params["data"] == str(data)
+    assert (run.info.run_name, run.data.params["data"], run.data.params["image_size"]) == ("mine", "data", "16")
+    assert run.data.params["unreadable"] == "refuse"
     assert (tmp_path / "mlruns" / "0" / run.info.run_id / "artifacts" / "classes.json").is_file()
 
 
