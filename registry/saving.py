@@ -2,10 +2,15 @@
 
 One version serves two readers: `mlflow.pyfunc` (images in, labels out; also `mlflow models serve`) and `mlflow.onnx`
 (the graph). This module has the form of an MLflow flavour, so that `Model.log` takes it.
+
+A version is a guest in other people's processes, beside packages that may be called as ours are and versions of other
+releases. Its code is therefore one package, whose name ends in the hash of what is in it.
 """
 
 from __future__ import annotations
 
+import hashlib
+import re
 import shutil
 import tempfile
 from importlib.metadata import version
@@ -21,8 +26,9 @@ from registry.pyfunc import DEFAULT_TOP_K
 ONNX_FILE = "classifier.onnx"
 
 _ROOT = Path(__file__).resolve().parents[1]
-_CODE = ("serving/*.py", "registry/__init__.py", "registry/pyfunc.py")
-_LIBRARY_CODE = ("tl_core/__init__.py", "tl_core/errors.py", "tl_core/images/**/*.py")
+_CODE = ("serving/*.py", "registry/__init__.py", "registry/pyfunc.py", "tl_core/errors.py", "tl_core/images/**/*.py")
+_EMPTY = ("__init__.py", "tl_core/__init__.py")  # ours looks names up in modules that do not come along
+_OUR_IMPORT = re.compile(r"^(\s*from )((?:registry|serving|tl_core)\b)", re.MULTILINE)
 _PACKAGES = ("mlflow", "numpy", "onnx", "onnxruntime", "pandas", "pillow")
 
 
@@ -36,36 +42,43 @@ def save_model(path: str, mlflow_model: Model, onnx_path: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder, ONNX_FILE)
         shutil.copyfile(onnx_path, data)
+        package = _write_package(Path(folder))
         mlflow.pyfunc.save_model(
             path,
             mlflow_model=mlflow_model,
-            loader_module="registry.pyfunc",
+            loader_module=f"{package.name}.registry.pyfunc",
             data_path=str(data),
-            code_paths=_copy_code(Path(folder, "code")),
+            code_paths=[str(package)],
             signature=_signature(),
             pip_requirements=[f"{name}=={version(name)}" for name in _PACKAGES],
         )
 
 
-def _copy_code(folder: Path) -> list[str]:
-    for pattern in (*_CODE, *_LIBRARY_CODE):
-        for file in _ROOT.glob(pattern):
-            target = folder / file.relative_to(_ROOT)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, target)
-    return [str(package) for package in sorted(folder.iterdir())]
+def _write_package(folder: Path) -> Path:
+    """Write the code that runs a version as one package, under a name that no other code has."""
+    files = dict.fromkeys(_EMPTY, "")
+    for pattern in _CODE:
+        files |= {path.relative_to(_ROOT).as_posix(): path.read_text("utf-8") for path in _ROOT.glob(pattern)}
+    digest = hashlib.sha256("".join(f"{name}\0{text}\0" for name, text in sorted(files.items())).encode()).hexdigest()
+    package = folder / f"transfer_lab_{digest[:12]}"
+    for name, text in files.items():
+        path = package / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(_OUR_IMPORT.sub(rf"\g<1>{package.name}.\g<2>", text), "utf-8")
+    return package
 
 
 def _signature() -> ModelSignature:
-    # MLflow passes whatever is in a text column on as it is: bytes too.
+    # Without inputs: MLflow would hand over the first column of a frame, whatever it is called.
     rank = Object([Property("label", DataType.string), Property("probability", DataType.double)])
     outputs: list[ColSpec | TensorSpec] = [
         ColSpec(DataType.string, "label"),
-        ColSpec(DataType.double, "probability"),
+        ColSpec(DataType.double, "probability", required=False),  # None where an image cannot be read
         ColSpec(DataType.boolean, "unlike", required=False),  # None where the file has no threshold
         ColSpec(Array(rank), "top"),
+        ColSpec(DataType.string, "error"),
     ]
     params = ParamSchema(
         [ParamSpec("top_k", DataType.integer, DEFAULT_TOP_K), ParamSpec("abstain", DataType.boolean, default=False)]
     )
-    return ModelSignature(Schema([ColSpec(DataType.string)]), Schema(outputs), params)
+    return ModelSignature(outputs=Schema(outputs), params=params)

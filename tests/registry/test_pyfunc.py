@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
@@ -39,6 +41,11 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 def pictures(tmp_path: Path) -> list[Path]:
     """Two pictures of each colour, the colour being the folder's name."""
     return sorted(write_colour_images(tmp_path / "pictures", n_per_class=2).rglob("*.png"))
+
+
+@pytest.fixture(autouse=True)
+def _root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRANSFER_LAB_IMAGE_ROOT", str(tmp_path))
 
 
 @pytest.fixture
@@ -110,22 +117,146 @@ def test_more_images_than_a_batch_are_answered_in_order(loaded: Any, pictures: l
 @pytest.mark.parametrize(
     ("image", "reason"),
     [
-        ("no such file, and no base64", r"image 1 cannot be read \(neither base64 nor the path of a file\)"),
         (
-            base64.b64encode(b"no picture").decode(),
-            r"image 1 cannot be read \(not a png, jpg, webp, bmp, tif, gif or avif image\)",
+            "no such file, and no base64",
+            "neither base64 nor the path of an image below the folder that TRANSFER_LAB_IM",
         ),
-        (b"no picture", r"not a png, jpg, webp, bmp, tif, gif or avif image"),
-        (b"", r"not a png, jpg, webp, bmp, tif, gif or avif image"),
-        ("", r"not a png, jpg, webp, bmp, tif, gif or avif image"),
+        (base64.b64encode(b"no picture").decode(), "not a png, jpg, webp, bmp, tif, gif or avif image"),
+        (b"no picture", "not a png, jpg, webp, bmp, tif, gif or avif image"),
+        (b"", "not a png, jpg, webp, bmp, tif, gif or avif image"),
+        ("", "not a png, jpg, webp, bmp, tif, gif or avif image"),
+        (None, "expected bytes or a text, got NoneType"),
+        (3.5, "expected bytes or a text, got float"),
+        ("a\0b", "neither base64 nor the path"),
+        ("ä" * 100_000, "neither base64 nor the path"),
     ],
 )
-def test_what_is_no_image_is_refused_with_its_position(
-    image: str | bytes, reason: str, loaded: Any, pictures: list[Path]
+def test_what_is_no_image_has_its_reason_and_the_others_their_answers(
+    image: Any, reason: str, loaded: Any, pictures: list[Path]
 ) -> None:
-    with pytest.raises(MlflowException, match=reason) as raised:
-        loaded.predict(pd.DataFrame({"image": [pictures[0].read_bytes(), image]}))
+    answers = loaded.predict(pd.DataFrame({"image": [pictures[0].read_bytes(), image, str(pictures[5])]}))
+    assert list(answers["label"]) == [pictures[0].parent.name, "", pictures[5].parent.name]
+    assert [error[: len(reason)] for error in answers["error"]] == ["", reason, ""]
+    assert (answers["probability"][1], answers["top"][1]) == (None, [])
+    assert answers["probability"][0] > 0.4
+    with pytest.raises(MlflowException, match=re.escape(f"image 0 cannot be read ({reason}")) as raised:
+        loaded.predict(pd.DataFrame({"image": [image, image]}))
     assert raised.value.get_http_status_code() == 400
+    assert len(str(raised.value)) < 500
+
+
+def in_lines(path: Path) -> str:
+    return base64.encodebytes(path.read_bytes()).decode()
+
+
+def url_safe(path: Path) -> str:
+    return base64.urlsafe_b64encode(path.read_bytes()).decode()
+
+
+def unpadded(path: Path) -> str:
+    return as_text(path).rstrip("=")
+
+
+def quoted_uri(path: Path) -> str:
+    return f"data:image/png;base64,{quote(as_text(path), safe='')}"
+
+
+@pytest.mark.parametrize("form", [in_lines, url_safe, unpadded, quoted_uri, lambda path: f"  {as_text(path)}\r\n"])
+def test_base64_is_taken_as_people_produce_it(form: Any, loaded: Any, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 40, (33, 35, 3), dtype=np.uint8) + np.array([0, 0, 200], np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "noise.png")
+    assert {"+", "/"} <= set(as_text(tmp_path / "noise.png"))
+    assert list(loaded.predict([form(tmp_path / "noise.png")])["label"]) == ["blue"]
+
+
+def test_the_column_of_images_is_found_by_its_name(loaded: Any, pictures: list[Path]) -> None:
+    names = [path.parent.name for path in pictures]
+    frame = pd.DataFrame({"id": range(6), "image": [as_text(path) for path in pictures], "note": "x"})
+    assert list(loaded.predict(frame)["label"]) == names
+    assert list(loaded.predict({"id": list(range(6)), "image": list(frame["image"])})["label"]) == names
+    with pytest.raises(MlflowException, match="expected a column image, got id, note"):
+        loaded.predict(frame[["id", "note"]])
+
+
+def test_a_path_is_read_below_the_root_alone(
+    loaded: Any, pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside, outside = tmp_path / "inside", tmp_path / "outside.png"
+    inside.mkdir()
+    pictures[0].rename(outside)
+    (inside / "link.png").symlink_to(outside)
+    os.mkfifo(inside / "pipe.png")
+    (inside / "empty.png").touch()
+    pictures[5].rename(inside / "own.png")
+    monkeypatch.setenv("TRANSFER_LAB_IMAGE_ROOT", str(inside))
+    asked = [
+        "own.png",
+        str(inside / "own.png"),
+        "../outside.png",
+        str(outside),
+        "link.png",
+        "pipe.png",
+        "empty.png",
+        ".",
+    ]
+    answers = loaded.predict(asked)
+    assert list(answers["label"]) == ["red", "red", "", "", "", "", "", ""]
+    refused = set(answers["error"][2:])
+    monkeypatch.setenv("TRANSFER_LAB_IMAGE_ROOT", "/")
+    assert list(loaded.predict(["/proc/kmsg", str(outside)])["label"]) == ["", "blue"]
+    monkeypatch.delenv("TRANSFER_LAB_IMAGE_ROOT")
+    with pytest.raises(MlflowException, match="TRANSFER_LAB_IMAGE_ROOT names, which is not set"):
+        loaded.predict([str(inside / "own.png")])
+    # Whether a file is there is not told either.
+    assert refused == set(
+        loaded.predict(["no such.png", pictures[4].read_bytes()])["error"][:1].str.replace(", which is not set", "")
+    )
+
+
+GUEST = """
+import sys, json, mlflow, pathlib
+import registry, serving, tl_core
+assert registry.OURS and serving.OURS and tl_core.OURS
+models = [mlflow.pyfunc.load_model(path) for path in sys.argv[1:3]]
+image = pathlib.Path(sys.argv[3]).read_bytes()
+print(json.dumps([model.predict([image])["probability"][0] for model in models]))
+assert not [name for name in ("registry.pyfunc", "serving.model", "tl_core.images") if name in sys.modules]
+"""
+
+
+def test_two_releases_are_guests_in_an_application_with_packages_of_the_same_names(
+    version: ModelVersion, pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second release halves what it reads: each version has to answer with its own code."""
+    import mlflow
+
+    from registry import saving
+
+    newer = tmp_path / "newer"
+    for pattern in saving._CODE:
+        for source in saving._ROOT.glob(pattern):
+            target = newer / source.relative_to(saving._ROOT)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(source.read_text())
+    changed = newer / "registry" / "pyfunc.py"
+    text = changed.read_text().replace("np.stack(readable)", "np.stack(readable) // 2")
+    assert text != changed.read_text()
+    changed.write_text(text)
+    monkeypatch.setattr(saving, "_ROOT", newer)
+    second = register_colours(tmp_path, accuracy="0.8")
+    application = tmp_path / "application"
+    for name in ("registry", "serving", "tl_core"):
+        (application / name).mkdir(parents=True)
+        (application / name / "__init__.py").write_text("OURS = True\n")
+    folders = [mlflow.artifacts.download_artifacts(f"models:/{NAME}/{v.version}") for v in (version, second)]
+    command = [sys.executable, "-c", GUEST, *folders, str(pictures[0])]
+    found = subprocess.run(command, cwd=application, check=True, capture_output=True, text=True)
+    one, two = json.loads(found.stdout)
+    model = OnnxClassifier.load(resolve_onnx(f"models:/{NAME}/{version.version}"))
+    pixels = decode_image(pictures[0], 16)[None]
+    assert one == pytest.approx(float(model.predict(pixels).max()), abs=1e-6)
+    assert two == pytest.approx(float(model.predict(pixels // 2).max()), abs=1e-6)
+    assert one - two > 0.01
 
 
 def test_the_raw_file_lies_at_its_place_as_it_was_exported(version: ModelVersion, tmp_path: Path) -> None:
@@ -159,7 +290,7 @@ def test_what_a_spark_udf_gives_and_takes_fits_the_signature(loaded: Any, pictur
     for form in (str, as_text, Path.read_bytes):
         answers = loaded.predict(pd.DataFrame({"0": pd.Series([form(path) for path in pictures])}))
         outputs = loaded.metadata.signature.outputs
-        assert list(answers.columns) == outputs.input_names() == ["label", "probability", "unlike", "top"]
+        assert list(answers.columns) == outputs.input_names() == ["label", "probability", "unlike", "top", "error"]
         for row in answers.to_dict("records"):
             assert (type(row["label"]), type(row["probability"])) == (str, float)
             assert row["top"][0] == {"label": row["label"], "probability": row["probability"]}
@@ -251,6 +382,12 @@ def test_served_over_http_it_answers_refuses_and_loses_nothing(
     status, answer = ask(server, json.dumps({"inputs": [no_image]}).encode())
     assert status == 400
     assert "image 0 cannot be read (not a png, jpg, webp, bmp, tif, gif or avif image)" in answer["message"]
+    body = {"dataframe_split": {"columns": ["id", "image"], "data": [[1, as_text(pictures[0])], [2, no_image]]}}
+    status, answer = ask(server, json.dumps(body).encode())
+    assert status == 200
+    assert [row["label"] for row in answer["predictions"]] == [pictures[0].parent.name, ""]
+    assert [row["error"] for row in answer["predictions"]] == ["", "not a png, jpg, webp, bmp, tif, gif or avif image"]
+    assert answer["predictions"][1]["probability"] is None
     status, answer = ask(server, pictures[0].read_bytes())  # the bare file, and no JSON
     assert status == 400
     assert " " in answer["message"]
