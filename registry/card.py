@@ -79,7 +79,7 @@ def write_card(facts: CardFacts) -> str:
         f"{_unlike(file)}The interval speaks of {_SPEAKS_OF[facts.scored_on]}, not of images unlike them.",
         "## How to use",
         f"`python -m serving classifier.onnx photos/ out.csv` with `data/classifier.onnx` of this version, or "
-        f'`mlflow.pyfunc.load_model("models:/{facts.name}@champion").predict(["photo.jpg"])`. '
+        f'`mlflow.pyfunc.load_model("models:/{facts.name}@champion").predict([open("photo.jpg", "rb").read()])`. '
         f"Images are cropped to a square and scaled to {file['image_size']} pixels.",
     ]
     return "\n\n".join(lines)[:MAX_CHARACTERS]

@@ -56,7 +56,7 @@ class ImageModel:
             why there is no answer.
 
         Raises:
-            MlflowException: no image can be read; the server answers with 400 and the reason.
+            MlflowException: no column of images, or a param that cannot be; the server answers with 400 and the reason.
         """
         images = _as_list(model_input)
         top_k = int((params or {}).get("top_k", DEFAULT_TOP_K))
@@ -66,8 +66,6 @@ class ImageModel:
         rows: list[dict[str, Any]] = []
         for start in range(0, len(images), DEFAULT_BATCH_SIZE):
             rows += self._rows([self._decode(image) for image in images[start:][:DEFAULT_BATCH_SIZE]], top_k)
-        if rows and all(row["error"] for row in rows):
-            raise MlflowException(_say_unreadable(rows[0]["error"]), error_code=BAD_REQUEST)
         for row in rows:
             row["label"] = row["label"] if row["error"] or row["probability"] >= least else ""
         return pd.DataFrame(rows, columns=_COLUMNS, dtype=object if any(row["error"] for row in rows) else None)
@@ -158,10 +156,3 @@ def _from_base64(text: str) -> bytes:
         unset = "" if os.environ.get(IMAGE_ROOT) else ", which is not set"
         reason = f"neither base64 nor the path of an image below the folder that {IMAGE_ROOT} names{unset}"
         raise UnreadableImageError(reason) from error
-
-
-def _say_unreadable(reason: str) -> str:
-    return (
-        f"image 0 cannot be read ({reason}), nor can any other; needed are the bytes of a png, jpg, webp or bmp image, "
-        f"their base64 text, or a path below {IMAGE_ROOT}"
-    )

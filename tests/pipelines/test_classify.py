@@ -153,7 +153,7 @@ def test_the_file_recommends_what_the_run_found(colours: Path, tmp_path: Path) -
     predicted = predict(make_config(PredictConfig, model="models:/sure@champion", **options))
     assert mlflow.MlflowClient().get_run(predicted).data.tags["model_version"] == "models:/sure/1"
     loaded = mlflow.pyfunc.load_model("models:/sure@champion")
-    image = str(next((colours / "red").iterdir()))
+    image = next((colours / "red").iterdir()).read_bytes()
     assert loaded.predict([image], params={"abstain": True})["label"].tolist() == ["red"]
 
 

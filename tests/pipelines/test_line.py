@@ -127,7 +127,9 @@ def test_the_champion_loads_in_mlflow_and_agrees_with_predict(line: tuple[str, P
     with output.open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 60
-    answers = mlflow.pyfunc.load_model(f"models:/{NAME}@champion").predict([row["file"] for row in rows])
+    answers = mlflow.pyfunc.load_model(f"models:/{NAME}@champion").predict(
+        [Path(row["file"]).read_bytes() for row in rows]
+    )
     assert list(answers["label"]) == [row["label"] for row in rows]
     assert answers["probability"].tolist() == pytest.approx([float(row["probability"]) for row in rows], abs=1e-5)
     assert np.mean([row["label"] == Path(row["file"]).parent.name for row in rows]) > 0.9

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import re
 import subprocess
 import sys
 import time
@@ -139,10 +138,8 @@ def test_what_is_no_image_has_its_reason_and_the_others_their_answers(
     assert [error[: len(reason)] for error in answers["error"]] == ["", reason, ""]
     assert (answers["probability"][1], answers["top"][1]) == (None, [])
     assert answers["probability"][0] > 0.4
-    with pytest.raises(MlflowException, match=re.escape(f"image 0 cannot be read ({reason}")) as raised:
-        loaded.predict(pd.DataFrame({"image": [image, image]}))
-    assert raised.value.get_http_status_code() == 400
-    assert len(str(raised.value)) < 500
+    assert len(answers["error"][1]) < 200
+    assert list(loaded.predict(pd.DataFrame({"image": [image, image]}))["label"]) == ["", ""]
 
 
 def in_lines(path: Path) -> str:
@@ -174,8 +171,9 @@ def test_the_column_of_images_is_found_by_its_name(loaded: Any, pictures: list[P
     frame = pd.DataFrame({"id": range(6), "image": [as_text(path) for path in pictures], "note": "x"})
     assert list(loaded.predict(frame)["label"]) == names
     assert list(loaded.predict({"id": list(range(6)), "image": list(frame["image"])})["label"]) == names
-    with pytest.raises(MlflowException, match="expected a column image, got id, note"):
+    with pytest.raises(MlflowException, match="expected a column image, got id, note") as raised:
         loaded.predict(frame[["id", "note"]])
+    assert raised.value.get_http_status_code() == 400
 
 
 def test_a_path_is_read_below_the_root_alone(
@@ -205,8 +203,9 @@ def test_a_path_is_read_below_the_root_alone(
     monkeypatch.setenv("TRANSFER_LAB_IMAGE_ROOT", "/")
     assert list(loaded.predict(["/proc/kmsg", str(outside)])["label"]) == ["", "blue"]
     monkeypatch.delenv("TRANSFER_LAB_IMAGE_ROOT")
-    with pytest.raises(MlflowException, match="TRANSFER_LAB_IMAGE_ROOT names, which is not set"):
-        loaded.predict([str(inside / "own.png")])
+    assert loaded.predict([str(inside / "own.png")])["error"][0].endswith(
+        "TRANSFER_LAB_IMAGE_ROOT names, which is not set"
+    )
     # Whether a file is there is not told either.
     assert refused == set(
         loaded.predict(["no such.png", pictures[4].read_bytes()])["error"][:1].str.replace(", which is not set", "")
@@ -379,9 +378,6 @@ def test_served_over_http_it_answers_refuses_and_loses_nothing(
         assert [len(row["top"]) for row in answer["predictions"]] == [2] * 6
 
     no_image = base64.b64encode(b"no picture").decode()
-    status, answer = ask(server, json.dumps({"inputs": [no_image]}).encode())
-    assert status == 400
-    assert "image 0 cannot be read (not a png, jpg, webp, bmp, tif, gif or avif image)" in answer["message"]
     body = {"dataframe_split": {"columns": ["id", "image"], "data": [[1, as_text(pictures[0])], [2, no_image]]}}
     status, answer = ask(server, json.dumps(body).encode())
     assert status == 200
