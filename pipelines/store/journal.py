@@ -1,8 +1,10 @@
-"""Episodes that are done, line by line, so that a killed process loses at most the one it was writing."""
+"""Episodes that are done, a line with its checksum each, so that a killed process loses at most the one in work."""
 
 from __future__ import annotations
 
 import json
+import sys
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -24,34 +26,51 @@ def append_journal(path: Path, result: EpisodeResult) -> None:
         "confidences": result.confidences.tolist(),
         "seconds": result.seconds,
     }
+    text = json.dumps(record)
     with disk_full_as_input_error(path), path.open("a") as file:
-        file.write(json.dumps(record) + "\n")
+        file.write(f"{_checksum(text.encode())} {text}\n")
 
 
 def read_journal(path: Path, episodes: Iterable[Episode]) -> Iterator[EpisodeResult]:
-    """The results of the first episodes, as far as the journal knows them; the rest of it is cut off."""
+    """The results of the first episodes, as far as the journal knows them; the rest of it is cut off.
+
+    A line that does not hold what was written is said in a warning, but for the last one, which a killed process may
+    not have finished: its episode and those after it are computed again.
+    """
     lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
     intact = 0
-    for line, episode in zip(lines, episodes, strict=False):
-        try:
-            record = json.loads(line)
-        except ValueError:
-            break  # the line that the killed process was writing
-        if (
-            not line.endswith(b"\n")
-            or record["episode"] != episode.index
-            or record.get("metrics", {}).keys() != METRICS.keys()
-        ):
+    for number, (line, episode) in enumerate(zip(lines, episodes, strict=False), start=1):
+        result = _parse(line, episode)
+        if result is None:
+            if line.endswith(b"\n"):
+                print(
+                    f"warning: line {number} of {path} is damaged; from there on it is computed again", file=sys.stderr
+                )
             break
         intact += len(line)
-        yield EpisodeResult(
-            episode=episode,
-            metrics=record["metrics"],
-            labels=np.array(record["labels"], dtype=np.int64),
-            predictions=np.array(record["predictions"], dtype=np.int64),
-            confidences=np.array(record["confidences"]),
-            seconds=record["seconds"],
-        )
+        yield result
     if lines:
         with path.open("r+b") as file:
             file.truncate(intact)
+
+
+def _parse(line: bytes, episode: Episode) -> EpisodeResult | None:
+    """Result of an episode, None if the line is cut off, changed, of another episode or of another version."""
+    checksum, _, text = line.removesuffix(b"\n").partition(b" ")
+    if not line.endswith(b"\n") or checksum.decode("ascii", "replace") != _checksum(text):
+        return None
+    try:
+        record = json.loads(text)
+        arrays = [np.array(record[name]) for name in ("labels", "predictions", "confidences")]
+        if record["episode"] != episode.index or record["metrics"].keys() != METRICS.keys():
+            return None
+        if any(array.shape != episode.query_rows.shape for array in arrays):
+            return None
+        labels, predictions = (array.astype(np.int64) for array in arrays[:2])
+        return EpisodeResult(episode, record["metrics"], labels, predictions, arrays[2], float(record["seconds"]))
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None  # of another version, which wrote other fields
+
+
+def _checksum(text: bytes) -> str:
+    return f"{zlib.crc32(text):08x}"

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import mlflow
@@ -106,6 +107,47 @@ def test_half_a_line_is_cut_off(tmp_path: Path, cut: int) -> None:
     assert len(list(read_journal(path, episodes))) == 1
     assert whole.startswith(path.read_bytes())
     assert path.read_bytes().endswith(b"\n")
+
+
+def with_checksum(text: str) -> bytes:
+    return f"{zlib.crc32(text.encode()):08x} {text}\n".encode()
+
+
+DAMAGES = {
+    "a flipped digit": lambda line: line.replace(b'"seconds": ', b'"seconds": 1'),
+    "no checksum, as of earlier versions": lambda line: line.partition(b" ")[2],
+    "a list": lambda line: with_checksum("[1, 2]"),
+    "a number": lambda line: with_checksum("7"),
+    "no object of metrics": lambda line: with_checksum('{"episode": 1, "metrics": 3}'),
+    "a field is missing": lambda line: with_checksum(
+        line.partition(b" ")[2].decode().replace("seconds", "minutes").strip()
+    ),
+    "a label is missing": lambda line: with_checksum(
+        line.partition(b" ")[2].decode().replace('"labels": [0, ', '"labels": [').strip()
+    ),
+    "another episode": lambda line: with_checksum(
+        line.partition(b" ")[2].decode().replace('"episode": 1', '"episode": 9').strip()
+    ),
+    "zeros": lambda line: b"\0" * (len(line) - 1) + b"\n",
+    "no text": lambda line: b"\xff\xfe\n",
+    "empty": lambda line: b"\n",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_line_that_does_not_hold_what_was_written_is_computed_again(
+    damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    episodes = draw(NOISE, 3)
+    for result in tuner(PIXELS).run_episodes(episodes, LINEAR_PROBE):
+        append_journal(tmp_path / "j", result)
+    first, second, third = (tmp_path / "j").read_bytes().splitlines(keepends=True)
+    changed = DAMAGES[damage](second)
+    assert changed != second
+    (tmp_path / "j").write_bytes(first + changed + third)
+    assert [result.episode.index for result in read_journal(tmp_path / "j", episodes)] == [0]
+    assert (tmp_path / "j").read_bytes() == first
+    assert capsys.readouterr().err.startswith("warning: line 2 of ")
 
 
 def test_without_a_journal_nothing_is_done(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from pathlib import Path
 
 import mlflow
@@ -45,7 +46,7 @@ def test_one_more_metric_reaches_every_record(
     nested = client.search_runs(["0"], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
     assert sorted(child.data.metrics["query/largest_logit"] for child in nested) == pytest.approx(sorted(values))
     assert episodes_of(parent.info.run_id)["largest_logit"].tolist() == values
-    records = [json.loads(line)["metrics"] for line in journal.read_text().splitlines()]
+    records = [json.loads(line.partition(" ")[2])["metrics"] for line in journal.read_text().splitlines()]
     assert [record["largest_logit"] for record in records] == values
 
 
@@ -59,7 +60,10 @@ def test_episodes_of_a_journal_with_other_metrics_are_run_again(colours: Path, t
     for result in run(tuner(PIXELS, dataset), episodes, LINEAR_PROBE):
         append_journal(tmp_path / "j", result)
     first, second = (tmp_path / "j").read_text().splitlines()
-    older = {name: value for name, value in json.loads(second).items() if name != "metrics"} | {"accuracy": 1.0}
-    (tmp_path / "j").write_text(f"{first}\n{json.dumps(older)}\n")
+    older = {name: value for name, value in json.loads(second.partition(" ")[2]).items() if name != "metrics"} | {
+        "accuracy": 1.0
+    }
+    text = json.dumps(older)
+    (tmp_path / "j").write_text(f"{first}\n{zlib.crc32(text.encode()):08x} {text}\n")
     assert [result.episode.index for result in read_journal(tmp_path / "j", episodes)] == [0]
     assert (tmp_path / "j").read_text() == f"{first}\n"
