@@ -1,6 +1,6 @@
 """Pretrained weights from a local file, timm's hub or torchvision; never unpickled, never half-loaded.
 
-A spec is `embedded`, the path of a `.safetensors`, `.pth` or `.pt` file, `timm` or `timm:TAG`, or
+A spec is `embedded`, the path of a file (`.safetensors`, `.pth`, `.pt`, `.ckpt`, `.bin`), `timm` or `timm:TAG`, or
 `torchvision:ENUM.NAME`. Whatever classifier the weights end in is dropped. Mean, deviation and, by default,
 the image size are those of the weights; see `preprocessing`.
 """
@@ -8,16 +8,14 @@ the image size are those of the weights; see `preprocessing`.
 from __future__ import annotations
 
 import math
-import pickle
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import timm
 from huggingface_hub import errors, snapshot_download
-from safetensors import SafetensorError
 from timm.layers import resample_abs_pos_embed
-from timm.models import clean_state_dict, get_pretrained_cfg, load_state_dict
+from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 from torchvision.models import WeightsEnum, get_weight
 
@@ -25,6 +23,7 @@ from tl_core.errors import InputError
 from tl_core.networks.backbones import BackboneSpec, build_backbone, size_option
 from tl_core.networks.embedded import embedded_weights
 from tl_core.networks.preprocessing import spec_of_timm, with_config_beside, with_torchvision
+from tl_core.networks.weights_file import read_weights
 from tl_core.networks.weights_spec import EMBEDDED, EMBEDDED_ARCHITECTURE
 
 
@@ -56,29 +55,9 @@ def load_weights(spec: str, architecture: str, image_size: int) -> tuple[nn.Modu
     elif entry is not None:
         weights = _from_torchvision(entry)
     else:
-        weights = _from_file(Path(spec))
+        weights = read_weights(Path(spec), backbone.state_dict())
     _load(backbone, weights, spec, architecture)
     return backbone, backbone_spec
-
-
-def _from_file(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise InputError(f"no weights file at {str(path)!r}")
-    try:
-        loaded = load_state_dict(str(path))
-        weights = clean_state_dict(loaded.get("model_state_dict", loaded))
-    except (AttributeError, TypeError) as error:
-        raise InputError(f"{path} is not a state dict: names with tensors") from error
-    except (OSError, RuntimeError, EOFError, ValueError, SafetensorError) as error:
-        if isinstance(error.__cause__, pickle.UnpicklingError):
-            raise InputError(
-                f"{path} holds more than weights, and nothing else is unpickled; save a state dict"
-            ) from error
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise InputError(f"the weights in {path} cannot be read ({reason})") from error
-    if not all(isinstance(value, Tensor) for value in weights.values()):
-        raise InputError(f"{path} is not a state dict: names with tensors")
-    return {name.removeprefix("backbone."): value for name, value in weights.items()}
 
 
 def _from_timm(architecture: str, tag: str, spec: BackboneSpec) -> dict[str, Tensor]:
@@ -133,6 +112,12 @@ def _load(backbone: nn.Module, weights: Mapping[str, Tensor], spec: str, archite
                 f"the weights {spec!r} are not those of {architecture} at this image size: {name} has shape "
                 f"{tuple(found[name].shape)}, not {tuple(value.shape)}"
             )
+    broken = next((name for name in own if name in found and not found[name].isfinite().all()), None)
+    if broken is not None:
+        raise InputError(
+            f"the weights {spec!r} hold values that are not finite, in {broken}: their training diverged; give an "
+            "earlier checkpoint"
+        )
     backbone.load_state_dict({name: found.get(name, value) for name, value in own.items()})
 
 

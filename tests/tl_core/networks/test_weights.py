@@ -32,6 +32,11 @@ NAME, SIZE = "resnet10_small", 32
 SHARED = Path(__file__).resolve().parents[4] / "shared"
 LITE0, HYMENOPTERA = SHARED / "weights" / "tf_efficientnet_lite0.safetensors", SHARED / "data" / "hymenoptera.zip"
 
+
+def prefixed(prefix: str, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {prefix + name: value for name, value in weights.items()}
+
+
 SAVERS: dict[str, Callable[[dict[str, Tensor], Path], None]] = {
     "plain.safetensors": save_file,
     "plain.pth": torch.save,
@@ -41,6 +46,25 @@ SAVERS: dict[str, Callable[[dict[str, Tensor], Path], None]] = {
     ),
     "lightning.pth": lambda weights, path: torch.save(
         {"model_state_dict": {f"backbone.{k}": v for k, v in weights.items()}}, path
+    ),
+    "lightning.ckpt": lambda weights, path: torch.save(
+        {"state_dict": prefixed("model.", weights), "pytorch-lightning_version": "2.0", "hyper_parameters": {"lr": 1}},
+        path,
+    ),
+    "net.pth": lambda weights, path: torch.save({"state_dict": prefixed("net.", weights)}, path),
+    "nested_names.ckpt": lambda weights, path: torch.save({"state_dict": prefixed("model.backbone.", weights)}, path),
+    "compiled_then_parallel.pth": lambda weights, path: torch.save(prefixed("_orig_mod.module.", weights), path),
+    "parallel_then_compiled.PTH": lambda weights, path: torch.save(prefixed("module._orig_mod.net.", weights), path),
+    "in_net.bin": lambda weights, path: torch.save({"net": weights, "acc": 93.1, "epoch": 3}, path),
+    "in_params.pth.tar": lambda weights, path: torch.save({"params": weights, "optimizer": {"lr": 0.1}}, path),
+    "in_state.pt": lambda weights, path: torch.save({"state": {"model": prefixed("encoder.", weights)}}, path),
+    "named_model.pth": lambda weights, path: torch.save({"model": "resnet10_small", "weights": weights}, path),
+    "two_networks.ckpt": lambda weights, path: torch.save(
+        prefixed("student.", weights) | {"teacher.fc.weight": torch.zeros(3, 3)}, path
+    ),
+    "UPPER.SAFETENSORS": save_file,
+    "optimizer_first.pth": lambda weights, path: torch.save(
+        {"optimizer": {"state": {0: {"exp_avg": torch.zeros(3)}}}, "net": weights}, path
     ),
     "parallel.pt": lambda weights, path: torch.save({f"module.{k}": v for k, v in weights.items()}, path),
 }
@@ -62,6 +86,25 @@ def test_a_file_gives_the_features_of_the_network_that_was_saved(tmp_path: Path,
     expected = build_backbone(BackboneSpec(NAME, SIZE), seed=1).eval()(images)
     assert torch.equal(backbone.eval()(images), expected)
     assert spec == BackboneSpec(NAME, SIZE)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_of_a_training_that_diverged_are_refused(tmp_path: Path, value: float) -> None:
+    weights = state()
+    name = next(name for name in weights if name.endswith("weight"))
+    weights[name].view(-1)[3] = value
+    save_file(weights, tmp_path / "w.safetensors")
+    with pytest.raises(InputError, match=f"not finite, in {name}: their training diverged; give an earlier checkpoint"):
+        load_weights(str(tmp_path / "w.safetensors"), NAME, SIZE)
+
+
+@pytest.mark.parametrize(
+    "loaded", [{}, [1, 2], {"epoch": 3, "net": "resnet"}, {"net": {"deep": {"er": {"est": torch.zeros(1)}}}}]
+)
+def test_a_file_without_weights_is_refused(tmp_path: Path, loaded: object) -> None:
+    torch.save(loaded, tmp_path / "w.pth")
+    with pytest.raises(InputError, match="is not a state dict: names with tensors"):
+        load_weights(str(tmp_path / "w.pth"), NAME, SIZE)
 
 
 def test_mean_deviation_and_size_are_those_that_timm_records(tmp_path: Path) -> None:
