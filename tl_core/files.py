@@ -40,9 +40,18 @@ def complete_file(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def disk_full_as_input_error(path: Path | str) -> Iterator[None]:
-    """Say in a sentence that a disk is full, `path` being what is written; every other error passes."""
+    """Say in a sentence that a disk is full, or something is not allowed; every other error passes.
+
+    Args:
+        path: what is written; said where the error itself names nothing.
+    """
     try:
         yield
+    except PermissionError as error:
+        place = error.filename or path
+        raise InputError(
+            f"{place} may not be read or written by this user ({error.strerror}); allow it, or give another place"
+        ) from error
     except OSError as error:
         if error.errno not in _NO_ROOM:
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ from tests.tl_core.fewshot.test_finetuner import LINEAR_PROBE, NOISE, PIXELS, an
 from tl_core.data.dataset import load_dataset
 from tl_core.errors import InputError
 from tl_core.fewshot.results import EpisodeResult
+from tl_core.files import disk_full_as_input_error
 from tl_core.training.loop import start_training
 from tl_core.training.optimizers import FitOptions
 
@@ -141,3 +143,18 @@ def test_predictions_without_room(disk: tuple[Path, Resize], tmp_path: Path) -> 
     assert output.read_bytes() == (tmp_path / "expected.csv").read_bytes()
     with output.open(newline="") as file:
         assert len(list(csv.DictReader(file))) == 1500
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "/their/file"), "/their/file may not be read or written"),
+        (PermissionError(errno.EPERM, "Operation not permitted"), "a file may not be read or written by this user"),
+        (OSError(errno.EFBIG, "File too large"), "a file cannot be written .File too large.; make room there"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), "a file cannot be written .Disk quota exceeded.; make room"),
+        (OSError(errno.EROFS, "Read-only file system"), "a file cannot be written .Read-only file system."),
+    ],
+)
+def test_limits_of_the_machine_are_sentences(error: OSError, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence), disk_full_as_input_error("a file"):
+        raise error

@@ -7,9 +7,14 @@ worker that dies is replaced and its call is made again, so that results are nei
 from __future__ import annotations
 
 import itertools
+import multiprocessing
+import os
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from joblib import Parallel, cpu_count, delayed, parallel_config
@@ -19,6 +24,7 @@ from tl_core.errors import InputError
 from tl_core.recipes.engine import Engine
 
 _AT_ONCE = 32  # calls for each worker; where results come by the block, as many are lost at most
+_PARENT_POLL = 1.0  # seconds
 _RETRIES = 10  # of one call, so that a call which kills every worker ends at some time
 
 
@@ -76,7 +82,22 @@ def open_workers(engine: Engine, n: int, shared: Any) -> Iterator[Workers]:
 
 
 def _call(function: Callable[..., Any], shared: Any, call: tuple[Any, ...]) -> Any:
+    if multiprocessing.current_process().name.startswith("Loky"):
+        _end_with_parent()
     return function(shared.value() if isinstance(shared, _InRay) else shared, *call)
+
+
+@cache
+def _end_with_parent() -> None:
+    """Have this worker end soon after the process that it works for, which may be killed without a word."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_PARENT_POLL)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @dataclass(frozen=True)

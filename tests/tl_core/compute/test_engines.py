@@ -5,13 +5,17 @@ from __future__ import annotations
 import importlib.util
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
+from tests.conftest import ROOT
 from tests.tl_core.fewshot.test_finetuner import FULL, HALF, NOISE, RESNET, answers, draw, tuner
 from tl_core.compute.engines import open_workers
 from tl_core.errors import InputError
@@ -159,3 +163,33 @@ def test_a_cluster_that_does_not_answer_is_one_sentence(monkeypatch: pytest.Monk
         open_workers(Engine("dask", "tcp://127.0.0.1:1"), 2, None),
     ):
         pass
+
+
+LOSE_PARENT = """
+import sys
+from tests.tl_core.compute.test_engines import work_for_a_minute
+from tl_core.compute.engines import open_workers
+from tl_core.recipes.engine import LOCAL
+
+with open_workers(LOCAL, 2, None) as workers:
+    list(workers.run(work_for_a_minute, [(sys.argv[1], n) for n in range(2)]))
+"""
+
+
+def work_for_a_minute(shared: None, folder: str, number: int) -> None:
+    Path(folder, f"{os.getpid()}").touch()
+    time.sleep(60)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_workers_end_soon_after_a_killed_parent(tmp_path: Path) -> None:
+    parent = subprocess.Popen([sys.executable, "-c", LOSE_PARENT, str(tmp_path)], cwd=ROOT)
+    deadline = time.monotonic() + 100
+    while len(list(tmp_path.iterdir())) < 2 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    workers = [psutil.Process(int(path.name)) for path in tmp_path.iterdir()]
+    assert len(workers) == 2
+    parent.kill()
+    parent.wait()
+    _, alive = psutil.wait_procs(workers, timeout=20)
+    assert alive == []
