@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from pipelines.inputs.names import network_name
 from pipelines.store.artifacts import fetch_artifact
+from pipelines.store.redaction import redact
 from tl_core.data.dataset import ImageDataset
 from tl_core.data.splits import Indices
 from tl_core.errors import InputError
@@ -31,7 +32,7 @@ _ORIGIN = (*METHOD, "target_fingerprint")
 
 def log_origin(network: str, spec: BackboneSpec, seed: int, recipe: FinetuneRecipe) -> None:
     """Tag the active run with the network and the recipe that it really uses; `log_dataset` adds the data."""
-    mlflow.set_tags({"network": network_name(network, spec, seed), "recipe": json.dumps(asdict(recipe))})
+    mlflow.set_tags({"network": redact(network_name(network, spec, seed)), "recipe": json.dumps(asdict(recipe))})
     log_normalisation(spec)
 
 

@@ -18,6 +18,7 @@ from pipelines.results.figures import Curve, draw_curves
 from pipelines.results.predictions import log_answers, readable_name
 from pipelines.results.trainings import CURVES, PREDICTIONS_ARTIFACT
 from pipelines.store.logging import interval_metrics, log_drawing, log_series
+from pipelines.store.redaction import redact
 from tl_core.data.dataset import ImageDataset
 from tl_core.data.splits import ClassSplit
 from tl_core.heads.storage import save_classifier
@@ -48,7 +49,7 @@ class TrainLog:
         sizes = {part: len(getattr(split, part)) for part in ("train", "val", "test")}
         mlflow.log_metrics({f"n_{part}": size for part, size in sizes.items()})
         # What makes two runs comparable: the same test images.
-        mlflow.set_tags({"network": network, "test_images": _test_images(dataset, split)})
+        mlflow.set_tags({"network": redact(network), "test_images": _test_images(dataset, split)})
 
     def add(self, epoch: Epoch) -> None:
         """Record one epoch in the active run, the stage's."""

@@ -13,6 +13,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from pipelines.store.connection import is_unreachable
 from pipelines.store.process import PROCESS
+from pipelines.store.redaction import redact
 from pipelines.store.runs import child_tags
 
 _MAX_WAITING = 1000  # runs in memory at most, where the store is slower than the work
@@ -85,11 +86,14 @@ class ChildRuns:
         start, end = int(1000 * run.start), int(1000 * run.end)
         # The name by its own argument: the tag alone would leave the run's name to chance.
         child = self._client.create_run(
-            self._experiment, start_time=start, tags={**self._tags, **run.tags}, run_name=run.name
+            self._experiment,
+            start_time=start,
+            tags=self._tags | {key: redact(value) for key, value in run.tags.items()},
+            run_name=run.name,
         )
         self._client.log_batch(
             child.info.run_id,
-            params=[Param(key, str(value)) for key, value in run.params.items()],
+            params=[Param(key, redact(str(value))) for key, value in run.params.items()],
             metrics=[Metric(key, value, end, 0) for key, value in run.metrics.items()],
         )
         self._client.set_terminated(child.info.run_id, end_time=end)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import mlflow
 from mlflow.entities import Metric
 
+from pipelines.store.redaction import redact
 from tl_core.data.dataset import ImageDataset
 from tl_core.scoring.images import Interval
 
@@ -64,7 +65,7 @@ def log_dataset(dataset: ImageDataset, context: str) -> None:
     run = mlflow.active_run()
     assert run is not None
     entity = Dataset(
-        name=Path(dataset.name).name,
+        name=redact(Path(dataset.name).name),
         digest=dataset.fingerprint[:_DIGEST_LENGTH],
         source_type="local",
         source=json.dumps({"spec": dataset.name}),

@@ -1,4 +1,4 @@
-"""Passwords do not belong in records: addresses are shown and logged without them."""
+"""Text as records take it: without the passwords of addresses, and without bytes of file names that are no text."""
 
 from __future__ import annotations
 
@@ -14,5 +14,9 @@ _SECRET = re.compile(rf"(?P<before>(?:^|[?&;\s])[\w.%-]*(?:{_NAMES})[\w.%-]*=)[^
 
 
 def redact(text: str) -> str:
-    """The text with the secrets of every address in it replaced: postgresql://ann:***@host/db?sslpassword=***."""
-    return _SECRET.sub(r"\g<before>***", _PASSWORD.sub(r"\g<before>***", text))
+    """The text with the secrets of every address in it replaced: postgresql://ann:***@host/db?sslpassword=***.
+
+    Bytes that are no UTF-8, which names of files may hold, are written out in digits.
+    """
+    shown = _SECRET.sub(r"\g<before>***", _PASSWORD.sub(r"\g<before>***", text))
+    return shown.encode("utf-8", "backslashreplace").decode()

@@ -44,6 +44,7 @@ def tracked_run(kind: str, config: Any, name: str = "") -> Iterator[str]:
         if not nested:
             prepare_store()
             name = _name_given_to_mlflow() or name
+        name = redact(name)
         run = _start_run(kind, name, nested)
     except (MlflowException, DBAPIError) as error:
         if nested:
@@ -90,8 +91,7 @@ def _closed_in_any_case() -> Iterator[None]:
         if isinstance(error, MlflowException) and is_unreachable(error):
             os.environ[MLFLOW_HTTP_REQUEST_MAX_RETRIES.name] = "0"  # it was waited for
             raise
-        # File names need not be text; the store takes nothing else.
-        reason = redact(str(error)).encode("utf-8", "backslashreplace").decode()
+        reason = redact(str(error))
         with suppress(MlflowException):  # the error itself is what must be heard
             mlflow.set_tag("error", reason[:1000] or type(error).__name__)
         raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import pytest
@@ -62,3 +63,20 @@ def test_passwords_are_not_printed(capsys: pytest.CaptureFixture[str], monkeypat
     with pytest.raises(SystemExit):
         run_command_line(Somewhere, fail)
     assert capsys.readouterr().err == "error: nothing at http://ann:***@host/data\n"
+
+
+def test_bytes_that_are_no_text_are_logged_in_digits(store: str) -> None:
+    import mlflow
+
+    from pipelines.store.child_runs import ChildRuns, FinishedRun
+
+    folder = os.fsdecode(b"photos \xff")
+    with tracked_run("any", Somewhere(folder), f"classify {folder}") as run_id:
+        children = ChildRuns("episode")
+        children.add(FinishedRun("episode-0", 0, 1, {"accuracy": 1.0}, {"classes": folder}, {"path": folder}))
+        children.close()
+    run = mlflow.MlflowClient().get_run(run_id)
+    assert run.info.run_name == "classify photos \\udcff"
+    assert run.data.params["address"] == "photos \\udcff"
+    (child,) = mlflow.search_runs(filter_string=f"tags.`mlflow.parentRunId` = '{run_id}'", output_format="list")
+    assert (child.data.tags["classes"], child.data.params["path"]) == ("photos \\udcff", "photos \\udcff")
