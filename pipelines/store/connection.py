@@ -21,7 +21,7 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, TEMPORARILY_UN
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 from sqlalchemy.exc import DBAPIError
 
-from pipelines.store.process import close_runs_of_dead_processes
+from pipelines.store.process import close_runs_of_dead_processes, user_name
 from pipelines.store.redaction import redact
 from pipelines.store.sqlite import check_tracking_file
 from tl_core.data.dataset import default_cache_dir
@@ -48,6 +48,7 @@ def prepare_store() -> None:
 
     Two processes that create the tables of one SQLite file at the same time ruin it, hence the lock.
     """
+    os.environ.setdefault("LOGNAME", user_name())  # MLflow asks for it, and ends where there is none
     uri = mlflow.get_tracking_uri()
     file = _sqlite_file(uri)
     with FileLock(_lock_folder() / ".lock"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -20,7 +19,7 @@ from pipelines.configs.fields import flat_params
 from pipelines.store.checkpoints import checkpoints_of_run
 from pipelines.store.connection import is_unreachable, prepare_store, store_error_as_input_error
 from pipelines.store.params import log_params
-from pipelines.store.process import PROCESS, this_process
+from pipelines.store.process import PROCESS, this_process, user_name
 from pipelines.store.redaction import redact
 from tl_core.errors import InputError, enough_memory
 
@@ -141,5 +140,5 @@ def child_tags(kind: str) -> dict[str, str]:
     """Return tags that make a run made with `MlflowClient.create_run` a child of the active one."""
     parent = mlflow.active_run()
     assert parent is not None
-    user = parent.data.tags.get(MLFLOW_USER) or getpass.getuser()
+    user = parent.data.tags.get(MLFLOW_USER) or user_name()
     return {MLFLOW_PARENT_RUN_ID: parent.info.run_id, MLFLOW_USER: user, KIND: kind, PROCESS: this_process()}
