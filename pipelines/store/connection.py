@@ -21,6 +21,8 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, TEMPORARILY_UN
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 from sqlalchemy.exc import DBAPIError
 
+from pipelines.store import sqlite
+from pipelines.store.moved import follow_moved_store
 from pipelines.store.process import close_runs_of_dead_processes, user_name
 from pipelines.store.redaction import redact
 from pipelines.store.sqlite import check_tracking_file
@@ -55,6 +57,8 @@ def prepare_store() -> None:
         if file is not None and not check_tracking_file(file, uri):
             _mention_old_store()
             _create_tables(uri, file)
+        elif file is not None:
+            follow_moved_store(file, file.parent / ARTIFACTS, sqlite.PATIENCE)
         client = mlflow.MlflowClient()
         experiment_id = _experiment_id(client, file)
         if file is not None:  # a server's experiments are its users' to describe

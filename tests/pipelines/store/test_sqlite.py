@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import threading
 import time
@@ -19,7 +20,7 @@ from pipelines.store.checkpoints import hold_checkpoint
 from pipelines.store.connection import prepare_store, study_storage
 from pipelines.store.find import find_run
 from pipelines.store.runs import tracked_run
-from tests.conftest import free_port
+from tests.conftest import free_port, make_store
 from tl_core.errors import InputError
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
@@ -213,3 +214,39 @@ def test_a_deleted_run_is_not_there(store: str) -> None:
     for name in (run_id, run_id[:12], "last"):
         with pytest.raises(InputError, match="no pretrain run"):
             find_run(name, "pretrain")
+
+
+def test_a_store_is_followed_where_its_folder_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from registry.versions import resolve_onnx
+    from tests.registry.conftest import NAME, register_colours
+
+    def open_in(folder: Path) -> None:
+        mlflow.set_tracking_uri(
+            make_store(folder) if not (folder / "mlflow.db").exists() else f"sqlite:///{folder}/mlflow.db"
+        )
+        mlflow.set_registry_uri(mlflow.get_tracking_uri())
+
+    old, new = tmp_path / "old", tmp_path / "n'ew"
+    old.mkdir()
+    monkeypatch.chdir(tmp_path)
+    open_in(old)
+    with tracked_run("pretrain", Knobs()) as first:
+        mlflow.log_text("weights", "backbone/weights.txt")
+    version = register_colours(tmp_path)
+    old.rename(new)
+    open_in(new)
+    with tracked_run("pretrain", Knobs()) as second:
+        mlflow.log_text("weights", "backbone/weights.txt")
+    for run_id in (first, second):
+        assert fetch_artifact(run_id, "backbone") == new / "mlruns" / "0" / run_id / "artifacts" / "backbone"
+    assert resolve_onnx(f"models:/{NAME}/{version.version}").is_file()
+    assert not old.exists()
+    assert "note: the artifacts that were in file://" in capsys.readouterr().err
+    # A copy beside a store that is still there changes nothing in it.
+    shutil.copytree(new, old)
+    open_in(old)
+    prepare_store()
+    assert fetch_artifact(first, "backbone").is_relative_to(new)
+    assert "note:" not in capsys.readouterr().err
