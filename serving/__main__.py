@@ -7,7 +7,9 @@ The same command, given again after an interruption, continues where it stopped.
 from __future__ import annotations
 
 import argparse
+import io
 import math
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -26,6 +28,9 @@ _SECONDS_BETWEEN_LINES = 5
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run from the command line; returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a console need not have the letters of every name
     given = _parser().parse_args(arguments)
     try:
         check_output(given.output)
@@ -46,10 +51,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("error: interrupted; the same command continues where it stopped", file=sys.stderr)
         return 130
-    print(f"{summary(outcome)}: {given.output}")
-    if drawn:
-        print(drawn)
+    _say(f"{summary(outcome)}: {given.output}", *([drawn] if drawn else []))
     return 2 if outcome.unreadable else 0
+
+
+def _say(*lines: str) -> None:
+    """Print the last words; the table is complete, whether anybody reads them or not."""
+    try:
+        print(*lines, sep="\n", flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python does on its way out
 
 
 def summary(outcome: Outcome) -> str:

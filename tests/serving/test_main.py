@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -100,3 +101,18 @@ def test_an_option_without_sense_is_refused(option: str, value: str, tmp_path: P
     assert done.returncode == 2
     assert f"argument {option}: " in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_a_reader_that_leaves_and_a_console_without_letters_end_nothing(
+    encoding: str, model_file: Path, pictures: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "αβγ.csv"
+    command = [sys.executable, "-W", "error", "-m", "serving", str(model_file), str(pictures), str(output)]
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, **pipe) as process:  # type: ignore[call-overload]
+        process.stdout.close()
+        errors = process.stderr.read()
+    assert (process.returncode, errors) == (0, b"")
+    assert len(read_csv(output)) == 12
