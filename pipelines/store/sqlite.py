@@ -14,6 +14,7 @@ from tl_core.errors import InputError
 from tl_core.files import say_sqlite_error
 
 _REVISION, _NONE = "alembic_version", ""
+_PYTHONS_PATIENCE = 5000  # milliseconds
 
 PATIENCE = 60
 """Seconds that the lock of another process is waited for."""
@@ -21,7 +22,10 @@ PATIENCE = 60
 
 @sqlalchemy.event.listens_for(sqlalchemy.Engine, "connect")
 def _wait_for_locks(connection: Any, _: object) -> None:
-    if isinstance(connection, sqlite3.Connection):
+    """Wait longer than Python's sqlite3 does by itself; whoever has said how long, as Optuna's storage, is heard."""
+    if not isinstance(connection, sqlite3.Connection):
+        return
+    if connection.execute("PRAGMA busy_timeout").fetchone() == (_PYTHONS_PATIENCE,):
         connection.execute(f"PRAGMA busy_timeout = {1000 * PATIENCE}")
 
 

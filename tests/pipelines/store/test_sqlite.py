@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -123,32 +122,35 @@ def test_a_store_in_a_folder_of_any_name_keeps_its_artifacts_beside_it(
 
 
 @contextmanager
-def locked(file: Path, seconds: float) -> Iterator[None]:
-    """Hold the file's lock for a while, as a database browser does."""
-    taken = threading.Event()
+def locked(file: Path, seconds: float = 60) -> Iterator[None]:
+    """Hold the file's lock, as a database browser does, for some seconds or until the context is left."""
+    taken, left = threading.Event(), threading.Event()
 
     def hold() -> None:
         with closing(sqlite3.connect(file, isolation_level=None)) as database:
             database.execute("BEGIN EXCLUSIVE")
             taken.set()
-            time.sleep(seconds)
+            left.wait(seconds)
 
     browser = threading.Thread(target=hold)
     browser.start()
     taken.wait()
-    yield
-    browser.join()
+    try:
+        yield
+    finally:
+        left.set()
+        browser.join()
 
 
 def test_a_lock_at_the_start_is_waited_for(store: str, tmp_path: Path) -> None:
-    with locked(tmp_path / "mlflow.db", 1.5), tracked_run("prepare", Knobs()) as run_id:
+    with locked(tmp_path / "mlflow.db", seconds=1.5), tracked_run("prepare", Knobs()) as run_id:
         pass
     assert find_run(run_id, "prepare").info.status == "FINISHED"
 
 
 def test_a_lock_in_the_middle_is_waited_for(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """MLflow itself would give up after 20 seconds, whatever was told to the connection before."""
-    with tracked_run("prepare", Knobs()) as run_id, locked(tmp_path / "mlflow.db", 1.5):
+    with tracked_run("prepare", Knobs()) as run_id, locked(tmp_path / "mlflow.db", seconds=1.5):
         mlflow.log_metric("accuracy", 0.5)
     assert find_run(run_id, "prepare").data.metrics["accuracy"] == 0.5
     asked: list[int] = []
@@ -165,7 +167,7 @@ def test_a_lock_that_stays_is_one_sentence_and_what_was_computed_is_kept(
 ) -> None:
     monkeypatch.setattr(sqlite, "PATIENCE", 0.2)
     with (
-        locked(tmp_path / "mlflow.db", 2),
+        locked(tmp_path / "mlflow.db"),
         pytest.raises(InputError, match="is locked by another process"),
         tracked_run("prepare", Knobs()),
     ):
@@ -175,7 +177,7 @@ def test_a_lock_that_stays_is_one_sentence_and_what_was_computed_is_kept(
         with tracked_run("finetune", Knobs()):
             journal = hold_checkpoint("finetune", Knobs(), suffix=".jsonl")
             journal.write_text("computed")
-            with locked(tmp_path / "mlflow.db", 2):
+            with locked(tmp_path / "mlflow.db"):
                 mlflow.log_metric("accuracy", 0.5)
 
     with pytest.raises(InputError, match=r"is locked by another process; .*; what was computed is kept"):

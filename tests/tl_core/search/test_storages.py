@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import optuna
@@ -136,25 +135,28 @@ def test_a_lock_is_waited_for_and_one_that_stays_is_a_sentence(tmp_path: Path, m
     file = tmp_path / "studies.db"
     search_in(f"sqlite:///{file}")
 
-    def hold(seconds: float) -> threading.Thread:
-        taken = threading.Event()
+    @contextmanager
+    def locked(seconds: float) -> Iterator[None]:
+        """Hold the lock for some seconds, or until the context is left."""
+        taken, left = threading.Event(), threading.Event()
 
         def lock() -> None:
             with closing(sqlite3.connect(file, isolation_level=None)) as database:
                 database.execute("BEGIN EXCLUSIVE")
                 taken.set()
-                time.sleep(seconds)
+                left.wait(seconds)
 
         browser = threading.Thread(target=lock)
         browser.start()
         taken.wait()
-        return browser
+        try:
+            yield
+        finally:
+            left.set()
+            browser.join()
 
-    browser = hold(1)
-    assert search_in(f"sqlite:///{file}").user_attrs == {"setting": SETTING}
-    browser.join()
+    with locked(1):
+        assert search_in(f"sqlite:///{file}").user_attrs == {"setting": SETTING}
     monkeypatch.setattr(storages, "PATIENCE", 0.1)
-    browser = hold(1)
-    with pytest.raises(InputError, match="is locked by another process"):
+    with locked(60), pytest.raises(InputError, match="is locked by another process"):
         search_in(f"sqlite:///{file}")
-    browser.join()
