@@ -43,7 +43,7 @@ def close_runs_of_dead_processes(experiment_id: str) -> None:
 
 @cache
 def _place() -> str:
-    """Where a process number means the same process: a host since it was started, and a container in it.
+    """Place in which a process number means one process: a host since it was started, and a container in it.
 
     Containers may have the same host name, and each counts its processes from 1.
     """

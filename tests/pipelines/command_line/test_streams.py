@@ -1,4 +1,4 @@
-"""What is printed decides nothing: closed pipes, full disks, consoles without letters."""
+"""Printing decides nothing: closed pipes, full disks, consoles without letters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which runs are closed: those of processes that are known to have ended, and no others."""
+"""Runs of processes that are known to have ended are closed, and no others."""
 
 from __future__ import annotations
 
