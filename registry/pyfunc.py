@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from serving.batch import DEFAULT_BATCH_SIZE, rank_classes
 from serving.model import OnnxClassifier
 from tl_core.errors import InputError
-from tl_core.images.decoding import IMAGE_KINDS, UnreadableImageError, decode_image
+from tl_core.images.decoding import UnreadableImageError, decode_image
 from tl_core.images.files import read_image_file
 
 DEFAULT_TOP_K = 5
