@@ -23,7 +23,7 @@ from tl_core.recipes.checks import check_seed
 from tl_core.recipes.choices import Part
 from tl_core.recipes.engine import LOCAL, Engine
 from tl_core.recipes.episode import OPEN_SHAPE, EpisodeShape
-from tl_core.recipes.finetune import FinetuneRecipe
+from tl_core.recipes.finetune import FinetuneRecipe, safe_recipe
 
 if TYPE_CHECKING:
     from pipelines.inputs.target import Target
@@ -52,7 +52,7 @@ class FinetuneConfig:
     """Seed of the episodes, their batches and views, and the weights of an untrained network."""
     search_run: str = ""
     """Search run whose recipe replaces the one below."""
-    recipe: FinetuneRecipe = field(default_factory=FinetuneRecipe)
+    recipe: FinetuneRecipe = field(default_factory=safe_recipe)
     where: SharedWhere = field(default_factory=SharedWhere)
     engine: Engine = LOCAL
 

@@ -18,7 +18,7 @@ from pipelines.configs.fields import flat_params, with_values
 from pipelines.configs.network import FewShotNetwork
 from pipelines.configs.where import Where
 from tl_core.recipes.checks import check_seed
-from tl_core.recipes.finetune import FinetuneRecipe
+from tl_core.recipes.finetune import FinetuneRecipe, safe_recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class FitConfig:
     """Seed of the batches, the views, and the weights of an untrained network."""
     search_run: str = ""
     """Search run whose recipe replaces the one below."""
-    recipe: FinetuneRecipe = field(default_factory=FinetuneRecipe)
+    recipe: FinetuneRecipe = field(default_factory=safe_recipe)
     where: Where = field(default_factory=Where)
 
     def __post_init__(self) -> None:

@@ -36,7 +36,8 @@ N_EPISODES = 8
 
 def config(data: Path) -> list[str]:
     options = (
-        "--weights random --image_size 16 --n_way 3 --n_shot 3 --n_query 5 --freeze_depth 0 --workers 1 --steps 10"
+        "--weights random --image_size 16 --n_way 3 --n_shot 3 --n_query 5 --freeze_depth 0 --workers 1 --steps 10 "
+        "--max_lr 1e-2"
     )
     return [
         *[sys.executable, "-m", "pipelines.finetune", "--target", str(data), "--n_episodes", str(N_EPISODES)],

@@ -36,6 +36,11 @@ def parse_recipe(text: str) -> FinetuneRecipe:
     return recipe
 
 
+def safe_recipe() -> FinetuneRecipe:
+    """Return the default recipe with a range test for the rate; networks differ a hundredfold in what they bear."""
+    return FinetuneRecipe(max_lr="auto")
+
+
 @dataclass(frozen=True)
 class FinetuneRecipe:
     """Hyper-parameters of fine-tuning on a few labelled images."""

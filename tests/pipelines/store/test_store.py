@@ -32,7 +32,7 @@ class Knobs:
 def test_nested_configs_are_flat_params() -> None:
     params = flat_params(make_config(FinetuneConfig, weights="random"))
     assert params["n_way"] == 0
-    assert params["max_lr"] == 1e-2
+    assert params["max_lr"] == "auto"
     assert "recipe" not in params
 
 
