@@ -5,7 +5,8 @@
 
 Small folders are drawn from a data set: 4 to 8 classes of 5 to 40 images, half of them with classes of up to 8 times
 as many images as others. In each the whole procedure of `classify` is run, 8 penalties on each of the weights at each
-of their sizes, and its classifier is scored on all images that are left. The interval should hold that accuracy in 95 % of the folders.
+of their sizes, and its classifier is scored on all images that are left. The interval should hold that accuracy in
+95 % of the folders.
 """
 
 from __future__ import annotations

@@ -46,4 +46,5 @@ def classifier_section(steps: Mapping[str, Sequence[Run]], fitted: Run, text: st
         ),
         Command("python -m serving classifier.onnx photos predictions.csv"),
     ]
-    return Section("Classifier", [text], [Table("The file to take away", [], rows), *commands])
+    sentences = [text, "The first command below runs where this project is installed; the second needs the file alone."]
+    return Section("Classifier", sentences, [Table("The file to take away", [], rows), *commands])

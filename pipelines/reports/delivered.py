@@ -10,7 +10,7 @@ from pipelines.reports.classifier import classifier_section, steps_of
 from pipelines.reports.origin import cost_section, origin_section, title_of
 from pipelines.reports.page import Gallery, Page, Picture, Section, Table, chart_style, make_chart
 from pipelines.reports.predictions import answers_sections
-from pipelines.reports.words import say_interval, say_seconds
+from pipelines.reports.words import join_words, say_interval, say_seconds
 from pipelines.results.delivered import (
     LEARNED_ARTIFACT,
     SUSPECTS_ARTIFACT,
@@ -23,6 +23,8 @@ from pipelines.store.artifacts import fetch_artifact
 from tl_core.errors import InputError
 
 _STRIP = 4
+_OFTEN_RIGHT = 0.8
+"""Accuracy below which a label that a classifier disagrees with is seldom a wrong one."""
 _WORTH_IT = 0.02
 """Gain in accuracy by the last doubling of the images from which on more of them are advised."""
 _STAGES = ("images", "features", "folds", "records", "export")
@@ -48,7 +50,7 @@ def report_delivered(run: Run) -> Page:
             *([classifier_section(steps, run, text)] if "register" in steps else []),
             *answers_sections(run, recalls),
             _belief_section(estimate),
-            *_suspects_sections(run_id),
+            *_suspects_sections(run_id, estimate.headline.value),
             *([_curve_section(estimate)] if len(estimate.curve) > 1 else []),
             _method_section(estimate),
             cost_section(run, *((f"of that, {name}", say_seconds(spent)) for name, spent in seconds if spent)),
@@ -77,35 +79,43 @@ def advise(estimate: DeliveredEstimate) -> list[str]:
     return [_say_hardest(estimate), _say_more_images(estimate), _say_bar(estimate)]
 
 
-def _say_hardest(estimate: DeliveredEstimate) -> str:
+def _hardest(estimate: DeliveredEstimate) -> list[int]:
+    """Return the classes that are named rightly least often; several if they are so equally often."""
     recalls = [found.value for found in estimate.scores.recalls]
-    hardest = int(np.argmin(recalls))
-    if recalls[hardest] == max(recalls):
-        return f"All classes are named rightly equally often: {say_interval(estimate.scores.recalls[hardest])}."
-    found, name = estimate.scores.recalls[hardest], estimate.class_names[hardest]
-    row = estimate.scores.confusions[hardest].copy()
-    row[hardest] = 0
-    taken = f", most often taken for {estimate.class_names[int(row.argmax())]}" if row.any() else ""
-    return f"Hardest is {name}: {say_interval(found)} of its images are named rightly{taken}."
+    return [label for label, recall in enumerate(recalls) if recall == min(recalls)]
+
+
+def _say_hardest(estimate: DeliveredEstimate) -> str:
+    recalls, labels = estimate.scores.recalls, _hardest(estimate)
+    how_often = say_interval(recalls[labels[0]])
+    if len(labels) == len(recalls):
+        return f"All classes are named rightly equally often: {how_often}."
+    names = join_words([estimate.class_names[label] for label in labels])
+    if len(labels) > 1:
+        return f"Hardest are {names}: {how_often} of the images of each are named rightly."
+    row = estimate.scores.confusions[labels[0]].copy()
+    row[labels[0]] = 0
+    clearly = row.any() and (row == row.max()).sum() == 1
+    taken = f", most often taken for {estimate.class_names[int(row.argmax())]}" if clearly else ""
+    return f"Hardest is {names}: {how_often} of its images are named rightly{taken}."
 
 
 def _say_more_images(estimate: DeliveredEstimate) -> str:
     counts, names = estimate.counts, estimate.class_names
-    recalls = [found.value for found in estimate.scores.recalls]
-    hardest = names[int(np.argmin(recalls))]
+    hardest = join_words([names[label] for label in _hardest(estimate)])
     if len(estimate.curve) < 2:
         return f"So few images cannot say what more of them would bring; label more of every class, of {hardest} first."
     before, after = estimate.curve[-2:]
     gain = after.accuracy.value - before.accuracy.value
     step = f"from {before.n_images:.0f} to {after.n_images:.0f} images it gained {100 * gain:+.1f} points"
     if gain >= _WORTH_IT:
-        return f"More images will help ({step}): photograph {hardest} first."
+        return f"More images will probably help ({step}): photograph {hardest} first."
     if estimate.headline.value >= 1 - _WORTH_IT:
         return f"There are enough images ({step})."
     fewest = names[int(np.argmin(counts))]
     return (
         f"More images of every class may help little ({step}): try other weights, and check the labels of {hardest}"
-        + (f" and the few images of {fewest}." if fewest != hardest and min(counts) * 3 < max(counts) else ".")
+        + (f" and the few images of {fewest}." if fewest not in hardest and min(counts) * 3 < max(counts) else ".")
     )
 
 
@@ -128,17 +138,26 @@ def _say_bar(estimate: DeliveredEstimate) -> str:
 
 def _overview_section(run_id: str, estimate: DeliveredEstimate) -> Section:
     scores = estimate.scores
-    hardest = int(np.argmin([found.value for found in scores.recalls]))
+    hardest = _hardest(estimate)
     bar = "none is known to be enough" if estimate.bar is None else f"{100 * estimate.bar:.0f} %"
+    as_here, balanced = say_interval(scores.accuracy), say_interval(scores.balanced_accuracy)
+    accuracies = [["accuracy", as_here]]
+    if as_here != balanced:
+        accuracies = [
+            ["accuracy, classes as frequent as here", as_here],
+            ["accuracy, every class as frequent", balanced],
+        ]
     rows = [
-        ["accuracy, classes as frequent as here", say_interval(scores.accuracy)],
-        ["accuracy, every class as frequent", say_interval(scores.balanced_accuracy)],
-        [f"hardest class: {estimate.class_names[hardest]}", say_interval(scores.recalls[hardest])],
+        *accuracies,
+        [
+            f"hardest: {join_words([estimate.class_names[label] for label in hardest])}",
+            say_interval(scores.recalls[hardest[0]]),
+        ],
         [f"probability from which on {100 * estimate.wanted_precision:.0f} % are right", bar],
         ["labelled images", f"{sum(estimate.counts):,} of {len(estimate.counts)} classes"],
     ]
     sentences = ["In brackets: 95 % confidence intervals for this file on new images of the same kind."]
-    return Section("At a glance", sentences, [*_strip(run_id), Table("In five lines", [], rows)])
+    return Section("At a glance", sentences, [*_strip(run_id), Table("In a few lines", [], rows)])
 
 
 def _strip(run_id: str) -> list[Gallery]:
@@ -175,7 +194,7 @@ def _belief_section(estimate: DeliveredEstimate) -> Section:
     return Section("When to believe it", sentences, [Table("Predictions by their probability", columns, rows)])
 
 
-def _suspects_sections(run_id: str) -> list[Section]:
+def _suspects_sections(run_id: str, accuracy: float) -> list[Section]:
     try:
         table = pd.read_parquet(fetch_artifact(run_id, SUSPECTS_ARTIFACT))
     except InputError:  # nothing is suspect
@@ -195,6 +214,8 @@ def _suspects_sections(run_id: str) -> list[Section]:
         "Classifiers that had not seen these images are confident of another class than their label. "
         "Look at them first: a wrong label is cheaper to mend than a new image is to find."
     )
+    if accuracy < _OFTEN_RIGHT:
+        text += " With an accuracy as low as here, most of them are mistakes of the classifier."
     return [Section("Suspect labels", [text], galleries)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from tl_core.scoring.episodes import Estimate
 from tl_core.scoring.images import Interval
@@ -25,6 +26,12 @@ def say_interval(found: Interval) -> str:
     """`91.3 % (89.7 to 92.6)`."""
     digits = _digits((found.high - found.low) / 2)
     return f"{100 * found.value:.{digits}f} % ({100 * found.low:.{digits}f} to {100 * found.high:.{digits}f})"
+
+
+def join_words(words: Sequence[str]) -> str:
+    """`ants, bees and wasps`."""
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def say_significance(significant: bool) -> str:
