@@ -27,7 +27,7 @@ $(STAMP): requirements.lock
 demo: setup ## run the whole line on the embedded digits
 	$(BIN)/python -m pipelines.main
 
-classify: setup ## a classifier from your own images (DATA=folder; WEIGHTS=run, file or timm; BACKBONE=architecture, NAME=, UNREADABLE=skip)
+classify: setup ## a classifier from your own images (DATA=folder; WEIGHTS=run, file or timm, BACKBONE=architecture, NAME=, UNREADABLE=skip)
 	@test -n "$(DATA)" || { echo "error: DATA is missing; give a folder that holds one folder of images per class: make classify DATA=my_folder" >&2; exit 2; }
 	$(BIN)/python -m pipelines.classify --data "$(DATA)" --name "$(or $(NAME),my-classifier)" \
 		$(if $(WEIGHTS),--weights "$(WEIGHTS)") $(if $(BACKBONE),--backbone "$(BACKBONE)") $(if $(UNREADABLE),--unreadable "$(UNREADABLE)")
@@ -52,6 +52,7 @@ format: setup ## format and fix what can be fixed
 	$(BIN)/ruff check --fix .
 
 ui: setup ## browse the runs on http://127.0.0.1:5000 (PORT=... for another port)
+	@echo "open http://127.0.0.1:$(or $(PORT),5000)/#/experiments/0/runs?workflowType=machine_learning&viewStateShareKey=results"
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --host 127.0.0.1 --port $(or $(PORT),5000) --workers 1
 
 mlproject: setup ## write MLproject and conda.yaml from the configs and the lock

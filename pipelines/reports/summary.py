@@ -11,6 +11,7 @@ from pipelines.reports.words import say_difference, say_over_episodes
 from pipelines.results.columns import aligned
 from pipelines.results.scores import METHODS_ARTIFACT, accuracies, differences_of_methods
 from pipelines.store.artifacts import fetch_artifact
+from pipelines.store.views import runs_address
 from registry.versions import CHAMPION, champion_of
 from tl_core.scoring.episodes import Estimate, estimate, paired_difference
 from tl_core.scoring.paired import PairedDifference
@@ -54,9 +55,10 @@ def _table(
 def where_lines(export_run: str, name: str) -> list[str]:
     """Say where the classifier lies, which version is the champion, and how to browse the runs."""
     champion = champion_of(name)
+    address = runs_address(mlflow.get_run(export_run).info.experiment_id)
     standing = f"models:/{name}@{CHAMPION} (version {champion.version})" if champion else "none"
     return [
         f"the classifier   {fetch_artifact(export_run, ONNX_ARTIFACT)}",
         f"champion         {standing}",
-        "browse the runs  mlflow ui, then open http://127.0.0.1:5000",
+        f"browse the runs  mlflow ui, then open {address}",
     ]

@@ -26,6 +26,7 @@ from pipelines.store.moved import follow_moved_store
 from pipelines.store.process import close_runs_of_dead_processes, user_name
 from pipelines.store.redaction import redact
 from pipelines.store.sqlite import check_tracking_file
+from pipelines.store.views import save_views
 from tl_core.data.dataset import default_cache_dir
 from tl_core.errors import InputError
 from tl_core.files import disk_full_as_input_error, say_sqlite_error
@@ -63,6 +64,7 @@ def prepare_store() -> None:
         experiment_id = _experiment_id(client, file)
         if file is not None:  # a server's experiments are its users' to describe
             _describe_experiment(client, experiment_id)
+            save_views(client, experiment_id)
     if not os.environ.get("MLFLOW_RUN_ID"):  # under `mlflow run` the experiment is already chosen
         mlflow.set_experiment(experiment_id=experiment_id)
     close_runs_of_dead_processes(experiment_id)
