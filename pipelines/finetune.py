@@ -145,7 +145,7 @@ def _rate_supports(dataset: ImageDataset, config: FinetuneConfig) -> Iterator[Su
     from tl_core.data.episodes import build_pool, sample_episode
 
     pool = build_pool(dataset, "all" if config.data.part == "all" else "search")
-    smallest = min(len(rows) for rows in pool.rows_by_class)  # the halves need not be equally large
+    smallest = min(pool.class_sizes)  # the halves need not be equally large
     n_shot = max(1, min(config.shape.n_shot, smallest - 1))
     shape = replace(config.shape, n_shot=n_shot, n_query=max(1, min(config.shape.n_query, smallest - n_shot)))
     for index in range(N_RATE_TESTS):

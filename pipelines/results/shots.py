@@ -39,7 +39,7 @@ def plan_shots(dataset: ImageDataset, shots: str, shape: EpisodeShape, part: Cho
     if not shots:
         return []
     pool = build_pool(dataset, ("report" if can_be_halved(dataset) else "all") if part == "auto" else part)
-    smallest = min(len(rows) for rows in pool.rows_by_class)
+    smallest = min(pool.class_sizes)
     n_query = shape.n_query or max(1, min(_MOST_QUERIES, smallest // 4))
     numbers = [n for n in _LADDER if n + n_query <= smallest] if shots == "auto" else _read(shots)
     shapes = [fit_shape(pool, EpisodeShape(shape.n_way, n, n_query)) for n in numbers]

@@ -29,12 +29,19 @@ class EpisodePool:
 
     Attributes:
         rows_by_class: for each class, the rows (int64) that may be drawn.
+        alike: int64 (images of the dataset,), equal for near-duplicates, of which an episode draws one.
         fingerprint: of the dataset and the part; goes into every episode's seed.
     """
 
     class_names: tuple[str, ...]
     rows_by_class: tuple[Indices, ...]
+    alike: NDArray[np.int64]
     fingerprint: str
+
+    @property
+    def class_sizes(self) -> tuple[int, ...]:
+        """Number of images in each class, near-duplicates counted once."""
+        return tuple(len(np.unique(self.alike[rows])) for rows in self.rows_by_class)
 
 
 @dataclass(frozen=True)
@@ -64,17 +71,17 @@ def build_pool(dataset: ImageDataset, part: Part) -> EpisodePool:
     labels = dataset.labels[rows]
     by_class = tuple(rows[labels == label] for label in range(len(dataset.class_names)))
     fingerprint = hashlib.sha256(f"{dataset.fingerprint}:{part}".encode()).hexdigest()
-    return EpisodePool(dataset.class_names, by_class, fingerprint)
+    return EpisodePool(dataset.class_names, by_class, dataset.near_duplicates, fingerprint)
 
 
 def can_be_halved(dataset: ImageDataset) -> bool:
     """Return whether half of the smallest class is enough to score on, so that the other half is left to a search."""
-    return min(len(rows) for rows in build_pool(dataset, "report").rows_by_class) >= MIN_HALF
+    return min(build_pool(dataset, "report").class_sizes) >= MIN_HALF
 
 
 def fit_shape(pool: EpisodePool, shape: EpisodeShape) -> EpisodeShape:
     """The shape with its open numbers settled by what the smallest class of the pool can give."""
-    smallest = min(len(rows) for rows in pool.rows_by_class)
+    smallest = min(pool.class_sizes)
     for_support = smallest - shape.n_query if shape.n_query else smallest // 2
     n_shot = shape.n_shot or max(1, min(STANDARD.n_shot, for_support))
     n_query = shape.n_query or max(1, min(STANDARD.n_query, smallest - n_shot))
@@ -87,12 +94,13 @@ def check_pool(pool: EpisodePool, shape: EpisodeShape) -> None:
     if shape.n_way > len(pool.class_names):
         raise InputError(f"n_way is {shape.n_way}, but the target has {len(pool.class_names)} classes")
     needed = shape.n_shot + shape.n_query
-    for name, rows in zip(pool.class_names, pool.rows_by_class, strict=True):
-        if len(rows) < needed:
-            images = "image" if len(rows) == 1 else "images"
+    for name, size, rows in zip(pool.class_names, pool.class_sizes, pool.rows_by_class, strict=True):
+        if size < needed:
+            images = "image" if size == 1 else "images"
+            counted = f" ({len(rows)} with near-duplicates)" if len(rows) > size else ""
             raise InputError(
-                f"class {name} has {len(rows)} {images} in this part of the target, but n_shot + n_query is {needed} "
-                f"({needed - len(rows)} missing); add images, lower the two, or give part=all (if nothing was "
+                f"class {name} has {size} {images}{counted} in this part of the target, but n_shot + n_query is "
+                f"{needed} ({needed - size} missing); add images, lower the two, or give part=all (if nothing was "
                 "searched on this target)"
             )
 
@@ -100,15 +108,15 @@ def check_pool(pool: EpisodePool, shape: EpisodeShape) -> None:
 def sample_episode(pool: EpisodePool, shape: EpisodeShape, seed: int, index: int) -> Episode:
     """Draw episode number `index`: `n_way` classes, then disjoint support and query images of each.
 
+    Of images that are nearly the same, at most one is drawn: a copy of a support image is no query.
+
     Raises:
         InputError: the pool has too few classes or images for the shape.
     """
     check_pool(pool, shape)
     rng = np.random.default_rng([int(pool.fingerprint[:16], 16), seed, index])
     class_ids = rng.choice(len(pool.class_names), size=shape.n_way, replace=False)
-    drawn = np.stack(
-        [rng.choice(pool.rows_by_class[c], size=shape.n_shot + shape.n_query, replace=False) for c in class_ids]
-    )
+    drawn = np.stack([_draw(pool.rows_by_class[c], pool.alike, shape.n_shot + shape.n_query, rng) for c in class_ids])
     ways = np.arange(shape.n_way)
     return Episode(
         index=index,
@@ -119,3 +127,15 @@ def sample_episode(pool: EpisodePool, shape: EpisodeShape, seed: int, index: int
         query_labels=np.repeat(ways, shape.n_query),
         seed=int(rng.integers(2**63)),
     )
+
+
+def _draw(rows: Indices, alike: NDArray[np.int64], size: int, rng: np.random.Generator) -> Indices:
+    """Draw rows of which no two are alike; without near-duplicates this is one choice out of all rows."""
+    drawn = rng.choice(rows, size=size, replace=False)
+    _, first = np.unique(alike[drawn], return_index=True)
+    if len(first) == size:
+        return drawn
+    kept = drawn[np.sort(first)]
+    others = rng.permutation(rows[~np.isin(alike[rows], alike[kept])])
+    _, first = np.unique(alike[others], return_index=True)
+    return np.concatenate([kept, others[np.sort(first)][: size - len(kept)]])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -195,3 +195,43 @@ def test_a_class_with_a_single_image_still_makes_no_episode() -> None:
     pool = build_pool(dataset_of_counts([4, 1]), "all")
     with pytest.raises(InputError, match=r"has 1 image in this part of the target, but n_shot \+ n_query is 2"):
         check_pool(pool, fit_shape(pool, EpisodeShape(0, 0, 0)))
+
+
+def twice(counts: list[int]) -> EpisodePool:
+    """A pool in which the images of a class are pairs of near-duplicates."""
+    pool = build_pool(dataset_of_counts(counts), "all")
+    alike = np.empty_like(pool.alike)
+    for label, rows in enumerate(pool.rows_by_class):
+        alike[rows] = 1000 * label + np.arange(len(rows)) // 2
+    return replace(pool, alike=alike)
+
+
+@given(index=st.integers(0, 1000))
+def test_of_near_duplicates_an_episode_has_one(index: int) -> None:
+    pool, shape = twice([20, 20, 20]), EpisodeShape(3, 4, 6)
+    episode = sample_episode(pool, shape, 0, index)
+    rows = np.concatenate([episode.support_rows, episode.query_rows])
+    assert len(np.unique(pool.alike[rows])) == len(rows) == 30
+    labels = np.concatenate([episode.support_labels, episode.query_labels])
+    assert all(row in pool.rows_by_class[episode.class_ids[label]] for row, label in zip(rows, labels, strict=True))
+
+
+def test_both_images_of_a_pair_are_drawn_in_some_episode() -> None:
+    pool = twice([20, 20, 20])
+    episodes = [sample_episode(pool, EpisodeShape(3, 4, 6), 0, index) for index in range(40)]
+    assert len({*np.concatenate([e.support_rows for e in episodes]).tolist()}) == 60
+
+
+def test_an_episode_without_near_duplicates_is_drawn_as_if_there_were_none() -> None:
+    pool, shape = build_pool(dataset_of_counts([20, 20, 20]), "all"), EpisodeShape(3, 2, 2)
+    episode = sample_episode(pool, shape, 0, 0)
+    others = np.setdiff1d(np.arange(60), np.concatenate([episode.support_rows, episode.query_rows]))
+    alike = pool.alike.copy()
+    alike[others[:2]] = alike[others[0]]
+    assert plain(sample_episode(replace(pool, alike=alike), shape, 0, 0)) == plain(episode)
+
+
+def test_near_duplicates_count_once_where_images_are_missing() -> None:
+    assert fit_shape(twice([12, 20]), EpisodeShape(0, 0, 0)).n_shot == 3
+    with pytest.raises(InputError, match=r"has 6 images \(12 with near-duplicates\) .* is 7 \(1 missing\)"):
+        check_pool(twice([12, 20]), EpisodeShape(2, 3, 4))
