@@ -7,8 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-import psutil
-
 from pipelines.configs.fields import ROOT, parameters
 
 _UNSET = "None"
@@ -64,6 +62,8 @@ def enter_callers_folder() -> None:
     """
     if not os.environ.get("MLFLOW_RUN_ID") or Path.cwd() != ROOT:
         return
+    import psutil  # which the environment of serving lacks
+
     with suppress(psutil.Error):
         caller = psutil.Process().parent()
         if caller is not None and Path(caller.name()).name in ("bash", "cmd.exe"):
