@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +39,7 @@ class EpisodePool:
     alike: NDArray[np.int64]
     fingerprint: str
 
-    @property
+    @cached_property  # asked for by every episode
     def class_sizes(self) -> tuple[int, ...]:
         """Number of images in each class, near-duplicates counted once."""
         return tuple(len(np.unique(self.alike[rows])) for rows in self.rows_by_class)
