@@ -132,7 +132,12 @@ def test_a_terminated_process_closes_its_run_and_says_so_without_a_traceback(
     data = write_colour_images(tmp_path / "data")
     command = [sys.executable, "-m", "pipelines.pretrain", "--source", str(data), "--epochs", "100000"]
     process = subprocess.Popen(
-        [*command, "--image_size", "16"], cwd=ROOT, env=_environment(tmp_path), stderr=subprocess.PIPE
+        [*command, "--image_size", "16"],
+        cwd=ROOT,
+        env=_environment(tmp_path),
+        stderr=subprocess.PIPE,
+        # A shell's background jobs ignore interrupts, and so would whatever the tests start there.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no thread is forked
     )
     deadline = time.monotonic() + 100
     while time.monotonic() < deadline and not (tmp_path / "cache" / "images").exists():
