@@ -9,6 +9,7 @@ import socket
 import sqlite3
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -29,6 +30,27 @@ MLRUNS = ROOT / "mlruns"
 COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200)}
 
 MakeColours = Callable[..., Path]
+
+
+@contextmanager
+def locked(file: Path, seconds: float = 60) -> Iterator[None]:
+    """Hold the file's lock, as a database browser does, for some seconds or until the context is left."""
+    taken, left = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with closing(sqlite3.connect(file, isolation_level=None)) as database:
+            database.execute("BEGIN EXCLUSIVE")
+            taken.set()
+            left.wait(seconds)
+
+    browser = threading.Thread(target=hold)
+    browser.start()
+    taken.wait()
+    try:
+        yield
+    finally:
+        left.set()
+        browser.join()
 
 
 def write_colour_images(folder: Path, n_per_class: int = 20, size: int = 24, seed: int = 0) -> Path:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from pipelines.store.checkpoints import hold_checkpoint
 from pipelines.store.connection import prepare_store, study_storage
 from pipelines.store.find import find_run
 from pipelines.store.runs import tracked_run
-from tests.conftest import free_port, make_store
+from tests.conftest import free_port, locked, make_store
 from tl_core.errors import InputError
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
@@ -119,27 +118,6 @@ def test_a_store_in_a_folder_of_any_name_keeps_its_artifacts_beside_it(
     assert fetch_artifact(run_id, "where.txt") == folder / "mlruns" / "0" / run_id / "artifacts" / "where.txt"
     assert fetch_artifact(run_id, "where.txt").read_text() == "here"
     assert sqlalchemy.make_url(study_storage()).database == str(folder / "studies.db")
-
-
-@contextmanager
-def locked(file: Path, seconds: float = 60) -> Iterator[None]:
-    """Hold the file's lock, as a database browser does, for some seconds or until the context is left."""
-    taken, left = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with closing(sqlite3.connect(file, isolation_level=None)) as database:
-            database.execute("BEGIN EXCLUSIVE")
-            taken.set()
-            left.wait(seconds)
-
-    browser = threading.Thread(target=hold)
-    browser.start()
-    taken.wait()
-    try:
-        yield
-    finally:
-        left.set()
-        browser.join()
 
 
 def test_a_lock_at_the_start_is_waited_for(store: str, tmp_path: Path) -> None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import optuna
 import pytest
 
-from tests.conftest import make_store
+from tests.conftest import locked, make_store
 from tl_core.errors import InputError
 from tl_core.search import storages
 from tl_core.search.pareto_front import build_front_study
@@ -135,28 +134,8 @@ def test_a_lock_is_waited_for_and_one_that_stays_is_a_sentence(tmp_path: Path, m
     file = tmp_path / "studies.db"
     search_in(f"sqlite:///{file}")
 
-    @contextmanager
-    def locked(seconds: float) -> Iterator[None]:
-        """Hold the lock for some seconds, or until the context is left."""
-        taken, left = threading.Event(), threading.Event()
-
-        def lock() -> None:
-            with closing(sqlite3.connect(file, isolation_level=None)) as database:
-                database.execute("BEGIN EXCLUSIVE")
-                taken.set()
-                left.wait(seconds)
-
-        browser = threading.Thread(target=lock)
-        browser.start()
-        taken.wait()
-        try:
-            yield
-        finally:
-            left.set()
-            browser.join()
-
-    with locked(1):
+    with locked(file, 1):
         assert search_in(f"sqlite:///{file}").user_attrs == {"setting": SETTING}
     monkeypatch.setattr(storages, "PATIENCE", 0.1)
-    with locked(60), pytest.raises(InputError, match="is locked by another process"):
+    with locked(file, 60), pytest.raises(InputError, match="is locked by another process"):
         search_in(f"sqlite:///{file}")
