@@ -104,7 +104,7 @@ def _load(backbone: nn.Module, weights: Mapping[str, Tensor], spec: str, archite
         raise InputError(
             f"the weights {spec!r} are not those of {architecture}: they lack {missing[0]}"
             + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
-            + "; give backbone=, the architecture that they are of (ARCH= of make classify)"
+            + "; give backbone=, the architecture that they are of (BACKBONE= of make classify)"
         )
     for name, value in own.items():
         if name in found and found[name].shape != value.shape:
