@@ -24,6 +24,7 @@ import optuna
 import torch
 from joblib import cpu_count
 
+from pipelines.reports.words import say_winner
 from tl_core.data.dataset import load_dataset
 from tl_core.data.episodes import build_pool
 from tl_core.fewshot.finetuner import Finetuner
@@ -91,10 +92,12 @@ def search_once(
         spent = count_episodes(study) / (args.trials * len(episodes.indices))
         candidates = find_candidates(study, base, FINALISTS)
     fresh = replace(episodes, indices=range(len(episodes.indices), len(episodes.indices) + FRESH))
-    verdict = select_winner(list(rescore(candidates, partial(fresh.score, finetuner, n_workers=cpu_count()))), base)
+    verdict = select_winner(
+        list(rescore(candidates, partial(fresh.run, finetuner, n_workers=cpu_count()))), base, fresh.pool.alike
+    )
     best = verdict.best
-    print(f"  {name}: {best.recipe}; {verdict.sentence()}", flush=True)
-    kept = verdict.scored_again(partial(reported.score, target, n_workers=cpu_count()))
+    print(f"  {name}: {best.recipe}; {say_winner(verdict)}", flush=True)
+    kept = verdict.scored_again(partial(reported.run, target, n_workers=cpu_count()))
     return Worth(
         name,
         estimate(best.search_scores),

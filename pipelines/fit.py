@@ -9,7 +9,7 @@ it is, is what `finetune` measured: no image is left here to measure it on.
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pipelines.command_line.command import run_command_line
@@ -18,7 +18,7 @@ from pipelines.configs.fields import flat_params, with_values
 from pipelines.configs.network import FewShotNetwork
 from pipelines.configs.where import Where
 from tl_core.recipes.checks import check_seed
-from tl_core.recipes.finetune import FinetuneRecipe, safe_recipe
+from tl_core.recipes.finetune import FinetuneRecipe, believable_recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +30,8 @@ class FitConfig:
     seed: int = 0
     """Seed of the batches, the views, and the weights of an untrained network."""
     search_run: str = ""
-    """Search run whose recipe replaces the one below."""
-    recipe: FinetuneRecipe = field(default_factory=safe_recipe)
+    """Search run whose recipe replaces the one below, all but its temperature."""
+    recipe: FinetuneRecipe = field(default_factory=believable_recipe)
     where: Where = field(default_factory=Where)
 
     def __post_init__(self) -> None:
@@ -56,7 +56,8 @@ def run(config: FitConfig) -> str:
 
     with tracked_run("fit", config) as run_id:
         config = with_run_ids(config, weights="pretrain", search_run="search")
-        recipe = find_recipe(config.search_run, config.recipe)
+        # A search compares accuracies, which no temperature changes: this one is asked for here.
+        recipe = replace(find_recipe(config.search_run, config.recipe), temperature=config.recipe.temperature)
         opened = open_target(config)
         dataset, finetuner = opened.dataset, opened.finetuner
         log_origin(config.network.weights, opened.spec, config.seed, recipe)

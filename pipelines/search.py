@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from pipelines.inputs.target import Target
     from pipelines.results.trial_log import TrialLog
-    from tl_core.search.verdict import ScoreRecipe, Verdict
+    from tl_core.search.verdict import Finalist, RunRecipe, Verdict
     from tl_core.search.workers import EpisodeScores, Search
 
 
@@ -82,6 +82,7 @@ def run(config: SearchConfig) -> str:
     from pipelines.inputs.run_ids import with_run_ids
     from pipelines.inputs.target import open_target
     from pipelines.reports.log import log_report
+    from pipelines.reports.words import say_winner
     from pipelines.results.trial_log import TrialLog
     from pipelines.store.connection import study_storage
     from pipelines.store.params import log_params
@@ -90,8 +91,7 @@ def run(config: SearchConfig) -> str:
     from tl_core.scoring.episodes import estimate
     from tl_core.search.objective import Budget
     from tl_core.search.space import parse_space
-    from tl_core.search.trials import find_candidates, prepare_study, wants_more
-    from tl_core.search.verdict import rescore, select_winner
+    from tl_core.search.trials import prepare_study, wants_more
     from tl_core.search.workers import EpisodeScores, Search
 
     space = parse_space(config.searched)
@@ -116,15 +116,14 @@ def run(config: SearchConfig) -> str:
         _run_trials(search, study, log, opened, config)
         if wants_more(study, replace(budget, deadline=float("inf"))):
             print(f"search {run_id}: {config.minutes:g} minutes are over; study={study.study_name} would go on")
-        fresh = replace(episodes, indices=range(n_episodes, n_episodes + config.episodes.final_episodes))
-        best_few = find_candidates(study, config.recipe, min(MOST_FINALISTS, 1 + config.n_trials // 10))
-        finalists = list(rescore(best_few, _scorer(fresh, opened, config)))
-        verdict = select_winner(finalists, config.recipe)
-        log.close(finalists, verdict, _report(config, opened, verdict))
+        finalists, verdict = _score_again(study, episodes, opened, config)
+        reported = _report(config, opened, verdict)
+        log.close(finalists, verdict, reported)
+        mlflow.set_tags(_say(verdict, reported))
         log_report(run_id)
         accuracy = estimate(verdict.winner.scores).percent()
         chosen = {name: getattr(verdict.winner.recipe, name) for name in space.parameters}
-        print(f"search {run_id}: {chosen}, {accuracy} on fresh episodes; {verdict.sentence()}")
+        print(f"search {run_id}: {chosen}, {accuracy} on fresh episodes; {say_winner(verdict)}")
     return run_id
 
 
@@ -148,6 +147,33 @@ def _run_trials(search: Search, study: Study, log: TrialLog, opened: Target, con
             progress.update()
 
 
+def _score_again(
+    study: Study, episodes: EpisodeScores, opened: Target, config: SearchConfig
+) -> tuple[list[Finalist], Verdict]:
+    """Score the best few and the base recipe on episodes that no trial has seen."""
+    from tl_core.search.trials import find_candidates
+    from tl_core.search.verdict import rescore, select_winner
+
+    first = config.episodes.n_episodes
+    fresh = replace(episodes, indices=range(first, first + config.episodes.final_episodes))
+    best_few = find_candidates(study, config.recipe, min(MOST_FINALISTS, 1 + config.n_trials // 10))
+    finalists = list(rescore(best_few, _scorer(fresh, opened, config)))
+    return finalists, select_winner(finalists, config.recipe, episodes.pool.alike)
+
+
+def _say(verdict: Verdict, reported: Verdict | None) -> dict[str, str]:
+    """Tags that say who wins."""
+    from pipelines.reports.words import say_gain, say_winner
+    from pipelines.results.trial_log import REPORTED_VERDICT, VERDICT
+
+    if reported is None or reported.best is reported.base:
+        return {VERDICT: say_winner(verdict)}
+    return {
+        VERDICT: say_winner(verdict),
+        REPORTED_VERDICT: say_gain(reported.gain_on_images, "the default recipe"),
+    }
+
+
 def _report(config: SearchConfig, opened: Target, verdict: Verdict) -> Verdict | None:
     """The base recipe and the best one on the half of the target that nothing was chosen on; None if not asked for."""
     from tl_core.data.episodes import build_pool, check_pool, fit_shape
@@ -162,8 +188,8 @@ def _report(config: SearchConfig, opened: Target, verdict: Verdict) -> Verdict |
     return verdict.scored_again(_scorer(episodes, opened, config))
 
 
-def _scorer(episodes: EpisodeScores, target: Target, config: SearchConfig) -> ScoreRecipe:
-    return partial(episodes.score, target.finetuner, n_workers=config.where.workers, engine=config.engine)
+def _scorer(episodes: EpisodeScores, target: Target, config: SearchConfig) -> RunRecipe:
+    return partial(episodes.run, target.finetuner, n_workers=config.where.workers, engine=config.engine)
 
 
 if __name__ == "__main__":

@@ -31,8 +31,12 @@ _ORIGIN = (*METHOD, "target_fingerprint")
 
 
 def log_origin(network: str, spec: BackboneSpec, seed: int, recipe: FinetuneRecipe) -> None:
-    """Tag the active run with the network and the recipe that it really uses; `log_dataset` adds the data."""
-    mlflow.set_tags({"network": redact(network_name(network, spec, seed)), "recipe": json.dumps(asdict(recipe))})
+    """Tag the active run with the network and the recipe that it really uses; `log_dataset` adds the data.
+
+    The temperature is left out: it changes no answer, so the scores without one speak of the classifier that has one.
+    """
+    answers = {name: value for name, value in asdict(recipe).items() if name != "temperature"}
+    mlflow.set_tags({"network": redact(network_name(network, spec, seed)), "recipe": json.dumps(answers)})
     log_normalisation(spec)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 
 import mlflow
@@ -12,10 +11,11 @@ import pandas as pd
 from mlflow.entities import Run
 
 from pipelines.reports.page import Section, Table, chart_style, make_chart
-from pipelines.reports.words import say_comparison, say_estimate
+from pipelines.reports.words import say_estimate
 from pipelines.results.figures import Curve, draw_curves, draw_distribution, draw_shots, draw_trials
 from pipelines.results.scores import episodes_of
 from pipelines.results.shots import say_trend
+from pipelines.results.trial_log import REPORTED_VERDICT, VERDICT
 from pipelines.store.artifacts import fetch_artifact
 from tl_core.scoring.episodes import Estimate, estimate
 
@@ -111,9 +111,8 @@ def search_section(run: Run) -> Section:
         else:
             looked = "as good in the search as"
         sentences.append(f"The best one looked {looked} on fresh episodes.")
-    if "report_gain" in metrics and not _is_default(run):
-        gain = Estimate(metrics["report_gain"], metrics["report_gain_ci95"], math.nan, 0)
-        sentences.append(f"On the half that nothing was chosen on, it is {say_comparison(gain, 'the default recipe')}.")
+    if REPORTED_VERDICT in run.data.tags:
+        sentences.append(f"On the half that nothing was chosen on, it is {run.data.tags[REPORTED_VERDICT]}.")
     return Section("Search", sentences, [chart, _finalists_table(finalists)])
 
 
@@ -124,16 +123,8 @@ def _elsewhere(metrics: Mapping[str, float]) -> str:
 
 
 def say_verdict(run: Run) -> str:
-    """Say how much a search's recipe gained, as the search measured it."""
-    metrics = run.data.metrics
-    if _is_default(run):
-        return "nothing was better than the default recipe"
-    return say_comparison(Estimate(metrics["gain"], metrics["gain_ci95"], math.nan, 0), "the default recipe")
-
-
-def _is_default(run: Run) -> bool:
-    """Return whether the best finalist of a search is the recipe that it started from."""
-    return not run.data.metrics.get("gain") and not run.data.metrics.get("gain_ci95")
+    """Say who won a search, as it said itself."""
+    return run.data.tags[VERDICT]
 
 
 def _finalists_table(finalists: pd.DataFrame) -> Table:

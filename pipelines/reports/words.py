@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from tl_core.scoring.episodes import Estimate
 from tl_core.scoring.images import Interval
 from tl_core.scoring.paired import PairedDifference
+
+if TYPE_CHECKING:
+    from tl_core.search.verdict import Verdict
 
 _FINE = 0.001
 """Half-widths below a tenth of a point need a second digit."""
@@ -69,14 +73,12 @@ def say_gain(found: PairedDifference, other: str) -> str:
     return f"{'better' if found.value > 0 else 'worse'} than {other} by {by} over {found.n:,} images)"
 
 
-def say_comparison(found: Estimate, other: str) -> str:
-    """Say what a paired difference over episodes means: `better than the default recipe by 1.9 ± 0.4 points`."""
-    if not math.isfinite(found.ci95) or found.low <= 0 <= found.high:
-        points = f"{100 * found.mean:+.{_digits(found.ci95)}f} ± {100 * found.ci95:.{_digits(found.ci95)}f}"
-        return f"not significantly different from {other} ({points} points)"
-    digits = _digits(found.ci95)
-    by = f"{100 * abs(found.mean):.{digits}f} ± {100 * found.ci95:.{digits}f}"
-    return f"{'better' if found.mean > 0 else 'worse'} than {other} by {by} points"
+def say_winner(verdict: Verdict) -> str:
+    """Say who wins a search."""
+    if verdict.best is verdict.base:
+        return "nothing was better than the default recipe"
+    gained = say_gain(verdict.gain_on_images, "the default recipe")
+    return gained if verdict.winner is verdict.best else f"{gained}, so the default recipe stays"
 
 
 def say_seconds(seconds: float) -> str:

@@ -22,6 +22,8 @@ from tl_core.search.trials import count_episodes, count_trials
 from tl_core.search.verdict import Finalist, Verdict
 
 MIN_FOR_IMPORTANCES = 4
+VERDICT, REPORTED_VERDICT = "verdict", "report_verdict"
+"""Tags of a search: who wins, and how much the best one gains on the half that nothing was chosen on, in words."""
 
 
 class TrialLog:
@@ -59,13 +61,12 @@ class TrialLog:
         mlflow.log_dict(asdict(verdict.winner.recipe), RECIPE_ARTIFACT)
         mlflow.log_text(_finalists_table(finalists), "finalists.csv")
         spent, n_trials = count_episodes(self._study), count_trials(self._study)
-        accuracy, gain = estimate(verdict.winner.scores), verdict.gain
+        accuracy = estimate(verdict.winner.scores)
         metrics = {
             "accuracy": accuracy.mean,
             "accuracy_ci95": accuracy.ci95,
             "search_accuracy": verdict.best.search_accuracy,
-            "gain": gain.mean,
-            "gain_ci95": gain.ci95,
+            **_gain_metrics(verdict, "gain"),
             "n_trials": n_trials,
             "n_trials_elsewhere": n_trials - self._n_trials,
             "episodes_spent": spent + sum(len(finalist.scores) for finalist in finalists),
@@ -75,7 +76,6 @@ class TrialLog:
         if reported is not None:
             metrics |= _report_metrics(reported, verdict)
         mlflow.log_metrics(metrics)
-        mlflow.set_tag("verdict", verdict.sentence())
         self._log_plots()
 
     def _log_plots(self) -> None:
@@ -98,14 +98,20 @@ def _report_metrics(reported: Verdict, verdict: Verdict) -> dict[str, float]:
     """On the other half: accuracy of the winner, gain of the best over the base, and what of its promise was kept."""
     best = reported.best
     winner = best if verdict.winner is verdict.best else reported.base
-    accuracy, gain = estimate(winner.scores), reported.gain
+    accuracy = estimate(winner.scores)
     return {
         "report_accuracy": accuracy.mean,
         "report_accuracy_ci95": accuracy.ci95,
-        "report_gain": gain.mean,
-        "report_gain_ci95": gain.ci95,
+        **_gain_metrics(reported, "report_gain"),
         **_promise(best.search_scores, best.scores, "report_optimism"),
     }
+
+
+def _gain_metrics(verdict: Verdict, name: str) -> dict[str, float]:
+    """Gain over the base recipe, with its intervals over episodes and over images."""
+    gain, on_images = verdict.gain, verdict.gain_on_images
+    over_images = {f"{name}_images_low": on_images.low, f"{name}_images_high": on_images.high}
+    return {name: gain.mean, f"{name}_ci95": gain.ci95} | over_images
 
 
 def _promise(promised: Sequence[float], kept: Sequence[float], name: str) -> dict[str, float]:

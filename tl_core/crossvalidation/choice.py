@@ -8,11 +8,8 @@ import torch
 from torch import Tensor
 
 from tl_core.crossvalidation.solver import image_weights
-from tl_core.heads.temperature import TEMPERATURES
+from tl_core.heads.temperature import PRIOR_SPREAD, TEMPERATURES
 from tl_core.recipes.choices import Priors
-
-PRIOR_SPREAD = 0.35
-"""Standard deviation of the prior on a temperature's logarithm; its mean is 0, no change."""
 
 
 @dataclass(frozen=True)

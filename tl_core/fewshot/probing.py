@@ -15,7 +15,7 @@ from tl_core.fewshot.results import EpisodeResult, score_episode
 from tl_core.fewshot.support import Support, support_views
 from tl_core.freezing.cuts import Cut
 from tl_core.heads.classifier import average_views
-from tl_core.heads.head import SolvedHead
+from tl_core.heads.head import SolvedHead, penalty_of
 from tl_core.heads.table import head_class
 from tl_core.heads.temperature import solved_temperatures
 from tl_core.recipes.finetune import FinetuneRecipe
@@ -58,8 +58,9 @@ class Probing:
     def _logits(self, support: Tensor, labels: Tensor, queries: Tensor) -> Tensor:
         """Logits (b, m, n_classes) of queries (b, m, n_views, d), from every view of support (b, n, n_views, d)."""
         recipe, of_views = self.recipe, labels.repeat_interleave(support.shape[2], dim=1)
+        l2 = penalty_of(recipe.l2, support.shape[1])
         logits = self._head.solve_episodes(
-            support.flatten(1, 2), of_views, queries.flatten(1, 2), recipe.l2, recipe.label_smoothing
+            support.flatten(1, 2), of_views, queries.flatten(1, 2), l2, recipe.label_smoothing
         )
         averaged = average_views(logits.unflatten(1, queries.shape[1:3]).movedim(2, 0))
         if recipe.temperature == "cv":

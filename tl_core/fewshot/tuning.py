@@ -17,6 +17,7 @@ from tl_core.fewshot.stacked import StackedNetworks
 from tl_core.fewshot.support import Support, draw_batches, suffix_features, support_views
 from tl_core.freezing.cuts import Cut
 from tl_core.heads.classifier import average_views
+from tl_core.heads.head import penalty_of
 from tl_core.heads.table import build_head
 from tl_core.heads.temperature import best_temperatures, split_folds
 from tl_core.recipes.finetune import FinetuneRecipe
@@ -111,7 +112,8 @@ class Tuning:
         targets = torch.from_numpy(labels).to(self.device)
         head = build_head(recipe.head, self.n_features, int(labels.max()) + 1).to(self.device)
         features = suffix_features(self.cut.split.suffix, views)
-        head.start(features, targets.repeat_interleave(views.shape[1]), recipe.l2, recipe.label_smoothing)
+        of_views, l2 = targets.repeat_interleave(views.shape[1]), penalty_of(recipe.l2, len(targets))
+        head.start(features, of_views, l2, recipe.label_smoothing)
         return nn.Sequential(self.cut.split.suffix, head), draw_batches(views, targets, recipe.steps, generator)
 
     def _predict(self, network: nn.Module, rows: Indices) -> Tensor:

@@ -8,6 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+PENALTY_IMAGES = 25
+"""Number of labelled images, 5 of each of 5 classes, at which the penalty of a solved head is `l2` itself."""
+
 
 class Head(nn.Module):
     """Logits from features that are first centred and scaled.
@@ -117,6 +120,11 @@ class SolvedHead(Head):
         points = (support - centre[:, None]) / scale[:, None, None]
         weight, bias = cls.solve(points, labels, n_classes, l2, label_smoothing)
         return ((queries - centre[:, None]) / scale[:, None, None]) @ weight.mT + bias[:, None]
+
+
+def penalty_of(l2: float, n_images: int) -> float:
+    """Penalty in a mean over n images: the more there are, the less it counts, as a prior on the weights does."""
+    return l2 * PENALTY_IMAGES / n_images
 
 
 def centre_and_scale(features: Tensor) -> tuple[Tensor, Tensor]:

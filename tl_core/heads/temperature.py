@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from tl_core.heads.classifier import average_views
-from tl_core.heads.head import SolvedHead
+from tl_core.heads.head import SolvedHead, penalty_of
 
 TEMPERATURES = tuple(2 ** (i / 8) for i in range(-40, 41))
 """What is tried, from 1/32 to 32."""
+PRIOR_SPREAD = 0.35
+"""Standard deviation of the prior on a temperature's logarithm; its mean is 0, no change."""
 MAX_FOLDS = 5
 
 
@@ -27,6 +29,7 @@ def solved_temperatures(
     Args:
         support: float (b, n, n_views, d), every view of every image.
         labels: int64 (b, n), in the same order in every episode.
+        l2: as in the recipe; `penalty_of` makes it the penalty of a fit.
 
     Returns:
         Temperatures (b,).
@@ -40,7 +43,7 @@ def solved_temperatures(
             support[:, kept].flatten(1, 2),
             labels[:, kept].repeat_interleave(support.shape[2], dim=1),
             support[:, held].flatten(1, 2),
-            l2,
+            penalty_of(l2, len(kept)),
             label_smoothing,
         ).unflatten(1, (len(held), -1))  # (b, held, n_views, n_classes)
         scored[:, held] = average_views(logits.movedim(2, 0))
@@ -48,11 +51,15 @@ def solved_temperatures(
 
 
 def best_temperatures(logits: Tensor, labels: Tensor) -> Tensor:
-    """Of each episode the temperature of least cross-entropy: (b, n, n_classes) and int64 (b, n) to (b,)."""
+    """Of each episode the most probable temperature: (b, n, n_classes) and int64 (b, n) to (b,).
+
+    Its logarithm is normal around 0 a priori, so that images that are all named rightly do not ask for the lowest.
+    """
     temperatures = torch.tensor(TEMPERATURES, dtype=logits.dtype, device=logits.device)
     scaled = (logits[:, None] / temperatures[:, None, None]).log_softmax(3)
     right = labels[:, None, :, None].expand(-1, len(temperatures), -1, 1)
-    return temperatures[scaled.gather(3, right)[..., 0].sum(2).argmax(1)]
+    likelihood = scaled.gather(3, right)[..., 0].sum(2)
+    return temperatures[(likelihood - 0.5 * (temperatures.log() / PRIOR_SPREAD).square()).argmax(1)]
 
 
 def split_folds(labels: Tensor) -> list[tuple[Tensor, Tensor]]:

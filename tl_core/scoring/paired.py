@@ -56,7 +56,10 @@ class PairComparison:
 
 
 def paired_over_images(
-    differences: _Values, sizes: _Values | None = None, groups: NDArray[np.int64] | None = None
+    differences: _Values,
+    sizes: _Values | None = None,
+    groups: NDArray[np.int64] | None = None,
+    n_compared: int = 1,
 ) -> PairedDifference:
     """Estimate the mean difference on other images of the same kind, by a Bayesian bootstrap (Rubin, 1981).
 
@@ -68,6 +71,7 @@ def paired_over_images(
         differences: (n,) in [-1, 1], first - second on each image, 0/1 predictions or means over episodes.
         sizes: (n,) how often each image was scored; equal without them.
         groups: (n,) equal for near-duplicates, which are resampled together.
+        n_compared: differences of which this is the largest; interval and p-value allow for them (Bonferroni).
 
     Raises:
         InputError: no image, or a difference that is no number.
@@ -75,9 +79,9 @@ def paired_over_images(
     totals, weights = _by_group(differences, sizes, groups)
     value = float(totals.sum() / weights.sum())
     draws = _draw_means(totals, weights, {-1.0: 0.5, 1.0: 0.5})
-    low, high = np.quantile(draws, [TAIL, 1 - TAIL])
+    low, high = np.quantile(draws, [TAIL / n_compared, 1 - TAIL / n_compared])
     tail = min(float((draws <= 0).mean()), float((draws >= 0).mean()))
-    p = min(1.0, max(2 * tail, 2 / N_DRAWS))
+    p = min(1.0, n_compared * max(2 * tail, 2 / N_DRAWS))
     return PairedDifference(value, float(low), float(high), p, len(differences))
 
 

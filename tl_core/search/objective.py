@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -11,8 +12,10 @@ from optuna.trial import FrozenTrial, TrialState
 from tl_core.errors import InputError
 from tl_core.recipes.finetune import FinetuneRecipe
 from tl_core.search.space import SearchSpace
-from tl_core.search.verdict import ScoreRecipe
 from tl_core.training.loop import TrainingDivergedError
+
+ScoreRecipe = Callable[[FinetuneRecipe], Iterable[float]]
+"""From a recipe to its accuracy on each of some episodes, lazily: what is not asked for is not computed."""
 
 RECIPE, REASON, _SURPLUS, COPY = "recipe", "reason", "surplus", "copy_of"
 

@@ -22,6 +22,7 @@ from tl_core.search.objective import (
     REASON,
     RECIPE,
     Budget,
+    ScoreRecipe,
     SurplusError,
     TrialObjective,
     TrialResult,
@@ -30,7 +31,6 @@ from tl_core.search.objective import (
 )
 from tl_core.search.space import SearchSpace
 from tl_core.search.studies import LAID_DOWN, check_study_settings
-from tl_core.search.verdict import ScoreRecipe
 from tl_core.training.loop import TrainingDivergedError
 
 _POLL = 0.5

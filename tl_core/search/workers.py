@@ -12,6 +12,7 @@ from tl_core.compute.engines import open_workers
 from tl_core.data.episodes import EpisodePool, sample_episode
 from tl_core.fewshot.finetuner import Finetuner
 from tl_core.fewshot.parallel import Package, packed, run_episodes, unpacked
+from tl_core.fewshot.results import EpisodeResult
 from tl_core.recipes.engine import LOCAL, Engine
 from tl_core.recipes.episode import EpisodeShape
 from tl_core.recipes.finetune import FinetuneRecipe
@@ -35,8 +36,14 @@ class EpisodeScores:
         self, finetuner: Finetuner, recipe: FinetuneRecipe, n_workers: int = 1, engine: Engine = LOCAL
     ) -> Iterator[float]:
         """Accuracies; in one process lazily: what is not asked for is not computed, unless many are solved at once."""
+        return (result.accuracy for result in self.run(finetuner, recipe, n_workers, engine))
+
+    def run(
+        self, finetuner: Finetuner, recipe: FinetuneRecipe, n_workers: int = 1, engine: Engine = LOCAL
+    ) -> Iterator[EpisodeResult]:
+        """Results, as lazily."""
         episodes = (sample_episode(self.pool, self.shape, self.seed, index) for index in self.indices)
-        return (result.accuracy for result in run_episodes(finetuner, episodes, recipe, n_workers, engine))
+        return run_episodes(finetuner, episodes, recipe, n_workers, engine)
 
 
 @dataclass(frozen=True)

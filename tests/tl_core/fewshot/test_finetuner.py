@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -101,7 +102,7 @@ def ask_the_support(episode: Episode, support_labels: NDArray[np.int64]) -> Epis
 @pytest.mark.parametrize(
     ("spec", "recipe"),
     [
-        (PIXELS, FinetuneRecipe(freeze_depth=1.0, steps=100, max_lr=0.1)),
+        (PIXELS, FinetuneRecipe(freeze_depth=1.0, l2=1e-3)),
         (RESNET, FinetuneRecipe(freeze_depth=0.0, steps=40, max_lr=3e-3)),
     ],
     ids=["pixels", "resnet10_small"],
@@ -255,9 +256,9 @@ def test_results_come_in_the_order_of_the_episodes() -> None:
     assert [result.episode.index for result in run(tuner(PIXELS), episodes[::-1], LINEAR_PROBE)] == [2, 1, 0]
 
 
-def pixel_features(rows: NDArray[np.int64], spec: BackboneSpec) -> NDArray[np.float64]:
+def pixel_features(rows: NDArray[np.int64], spec: BackboneSpec, dataset: ImageDataset = NOISE) -> NDArray[np.float64]:
     """By hand: scaled, normalised once, averaged to 8 x 8, channels first."""
-    scaled = (NOISE.images[rows] / 255 - np.array(spec.mean)) / np.array(spec.std)
+    scaled = (dataset.images[rows] / 255 - np.array(spec.mean)) / np.array(spec.std)
     grid = scaled.reshape(len(rows), 8, SIZE // 8, 8, SIZE // 8, 3).mean(axis=(2, 4))
     return grid.transpose(0, 3, 1, 2).reshape(len(rows), -1)
 
@@ -414,6 +415,18 @@ def test_with_test_views_a_turned_query_gets_the_same_answer(recipe: FinetuneRec
             answer = classifier(torch.from_numpy(np.ascontiguousarray(NOISE.images[query])))
             of_turned = classifier(torch.from_numpy(np.ascontiguousarray(turned.images[query])))
         torch.testing.assert_close(answer, of_turned, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("n_per_class", [5, 12])
+def test_the_penalty_of_a_fit_is_a_prior_that_its_images_outweigh(n_per_class: int) -> None:
+    noise, l2 = noise_dataset(n_per_class=n_per_class), 1e-2
+    rows = np.arange(len(noise.labels))
+    head = tuner(PIXELS, noise).fit_classifier(rows, FinetuneRecipe(l2=l2), seed=0).head
+    points = (torch.from_numpy(pixel_features(rows, PIXELS, noise)).float() - head.centre) / head.scale
+    # sklearn's penalty stands beside a sum over the images, and does not depend on their number.
+    judge = LogisticRegression(C=1 / (25 * l2), tol=1e-8, max_iter=10_000).fit(points.numpy(), noise.labels)
+    mine, its = head.weight.detach().numpy(), judge.coef_
+    np.testing.assert_allclose(mine - mine.mean(0), its - its.mean(0), atol=1e-3)
 
 
 def test_the_fitted_classifier_answers_as_the_episode_does() -> None:

@@ -8,7 +8,14 @@ from torch import Tensor, nn
 
 from tl_core.heads.linear import LinearHead
 from tl_core.heads.prototypes import PrototypeHead
-from tl_core.heads.temperature import MAX_FOLDS, TEMPERATURES, best_temperatures, solved_temperatures, split_folds
+from tl_core.heads.temperature import (
+    MAX_FOLDS,
+    PRIOR_SPREAD,
+    TEMPERATURES,
+    best_temperatures,
+    solved_temperatures,
+    split_folds,
+)
 
 
 def noisy_classes(n_shot: int, noise: float, n_views: int = 1) -> tuple[Tensor, Tensor]:
@@ -19,11 +26,11 @@ def noisy_classes(n_shot: int, noise: float, n_views: int = 1) -> tuple[Tensor, 
     return points, labels
 
 
-def test_the_temperature_is_the_best_one_for_images_left_out() -> None:
+def test_the_temperature_is_the_most_probable_one_for_images_left_out() -> None:
     support, labels = noisy_classes(n_shot=4, noise=0.6)
     found = solved_temperatures(PrototypeHead, support, labels, l2=1.0)
     for episode in range(8):
-        held_out = torch.zeros(len(TEMPERATURES))
+        held_out = (torch.tensor(TEMPERATURES).log() / PRIOR_SPREAD).square() / 2
         for fold in range(4):
             held = torch.arange(12) % 4 == fold
             one, its = support[episode, :, 0], labels[episode]
@@ -65,5 +72,17 @@ def test_every_image_is_judged_once_by_a_fold_that_fits_every_class() -> None:
 def test_logits_that_are_right_by_chance_are_flattened() -> None:
     labels = torch.arange(4).repeat(8)[None]
     sure = 50.0 * nn.functional.one_hot(torch.arange(4).repeat_interleave(8), 4)[None].float()
-    assert best_temperatures(sure, labels).tolist() == [TEMPERATURES[-1]]
-    assert best_temperatures(sure / 50, labels.sort().values).tolist() == [TEMPERATURES[0]]
+    assert float(best_temperatures(sure, labels)) > 16
+
+
+def test_few_images_that_are_all_right_do_not_ask_for_the_lowest_temperature() -> None:
+    labels = torch.arange(2).repeat_interleave(5)[None]
+    right = nn.functional.one_hot(labels, 2).float()
+    (few,), (many,) = best_temperatures(right, labels), best_temperatures(right.repeat(1, 50, 1), labels.repeat(1, 50))
+    assert TEMPERATURES[0] < float(many) < float(few) < 1
+    assert float(few) > 0.4
+
+
+def test_no_images_at_all_would_leave_it_at_one() -> None:
+    alike = torch.zeros(1, 10, 2)  # logits that no temperature changes
+    assert best_temperatures(alike, torch.zeros(1, 10, dtype=torch.int64)).tolist() == [1.0]

@@ -20,11 +20,10 @@ from optuna.trial import TrialState
 
 from tl_core.errors import InputError
 from tl_core.recipes.finetune import FinetuneRecipe
-from tl_core.search.objective import Budget, TrialResult
+from tl_core.search.objective import Budget, ScoreRecipe, TrialResult
 from tl_core.search.space import SearchSpace, parse_space
 from tl_core.search.studies import build_study
 from tl_core.search.trials import best_recipes, count_episodes, prepare_study, run_trials, wants_more
-from tl_core.search.verdict import ScoreRecipe
 from tl_core.training.loop import TrainingDivergedError
 
 N_EPISODES = 12
