@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,7 @@ from tl_core.recipes.checks import check_choice, check_range, check_seed
 from tl_core.recipes.choices import Priors
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from pipelines.inputs.own_images import NetworkOnImages, OwnImages
@@ -68,6 +69,7 @@ def run(config: ClassifyConfig) -> str:
     from pipelines.inputs.own_images import open_own_images
     from pipelines.reports.log import log_report
     from pipelines.results.delivered import log_estimate, log_suspects
+    from pipelines.results.network_scores import score_networks
     from pipelines.store.logging import log_dataset
     from pipelines.store.params import log_params
     from pipelines.store.runs import tracked_run
@@ -82,13 +84,14 @@ def run(config: ClassifyConfig) -> str:
             print(f"warning: {sentence}", file=sys.stderr)
         device = pick_device(config.where.device)
         with _timed("features"):
-            matrices = {name: network.features(device) for name, network in images.networks.items()}
+            matrices, milliseconds = _features(images, device)
         with _timed("folds"):
             data, folds, procedure = _cross_validate(config, images, matrices)
         name = procedure.classifier.candidate.features
         chosen = images.networks[name]
         log_params(_used(config, images, chosen.spec, device.type))
-        estimate = _estimate(config, images, data, folds, procedure)
+        networks = score_networks(procedure, config.priors, images.groups, milliseconds)
+        estimate = replace(_estimate(config, images, data, folds, procedure), networks=networks)
         with _timed("records"):
             log_estimate(estimate, chosen.dataset, procedure, images.groups)
             log_suspects(find_suspects(procedure.out_of_fold), chosen.dataset, matrices[name].numpy())
@@ -100,6 +103,16 @@ def run(config: ClassifyConfig) -> str:
         log_report(run_id)
         _conclude(estimate, export_run, config.name)
     return run_id
+
+
+def _features(images: OwnImages, device: torch.device) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """Compute the features of all images by every network, and the milliseconds that each took for an image."""
+    matrices, milliseconds = {}, {}
+    for name, network in images.networks.items():
+        started = time.perf_counter()
+        matrices[name] = network.features(device)
+        milliseconds[name] = 1000 * (time.perf_counter() - started) / len(matrices[name])
+    return matrices, milliseconds
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from mlflow.entities import Run
@@ -10,7 +12,7 @@ from pipelines.reports.classifier import classifier_section, steps_of
 from pipelines.reports.origin import cost_section, origin_section, title_of
 from pipelines.reports.page import Gallery, Page, Picture, Section, Table, chart_style, make_chart
 from pipelines.reports.predictions import answers_sections
-from pipelines.reports.words import join_words, say_interval, say_seconds
+from pipelines.reports.words import join_words, say_interval, say_points, say_seconds
 from pipelines.results.delivered import (
     LEARNED_ARTIFACT,
     SUSPECTS_ARTIFACT,
@@ -18,6 +20,7 @@ from pipelines.results.delivered import (
     read_estimate,
 )
 from pipelines.results.figures import draw_learning_curve
+from pipelines.results.network_scores import NetworkScore
 from pipelines.results.predictions import EXAMPLES_ARTIFACT
 from pipelines.store.artifacts import fetch_artifact
 from tl_core.errors import InputError
@@ -27,6 +30,8 @@ _OFTEN_RIGHT = 0.8
 """Accuracy below which a label that a classifier disagrees with is seldom a wrong one."""
 _WORTH_IT = 0.02
 """Gain in accuracy by the last doubling of the images from which on more of them are advised."""
+_CLEARLY = 1.5
+"""Ratio of two times from which on one of two networks is called faster."""
 _STAGES = ("images", "features", "folds", "records", "export")
 
 
@@ -52,6 +57,7 @@ def report_delivered(run: Run) -> Page:
             _belief_section(estimate),
             *_suspects_sections(run_id, estimate.headline.value),
             *([_curve_section(estimate)] if len(estimate.curve) > 1 else []),
+            *([_networks_section(estimate)] if len(estimate.networks) > 1 else []),
             _method_section(estimate),
             cost_section(run, *((f"of that, {name}", say_seconds(spent)) for name, spent in seconds if spent)),
             origin_section(run, *((f"{kind} run", steps[kind][-1].info.run_id) for kind in steps if kind != "fold")),
@@ -227,6 +233,40 @@ def _curve_section(estimate: DeliveredEstimate) -> Section:
     rows = [[f"{one.n_images:.0f}", say_interval(one.accuracy)] for one in curve]
     table = Table("Accuracy by number of labelled images", ["images", "accuracy"], rows)
     return Section("Learning curve", [_say_more_images(estimate)], [chart, table])
+
+
+def _networks_section(estimate: DeliveredEstimate) -> Section:
+    """Networks that were chosen among; if another is as good and faster, the reader may want that one."""
+    taken = next(one for one in estimate.networks if one.difference is None)
+    rows = [
+        [
+            f"{one.network} (taken)" if one is taken else one.network,
+            say_interval(one.accuracy),
+            "" if one.difference is None else say_points(one.difference),
+            f"{one.milliseconds:.1f}",
+        ]
+        for one in estimate.networks
+    ]
+    columns = ["network", "accuracy with it alone", f"difference to {taken.network}, points", "milliseconds per image"]
+    text = (
+        f"{taken.network} had the least log loss. The same procedure was run with each network alone; differences are "
+        "paired, over images, and allow for their number. The time is that of the features on this machine."
+    )
+    return Section("Networks", [text, *_say_faster(estimate.networks, taken)], [Table("Networks", columns, rows)])
+
+
+def _say_faster(networks: Sequence[NetworkScore], taken: NetworkScore) -> list[str]:
+    """Name the fastest network that is clearly faster than the taken one and not significantly worse."""
+    faster = [
+        one
+        for one in networks
+        if one.difference is not None and one.difference.high > 0 and one.milliseconds * _CLEARLY < taken.milliseconds
+    ]
+    if not faster:
+        return []
+    best = min(faster, key=lambda one: one.milliseconds)
+    times = taken.milliseconds / best.milliseconds
+    return [f"{best.network} is {times:.1f} times as fast and not significantly worse."]
 
 
 def _method_section(estimate: DeliveredEstimate) -> Section:

@@ -54,6 +54,12 @@ def say_difference(found: PairedDifference, significant: bool, beside: str) -> s
     return f"{interval}, {beside}: {say_significance(significant)}"
 
 
+def say_points(found: PairedDifference) -> str:
+    """A difference in points with its verdict: `-1.3 (-4.2 to +1.6), not significantly different`."""
+    interval = f"{100 * found.value:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
+    return f"{interval}, {say_significance(found.is_significant)}"
+
+
 def say_over_episodes(found: Estimate) -> str:
     """The half-width of a difference over episodes: `± 0.44 over 200 episodes`."""
     if not math.isfinite(found.ci95):

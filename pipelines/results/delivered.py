@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pipelines.results.network_scores import NetworkScore
 from pipelines.results.predictions import log_answers, readable_name, thumbnail
 from pipelines.store.artifacts import fetch_artifact
 from pipelines.store.logging import interval_metrics
@@ -46,6 +47,7 @@ class DeliveredEstimate:
         curve: learning curve; empty where a fold leaves a class without images.
         candidates: weights, penalty and log loss of each candidate; `chosen` is a position among them.
         notice: sentences on what the estimate cannot say.
+        networks: those that were chosen among.
     """
 
     class_names: tuple[str, ...]
@@ -62,6 +64,7 @@ class DeliveredEstimate:
     n_repeats: int
     n_groups: int
     notice: tuple[str, ...] = ()
+    networks: tuple[NetworkScore, ...] = ()
 
     @property
     def headline(self) -> Interval:
@@ -112,12 +115,14 @@ def read_estimate(run_id: str) -> DeliveredEstimate:
     scores["confusions"] = np.array(scores["confusions"])
     believed = (Believed(b["bar"], Interval(**b["answered"]), Interval(**b["right"])) for b in found.pop("believed"))
     curve = (CurvePoint(point["n_images"], Interval(**point["accuracy"])) for point in found.pop("curve"))
+    networks = tuple(map(NetworkScore.from_json, found.pop("networks", ())))  # earlier releases kept none
     for name in ("class_names", "counts", "candidates", "notice"):
         found[name] = tuple(found[name])
     return DeliveredEstimate(
         scores=DeliveredScores(**scores),
         believed=tuple(believed),
         curve=tuple(curve),
+        networks=networks,
         **found,
     )
 

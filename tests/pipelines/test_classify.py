@@ -90,6 +90,19 @@ def test_an_estimate_is_read_back_as_it_was_kept(colours: Path) -> None:
     assert "Every prediction can be believed" in " ".join(advise(estimate))
 
 
+def test_networks_are_scored_beside_each_other(colours: Path) -> None:
+    config = make_config(ClassifyConfig, data=str(colours), weights="pixels,random", backbone="resnet10_small")
+    run_id = classify(config)
+    pixels, random = read_estimate(run_id).networks
+    (taken,) = (one for one in (pixels, random) if one.difference is None)
+    (other,) = (one for one in (pixels, random) if one is not taken)
+    assert other.difference is not None
+    assert other.difference.n == 60
+    assert 0 < pixels.milliseconds < random.milliseconds, "a network takes longer than none"
+    page = fetch_artifact(run_id, "report.html").read_text()
+    assert f"{taken.network} (taken)" in page
+
+
 def test_two_classes_of_three_images_work(tmp_path: Path) -> None:
     folder = write_colour_images(tmp_path / "few", n_per_class=3)
     for image in (folder / "blue").iterdir():

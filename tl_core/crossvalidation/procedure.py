@@ -96,11 +96,16 @@ class FinalClassifier:
 
 @dataclass(frozen=True)
 class Procedure:
-    """Result of the procedure: the classifier, and predictions that say how good it is."""
+    """Result of the procedure: the classifier, and predictions that say how good it is.
+
+    Attributes:
+        alone: by features, predictions of the same procedure with their candidates alone.
+    """
 
     candidates: tuple[Candidate, ...]
     classifier: FinalClassifier
     out_of_fold: OutOfFold
+    alone: Mapping[str, OutOfFold]
 
 
 def run_procedure(data: LabelledFeatures, candidates: Sequence[Candidate], folds: Folds, priors: Priors) -> Procedure:
@@ -108,16 +113,28 @@ def run_procedure(data: LabelledFeatures, candidates: Sequence[Candidate], folds
 
     With two folds nothing is left to choose on: the first candidate is taken, and the temperature is 1.
     """
+    everything = range(len(candidates))
+    of_features = {name: _positions(candidates, name) for name in dict.fromkeys(one.features for one in candidates)}
     held_out, rows = [], []
+    alone: dict[str, list[OutOfFold]] = {name: [] for name in of_features}
     for repeat, of_image in enumerate(folds.of_image):
         fold = torch.from_numpy(of_image)
         logits = fold_logits(data, candidates, fold, folds.n_folds, priors)
-        rows.append(_predict_repeat(data, logits, fold, repeat, priors))
+        rows.append(_predict_repeat(data, logits, everything, fold, repeat, priors))
+        for name, positions in of_features.items():
+            is_all = len(of_features) == 1
+            alone[name].append(rows[-1] if is_all else _predict_repeat(data, logits, positions, fold, repeat, priors))
         held_out.append(logits[:, fold, torch.arange(len(fold))])
     every = torch.ones(len(data.labels), dtype=torch.bool)
     choice, losses = choose(torch.stack(held_out), data.labels, every, priors, folds.n_folds > 2)
     classifier = _fit_all(data, candidates, choice, losses, priors)
-    return Procedure(tuple(candidates), classifier, _concatenate(rows))
+    by_features = {name: _concatenate(found) for name, found in alone.items()}
+    return Procedure(tuple(candidates), classifier, _concatenate(rows), by_features)
+
+
+def _positions(candidates: Sequence[Candidate], features: str) -> list[int]:
+    """Return the positions of the candidates with these features."""
+    return [position for position, candidate in enumerate(candidates) if candidate.features == features]
 
 
 def fold_logits(
@@ -138,7 +155,7 @@ def fold_logits(
     weights = image_weights(data.labels, kept, priors)
     logits = torch.full((len(candidates), n_folds, len(fold), data.n_classes), torch.nan)
     for name in {candidate.features: None for candidate in candidates}:
-        wanted = [position for position, candidate in enumerate(candidates) if candidate.features == name]
+        wanted = _positions(candidates, name)
         l2 = torch.tensor([candidates[position].l2 for position in wanted])
         fits = torch.arange(len(pairs)).repeat(len(wanted))
         shared = share_points(data, data.matrices[name], weights)
@@ -179,9 +196,12 @@ def _fit_all(
     )
 
 
-def _predict_repeat(data: LabelledFeatures, logits: Tensor, fold: Tensor, repeat: int, priors: Priors) -> OutOfFold:
-    """Predict each image by the candidate and temperature that the other folds choose."""
+def _predict_repeat(
+    data: LabelledFeatures, logits: Tensor, among: Sequence[int], fold: Tensor, repeat: int, priors: Priors
+) -> OutOfFold:
+    """Predict each image by the candidate, of those at some positions, and temperature that the other folds choose."""
     n_folds, n = logits.shape[1:3]
+    logits = logits[list(among)]
     probabilities = torch.empty(n, data.n_classes, dtype=torch.float64)
     candidate, smaller = torch.empty(n, dtype=torch.int64), torch.empty(n, dtype=torch.float64)
     for f in range(n_folds):
@@ -199,7 +219,7 @@ def _predict_repeat(data: LabelledFeatures, logits: Tensor, fold: Tensor, repeat
         fold=fold.numpy(),
         label=data.labels.numpy(),
         probabilities=probabilities.numpy(),
-        candidate=candidate.numpy(),
+        candidate=np.array(among)[candidate.numpy()],
         smaller=smaller.numpy(),
     )
 

@@ -44,6 +44,19 @@ def test_the_better_features_are_chosen_and_the_file_predicts_new_images() -> No
     np.testing.assert_array_equal(result.out_of_fold.label, np.tile(data.labels, 2))
 
 
+def test_each_network_alone_is_the_procedure_without_the_others() -> None:
+    data = made(12)
+    folds = folds_of(data)
+    together = run_procedure(data, CANDIDATES, folds, "data")
+    assert list(together.alone) == ["noise", "good"]
+    for name, found in together.alone.items():
+        single = run_procedure(data, [one for one in CANDIDATES if one.features == name], folds, "data").out_of_fold
+        np.testing.assert_array_equal(found.probabilities, single.probabilities)
+        chosen = {CANDIDATES[position].features for position in found.candidate}
+        assert chosen == {name}
+    assert together.alone["noise"].right().mean() < together.alone["good"].right().mean()
+
+
 def test_without_a_signal_the_estimate_is_chance_whatever_is_chosen() -> None:
     generator = torch.Generator().manual_seed(0)
     labels = np.arange(90) % C
