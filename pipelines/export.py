@@ -80,7 +80,7 @@ def _metadata(description: ClassifierDescription, fit_run: Run) -> dict[str, str
     from pipelines.inputs.networks import CHOSEN_WEIGHTS
     from pipelines.store.params import used_params
     from tl_core.images.decoding import PREPROCESS_VERSION
-    from tl_core.networks.weights_spec import CREDIT, EMBEDDED
+    from tl_core.networks.weights_spec import credit_of
 
     tags = fit_run.data.tags
     weights = tags.get(CHOSEN_WEIGHTS) or used_params(fit_run)["weights"]
@@ -94,7 +94,7 @@ def _metadata(description: ClassifierDescription, fit_run: Run) -> dict[str, str
         **({} if description.unlike_below is None else {"unlike_below": str(description.unlike_below)}),
         **_recommendation(fit_run),
         "weights": weights,
-        **({"weights_credit": CREDIT} if weights == EMBEDDED else {}),
+        **({"weights_credit": credit} if (credit := credit_of(weights)) else {}),
         "fit_run": fit_run.info.run_id,
         "source_fingerprint": _source_fingerprint(weights),
         "target_fingerprint": tags.get("target_fingerprint", ""),

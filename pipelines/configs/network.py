@@ -73,8 +73,9 @@ class ComparedNetworks:
 
     weights: str = "embedded"
     """Weights to start from, separated by commas: embedded (EfficientNet-Lite0, trained on ImageNet's photographs and
-    installed with this project), pretrain runs, files, timm, timm:TAG, torchvision:ENUM.NAME, random (an untrained
-    network) or pixels (no network). Cross-validation chooses, anew in every fold."""
+    installed with this project), mobilenet, dinov2 or convnext (downloaded), pretrain runs, files, timm, timm:TAG,
+    torchvision:ENUM.NAME, random (an untrained network) or pixels (no network). Cross-validation chooses, anew in every
+    fold."""
     backbone: str = "resnet10_small"
     """Architecture: any name of timm, or resnet9, resnet10, resnet10_fine or resnet10_small; a run and the embedded
     weights know their own."""

@@ -18,7 +18,7 @@ from pipelines.reports.page import Command, Section, Table
 from pipelines.reports.words import say_seconds
 from pipelines.store.params import used_params
 from pipelines.store.runs import KIND
-from tl_core.networks.weights_spec import CREDIT, EMBEDDED
+from tl_core.networks.weights_spec import credit_of
 
 _COUNTS = {
     "n_episodes": "episodes scored",
@@ -60,8 +60,7 @@ def origin_section(run: Run, *others: tuple[str, str]) -> Section:
     rows = [[f"this {run.data.tags[KIND]} run", run.info.run_id]]
     given = {name: used_params(run).get(name, "") for name in _RUNS}
     rows += [[name.replace("_", " "), value] for name, value in given.items() if value]
-    if EMBEDDED in given["weights"].split(","):
-        rows.append(["embedded weights", CREDIT])
+    rows += [[f"{name} weights", credit] for name in given["weights"].split(",") if (credit := credit_of(name))]
     if normalisation := run.data.tags.get(NORMALISATION):
         rows.append(["pixels are normalised by", normalisation])
     rows += map(list, others)

@@ -1,13 +1,15 @@
 """Pretrained weights from a local file, timm's hub or torchvision; never unpickled, never half-loaded.
 
-A spec is `embedded`, the path of a file (`.safetensors`, `.pth`, `.pt`, `.ckpt`, `.bin`), `timm` or `timm:TAG`, or
-`torchvision:ENUM.NAME`. Whatever classifier the weights end in is dropped. Mean, deviation and, by default,
-the image size are those of the weights; see `preprocessing`.
+A spec is `embedded`, one of `NAMED` such as `dinov2`, the path of a file (`.safetensors`, `.pth`, `.pt`, `.ckpt`,
+`.bin`), `timm` or `timm:TAG`, or `torchvision:ENUM.NAME`. Whatever classifier the weights end in is dropped. Mean,
+deviation and, by default, the image size are those of the weights; see `preprocessing`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,19 +26,24 @@ from tl_core.networks.backbones import BackboneSpec, build_backbone, size_option
 from tl_core.networks.embedded import embedded_weights
 from tl_core.networks.preprocessing import spec_of_timm, with_config_beside, with_torchvision
 from tl_core.networks.weights_file import read_weights
-from tl_core.networks.weights_spec import EMBEDDED, EMBEDDED_ARCHITECTURE
+from tl_core.networks.weights_spec import EMBEDDED, EMBEDDED_ARCHITECTURE, NAMED
+
+_WEIGHTS = "model.safetensors"
+"""The file of timm's repositories on the hub."""
 
 
 def load_weights(spec: str, architecture: str, image_size: int) -> tuple[nn.Module, BackboneSpec]:
     """Build a backbone and load pretrained weights into it, resized for the image size as timm does.
 
     Args:
-        architecture: name in timm's registry; `embedded` has its own.
+        architecture: name in timm's registry; `embedded` and the named ones have their own.
         image_size: side of the input in pixels; 0 takes the size that the weights were trained at.
 
     Raises:
         InputError: no such file or hub, a damaged file, or weights of another architecture.
     """
+    if named := NAMED.get(spec):
+        return load_weights(f"timm:{named.tag}", named.architecture, image_size or named.image_size)
     origin, _, name = spec.partition(":")
     if spec == EMBEDDED:
         architecture = EMBEDDED_ARCHITECTURE
@@ -65,9 +72,9 @@ def _from_timm(architecture: str, tag: str, spec: BackboneSpec) -> dict[str, Ten
     known = get_pretrained_cfg(name)
     try:
         if known is not None and known.hf_hub_id:
-            # A small file first: this call gives up at once where the hub is unreachable and nothing is cached, while
-            # the ones that timm makes are repeated for a minute.
-            snapshot_download(known.hf_hub_id, allow_patterns="config.json")
+            # This call gives up at once where the hub is unreachable and nothing is cached, while the ones that timm
+            # makes are repeated for a minute.
+            _check_hash(Path(snapshot_download(known.hf_hub_id, allow_patterns=["config.json", _WEIGHTS]), _WEIGHTS))
         network = timm.create_model(name, pretrained=True, num_classes=0, **size_option(spec))
     except (OSError, RuntimeError, errors.HTTPError) as error:  # type: ignore[attr-defined] # whatever client the hub has
         raise InputError(
@@ -76,6 +83,24 @@ def _from_timm(architecture: str, tag: str, spec: BackboneSpec) -> dict[str, Ten
         ) from error
     weights: dict[str, Tensor] = network.state_dict()
     return weights
+
+
+def _check_hash(path: Path) -> None:
+    """Compare a download with the SHA-256 that the hub gave of it, by which its cache names large files.
+
+    Raises:
+        InputError: it holds something else.
+    """
+    stored = path.resolve()
+    if not stored.is_file() or not re.fullmatch(r"[0-9a-f]{64}", stored.name):
+        return
+    with stored.open("rb") as content:
+        found = hashlib.file_digest(content, "sha256").hexdigest()
+    if found != stored.name:
+        raise InputError(
+            f"expected {path.name} with SHA-256 {stored.name[:12]}..., as the hub says, got {found[:12]}...; "
+            f"delete {stored} to download it again"
+        )
 
 
 def _torchvision_entry(name: str) -> WeightsEnum:
