@@ -87,7 +87,7 @@ def _lead(config: PretrainConfig, device: torch.device, world: World) -> str:
         config = with_run_ids(config, weights="pretrain")
         work = _build(config, world)
         log_dataset(work.dataset, "source")
-        log_seen_images(work.dataset, np.arange(len(work.dataset.labels)))
+        log_seen_images(work.dataset, np.arange(len(work.dataset.labels)), config.network.weights)
         novel = None
         if config.novel:
             novel = load_dataset(
@@ -158,7 +158,8 @@ def _build(config: PretrainConfig, world: World) -> _Work:
     dataset = load_dataset(
         config.data.source, spec.image_size, unreadable=config.data.unreadable, class_level=config.data.class_level
     )
-    split = split_within_classes(dataset, config.data.val_fraction, config.data.test_fraction, config.seed)
+    fractions = config.data.val_fraction, config.data.test_fraction
+    split = split_within_classes(dataset, *fractions, config.seed, dataset.near_duplicates)
     training = Pretraining(backbone, spec, dataset, split, config.recipe, seed=config.seed, world=world)
     return _Work(spec, dataset, split, training)
 

@@ -71,7 +71,7 @@ def run(config: TrainConfig) -> str:
         split = split_for_training(dataset, data.split, data.val_fraction, data.test_fraction, config.seed)
         if is_run(start.weights):
             check_unseen(start.weights, "pretrain", dataset, split.test)
-        log_seen_images(dataset, np.concatenate([split.train, split.val]))
+        log_seen_images(dataset, np.concatenate([split.train, split.val]), start.weights)
         device = pick_device(config.where.device)
         used = {"backbone": spec.architecture, "image_size": spec.image_size, "device": device.type, "name": name}
         log_params(flat_params(with_values(config, **used)))
@@ -80,7 +80,7 @@ def run(config: TrainConfig) -> str:
         log = TrainLog(dataset, split, network_name(start.weights, spec, config.seed), Path(folder))
         n_images = sum(stage.epochs for stage in config.recipe.stages()) * len(split.train)
         progress = tqdm(total=n_images, desc=name, unit=" images", unit_scale=True, disable=None)
-        checkpoint = hold_checkpoint("train", config, dataset.fingerprint)
+        checkpoint = hold_checkpoint("train", config, dataset.fingerprint, split.fingerprint)
         with progress:
             for number, plan in enumerate(config.recipe.stages(), start=1):
                 of_stage = checkpoint.with_name(f"{checkpoint.stem}-{number}.pt")

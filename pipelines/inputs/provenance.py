@@ -12,7 +12,7 @@ import numpy as np
 from mlflow.entities import Run
 from numpy.typing import NDArray
 
-from pipelines.inputs.names import network_name
+from pipelines.inputs.names import is_run, network_name
 from pipelines.store.artifacts import fetch_artifact
 from pipelines.store.redaction import redact
 from tl_core.data.dataset import ImageDataset
@@ -56,23 +56,34 @@ def check_same_origin(scored: Run, fitted: Run) -> None:
             )
 
 
-def log_seen_images(dataset: ImageDataset, rows: Indices) -> None:
-    """Keep with the active run which images it has learned or chosen from, by content."""
+def log_seen_images(dataset: ImageDataset, rows: Indices, weights: str = "") -> None:
+    """Keep with the active run which images it has learned or chosen from, by content.
+
+    Args:
+        weights: what it started from; a pretrain run hands on what it has seen.
+    """
+    seen = _content_ids(dataset, rows)
+    if weights and is_run(weights):
+        seen = np.append(seen, _read_seen(weights))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, SEEN_ARTIFACT)
-        np.save(path, np.unique(_content_ids(dataset, rows)))
+        np.save(path, np.unique(seen))
         mlflow.log_artifact(str(path))
 
 
 def check_unseen(run_id: str, kind: str, dataset: ImageDataset, rows: Indices) -> None:
     """Raise `InputError` if the run has seen one of these images."""
-    seen = np.load(fetch_artifact(run_id, SEEN_ARTIFACT), allow_pickle=False)
-    n_shared = int(np.isin(_content_ids(dataset, rows), seen).sum())
+    n_shared = int(np.isin(_content_ids(dataset, rows), _read_seen(run_id)).sum())
     if n_shared:
         raise InputError(
             f"{kind} run {run_id} has seen {n_shared:,} of the {len(rows):,} images to report on; "
             f"repeat the {kind} without them (after images were added, search again)"
         )
+
+
+def _read_seen(run_id: str) -> NDArray[np.uint64]:
+    seen: NDArray[np.uint64] = np.load(fetch_artifact(run_id, SEEN_ARTIFACT), allow_pickle=False)
+    return seen
 
 
 def _content_ids(dataset: ImageDataset, rows: Indices) -> NDArray[np.uint64]:

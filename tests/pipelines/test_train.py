@@ -98,6 +98,15 @@ def test_a_backbone_that_has_seen_the_test_images_is_refused(parts: Path, store:
         train.run(make_config(TrainConfig, data=str(parts), weights=backbone, recipe=RECIPE))
 
 
+def test_a_backbone_hands_on_what_it_has_seen(parts: Path, store: str, tmp_path: Path) -> None:
+    recipe = PretrainRecipe(epochs=1, batch_size=16)
+    first = pretrain.run(make_config(PretrainConfig, source=str(parts), image_size=16, recipe=recipe))
+    others = str(write_colour_images(tmp_path / "others", seed=9))
+    second = pretrain.run(make_config(PretrainConfig, source=others, weights=first, image_size=16, recipe=recipe))
+    with pytest.raises(InputError, match=f"pretrain run {second} has seen 24 of the 24 images to report on"):
+        train.run(make_config(TrainConfig, data=str(parts), weights=second, recipe=RECIPE))
+
+
 def test_a_class_that_only_the_test_part_has_is_refused(parts: Path, store: str) -> None:
     (parts / "train" / "red").rename(parts.parent / "elsewhere")
     with pytest.raises(InputError, match="classes that its training part lacks: red"):

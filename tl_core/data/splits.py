@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,15 +25,25 @@ class ClassSplit:
     val: Indices
     test: Indices
 
+    @property
+    def fingerprint(self) -> str:
+        """Hash of which rows are where."""
+        return hashlib.sha256(
+            json.dumps([part.tolist() for part in (self.train, self.val, self.test)]).encode()
+        ).hexdigest()
 
-def split_within_classes(dataset: ImageDataset, val: float, test: float, seed: int) -> ClassSplit:
+
+def split_within_classes(
+    dataset: ImageDataset, val: float, test: float, seed: int, groups: Indices | None = None
+) -> ClassSplit:
     """Split every class at random into train, validation and test rows.
 
     Args:
         val, test: fractions of each class; at least one image of a class goes to each part.
+        groups: int64 (images,), equal for images that stay together; without them each stands alone.
 
     Raises:
-        InputError: a class has fewer than three images.
+        InputError: a class has fewer than three images, or than three groups.
     """
     rng = np.random.default_rng(seed)
     parts: dict[str, list[Indices]] = {"train": [], "val": [], "test": []}
@@ -40,9 +52,33 @@ def split_within_classes(dataset: ImageDataset, val: float, test: float, seed: i
         if len(rows) < 3:
             raise InputError(f"class {name} of {dataset.name} has {len(rows)} image(s); a split needs at least 3")
         n_val, n_test = (min(max(1, round(share * len(rows))), (len(rows) - 1) // 2) for share in (val, test))
+        if groups is not None:
+            rows, n_val, n_test = _keep_together(rows, groups[rows], n_val, n_test)
+        if not 0 < n_val + n_test < len(rows):
+            raise InputError(
+                f"class {name} of {dataset.name} has {len(rows)} images, but fewer than 3 that do not show the same; "
+                "a split needs at least 3"
+            )
         for part, chunk in zip(parts, np.split(rows, [-(n_val + n_test), -n_test]), strict=True):
             parts[part].append(chunk)
     return ClassSplit(**{part: np.sort(np.concatenate(chunks)) for part, chunks in parts.items()})
+
+
+def _keep_together(rows: Indices, groups: Indices, n_val: int, n_test: int) -> tuple[Indices, int, int]:
+    """Order rows group by group, and move the ends of the parts to where a group ends.
+
+    Returns:
+        Rows, and sizes of validation and test, each at least as asked for; 0 and 0 if nothing is left to train on.
+    """
+    _, first, of_row = np.unique(groups, return_index=True, return_inverse=True)
+    place = first[of_row]  # where the group's first row stands
+    order = np.argsort(place, kind="stable")
+    last = np.flatnonzero(np.append(np.diff(place[order]) != 0, True)) + 1  # where each group ends
+    # From the end: the shortest run of whole groups that has enough images.
+    starts = np.append(0, last[:-1])
+    test = starts[starts <= len(rows) - n_test].max(initial=0)
+    val = starts[starts <= test - n_val].max(initial=0)
+    return (rows[order], test - val, len(rows) - test) if 0 < val < test else (rows[order], 0, 0)
 
 
 def part_rows(dataset: ImageDataset, part: Part) -> Indices:
@@ -60,8 +96,8 @@ def split_for_training(dataset: ImageDataset, rule: SplitRule, val: float, test:
     """Train, validation and test rows: those of the layout where it has them, else a random split of each class.
 
     Of a layout with two parts, the second is the test part, under whichever name, and validation is cut from the
-    training part: what chooses a model cannot also judge it. An image of which the test part holds a copy is in no
-    other part, and one of which validation holds a copy is not trained on.
+    training part: what chooses a model cannot also judge it. An image of which the test part holds a copy, or one that
+    shows nearly the same, is in no other part, and one of which validation holds such a copy is not trained on.
 
     Args:
         rule: `layout` insists on the layout's parts, `random` ignores them, `auto` takes them where they are complete.
@@ -78,7 +114,7 @@ def split_for_training(dataset: ImageDataset, rule: SplitRule, val: float, test:
             f"with the classes in them, got {', '.join(found) or 'class folders alone'}; give split=random"
         )
     if rule == "random" or not complete:
-        split = split_within_classes(dataset, val, test, seed)
+        split = split_within_classes(dataset, val, test, seed, dataset.near_duplicates)
     else:
         split = _split_of_layout(dataset, val, seed)
     return _without_copies(dataset, split)
@@ -123,10 +159,10 @@ def _check_classes(dataset: ImageDataset, train: Indices, rows: Indices, part: s
 
 
 def _without_copies(dataset: ImageDataset, split: ClassSplit) -> ClassSplit:
-    hashes = np.array(dataset.content_hashes)
-    val = split.val[~np.isin(hashes[split.val], hashes[split.test])]
-    known = np.concatenate([hashes[split.test], hashes[val]])
-    train = split.train[~np.isin(hashes[split.train], known)]
+    groups = dataset.near_duplicates
+    val = split.val[~np.isin(groups[split.val], groups[split.test])]
+    known = np.concatenate([groups[split.test], groups[val]])
+    train = split.train[~np.isin(groups[split.train], known)]
     for name, rows in (("training", train), ("validation", val)):
         if len(rows) == 0:
             raise InputError(f"every {name} image of {dataset.name} is a copy of an image that is held out")

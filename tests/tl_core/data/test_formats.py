@@ -283,6 +283,7 @@ def test_a_folder_with_metadata_is_read_as_the_hub_has_it(kind: str, tmp_path: P
     dataset = load(tmp_path)
     assert (dataset.class_counts(), set(dataset.parts)) == ({"x": 6, "y": 6}, {"train", "test"})
     assert "2 images in no table, left out: test/unnamed.png, train/unnamed.png" in said(dataset)
+    assert dataset.other_files == (), "the tables were read"
 
 
 def test_metadata_without_labels_leave_the_classes_to_the_folders(tmp_path: Path) -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from random import Random
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from tests.tl_core.made_datasets import dataset_of_counts, made_dataset
-from tl_core.data.dataset import ImageDataset
+from tl_core.data.dataset import ImageDataset, load_dataset
 from tl_core.data.splits import ClassSplit, part_rows, split_for_training, split_within_classes
 from tl_core.errors import InputError
 
@@ -181,6 +183,71 @@ def test_copies_never_cross_a_random_split(rows: list[tuple[int, int]], seed: in
     split = split_for_training(dataset, "random", 0.2, 0.2, seed)
     hashes = [{dataset.content_hashes[row] for row in part} for part in parts_of(split)]
     assert len(hashes[0] | hashes[1] | hashes[2]) == sum(map(len, hashes))
+
+
+@settings(deadline=None)
+@given(counts=COUNTS, val=SHARES, test=SHARES, seed=SEEDS)
+def test_images_that_stand_alone_are_split_as_without_groups(
+    counts: list[int], val: float, test: float, seed: int
+) -> None:
+    dataset = dataset_of_counts(counts)
+    alone = np.arange(sum(counts))
+    plain, grouped = (split_within_classes(dataset, val, test, seed, groups) for groups in (None, alone))
+    assert parts_of(plain) == parts_of(grouped)
+
+
+@settings(deadline=None)
+@given(
+    sizes=st.lists(st.lists(st.integers(1, 6), min_size=6, max_size=12), min_size=2, max_size=4),
+    val=st.floats(0, 0.3),
+    test=st.floats(0, 0.3),
+    seed=SEEDS,
+)
+def test_groups_are_never_parted_and_no_image_is_lost(
+    sizes: list[list[int]], val: float, test: float, seed: int
+) -> None:
+    counts = [sum(of_class) for of_class in sizes]
+    labels = np.repeat(np.arange(len(sizes)), counts)
+    groups = np.repeat(np.arange(sum(map(len, sizes))), [size for of_class in sizes for size in of_class])
+    order = np.random.default_rng(0).permutation(len(labels))
+    dataset, groups = made_dataset(labels[order].tolist()), groups[order]
+    split = split_within_classes(dataset, val, test, seed, groups)
+    assert sorted(row for part in parts_of(split) for row in part) == list(range(len(labels)))
+    members = [set(groups[part].tolist()) for part in parts_of(split)]
+    assert sum(map(len, members)) == len(np.unique(groups))
+    for label, count in enumerate(counts):
+        n_test = int((dataset.labels[split.test] == label).sum())
+        assert 1 <= n_test < max(1, round(test * count)) + 6, "as many as asked for, and less than a group more"
+
+
+def test_a_class_that_shows_two_things_is_not_split() -> None:
+    dataset = made_dataset([0] * 8 + [1] * 8)
+    groups = np.array([0] * 4 + [1] * 4 + list(range(2, 10)))
+    with pytest.raises(InputError, match="class0 of made has 8 images, but fewer than 3 that do not show the same"):
+        split_within_classes(dataset, 0.2, 0.2, 0, groups)
+
+
+def test_near_duplicates_are_in_one_part_of_a_training(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+        for i in range(30):
+            image = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize(
+                (64, 64), Image.Resampling.BICUBIC
+            )
+            image.save(tmp_path / label / f"{i}.png")
+            image.save(tmp_path / label / f"{i}.jpg", quality=90)  # saved again: another file, the same picture
+    dataset = load_dataset(str(tmp_path), 32, cache_dir=tmp_path / "cache")
+    split = split_for_training(dataset, "random", 0.2, 0.2, seed=0)
+    names = [{dataset.file_names[row].rpartition(".")[0] for row in part} for part in parts_of(split)]
+    assert len(names[0] | names[1] | names[2]) == sum(map(len, names)) == 60
+    assert len(split.train) + len(split.val) + len(split.test) == 120
+
+
+def test_a_fingerprint_says_which_rows_are_where() -> None:
+    one, other = np.array([0, 1]), np.array([2])
+    splits = [ClassSplit(one, other, other), ClassSplit(other, one, other), ClassSplit(one, other, other)]
+    assert splits[0].fingerprint == splits[2].fingerprint != splits[1].fingerprint
 
 
 @pytest.mark.parametrize(

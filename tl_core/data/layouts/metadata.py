@@ -34,6 +34,5 @@ def list_metadata(spec: str, root: Path, found: FoundFiles) -> ImageListing | No
     known = {entry.name for entry in listing.entries} | rows.unlabelled_files
     unnamed = [name for name in found.images if name not in known]
     said = [f"{spec}: {len(unnamed):,} images in no table, left out: {name_some(unnamed)}"] if unnamed else []
-    return ImageListing(
-        root, listing.entries, listing.signature, (*found.left_out, *listing.notices, *said), tuple(found.others)
-    )
+    others = tuple(name for name in found.others if name not in labelled)
+    return ImageListing(root, listing.entries, listing.signature, (*found.left_out, *listing.notices, *said), others)
