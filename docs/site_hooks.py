@@ -21,3 +21,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         files.append(File.generated(config, page, content=text))
     files.append(File.generated(config, "reference.md", content=render_reference()))
     return files
+
+
+def on_page_content(html: str, **_: object) -> str:
+    """Let code and tables, which scroll by themselves where they are too wide, be reached by the keyboard."""
+    html = html.replace("<pre>", '<pre tabindex="0">')
+    opened = '<div class="wide" tabindex="0"><table>'
+    return html.replace("<table>", opened).replace("</table>", "</table></div>")

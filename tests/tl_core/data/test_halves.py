@@ -91,3 +91,14 @@ def test_a_class_that_copies_alone_make_small_is_left_as_it_is() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert keep_halves(alike, np.repeat([0, 1], 10), ["one file", "others"], contents).tolist() == alike.tolist()
+
+
+def test_copies_in_an_earlier_class_are_counted_in_both_halves() -> None:
+    # class1 holds a copy of every file of class0: five of them are in the search half already.
+    contents = [content_hash(i) for i in range(10)]
+    others = [content_hash(100 + i) for i in range(10)]
+    labels = np.array([0] * 10 + [1] * 20)
+    searched = halve(labels, [*contents, *contents, *others], np.arange(30))
+    assert [int(searched[labels == label].sum()) for label in (0, 1)] == [5, 10]
+    alone = halve(labels[:10], contents, np.arange(10))
+    assert searched[:10].tolist() == searched[10:20].tolist() == alone.tolist()
