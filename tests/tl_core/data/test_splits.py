@@ -220,6 +220,13 @@ def test_groups_are_never_parted_and_no_image_is_lost(
         assert 1 <= n_test < max(1, round(test * count)) + 6, "as many as asked for, and less than a group more"
 
 
+def test_the_seed_draws_the_validation_images_of_a_layout() -> None:
+    dataset = laid_out([("train", row % 2) for row in range(40)] + [("test", 0), ("test", 1)])
+    first, again, other = (split_for_training(dataset, "layout", 0.2, 0.2, seed) for seed in (0, 0, 1))
+    assert first.val.tolist() == again.val.tolist() != other.val.tolist()
+    assert first.test.tolist() == other.test.tolist() == [40, 41]
+
+
 def test_a_class_that_shows_two_things_is_not_split() -> None:
     dataset = made_dataset([0] * 8 + [1] * 8)
     groups = np.array([0] * 4 + [1] * 4 + list(range(2, 10)))
