@@ -14,6 +14,8 @@ from tl_core.recipes.choices import Priors
 
 _MAX_STEPS = 3000
 _CHECK_EVERY = 8
+_TRUST_EVERY = 4
+_SLACK = 1.001
 _FEW_POINTS = 500
 _MAX_ELEMENTS = 2**24
 """Logits held at once; more problems than fit are solved one part after the other."""
@@ -106,13 +108,13 @@ class SharedPoints:
         return Solutions(self, fits, weight, bias)
 
     def _descend(self, fits: Tensor, l2: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
-        """Nesterov's gradient with restarts in the metric of Boehning's bound, as `heads.logistic` does it."""
+        """Nesterov's gradient with restarts in a part of the metric of Boehning's bound, see `heads.logistic`."""
         penalty = l2 * self.scales[fits].square()
         state = _Descent(self, self.weights[fits], penalty)
         weight, bias = torch.empty_like(state.weight), torch.empty_like(state.bias)
         going = torch.arange(len(fits))
         for step in range(1, _MAX_STEPS + 1):
-            moved = state.step(measure=step % _CHECK_EVERY == 0)
+            moved = state.step(measure=step % _CHECK_EVERY == 0, trust=step % _TRUST_EVERY == 0)
             if moved is None:
                 continue
             arrived = moved < tolerance
@@ -127,30 +129,37 @@ class SharedPoints:
 
 
 class _Descent:
-    """The fits that are still moving: weight (r, m, c) and bias (1, m, c) with their momentum."""
+    """The fits that are still moving: weight (r, m, c) and bias (1, m, c) with their momentum.
+
+    Boehning's bound on the curvature, 1/2 for each logit, is that of two classes which share an image evenly; with c
+    classes the curvature at the start is 1/c. So each fit begins with a part of the bound. Now and then it is measured
+    how much the loss bends along a step; where it is more than the part allows, the fit goes back to where it was
+    measured last, and the part is doubled, up to the whole bound, which always holds.
+    """
 
     def __init__(self, shared: SharedPoints, weights: Tensor, penalty: Tensor) -> None:
         self.shared = shared
         self.weights = weights.T[:, :, None].contiguous()
         self.penalty = penalty[None, :, None]
-        self.curvature = 0.5 * shared.variance[:, None, None] + self.penalty
         r, m, n_classes = len(shared.variance), len(penalty), shared.targets.shape[1]
-        self.weight = self.ahead_weight = weights.new_zeros(r, m, n_classes)
-        self.bias = self.ahead_bias = weights.new_zeros(1, m, n_classes)
+        self.part = weights.new_full((1, m, 1), min(1.0, 2 / n_classes))
+        self.weight = self.ahead_weight = self.safe_weight = weights.new_zeros(r, m, n_classes)
+        self.bias = self.ahead_bias = self.safe_bias = weights.new_zeros(1, m, n_classes)
         self.momentum = weights.new_ones(1, m, 1)
 
-    def step(self, measure: bool) -> Tensor | None:
-        """Take one step; if measured, return the largest change of a logit by it in each fit (m,)."""
+    def step(self, measure: bool, trust: bool) -> Tensor | None:
+        """Take one step, and test it if `trust`; if measured, return the largest change of a logit by it (m,)."""
         rotated, shape = self.shared.rotated, self.weight.shape
-        logits = (rotated @ self.ahead_weight.flatten(1)).view(-1, *shape[1:]) + self.ahead_bias
+        curvature = 0.5 * self.part * self.shared.variance[:, None, None] + self.penalty
+        bias_curvature = 0.5 * self.part * self.shared.total
+        logits = self._logits(self.ahead_weight, self.ahead_bias)
         error = (logits.softmax(2) - self.shared.targets[:, None]).mul_(self.weights)
         slope = (rotated.T @ error.flatten(1)).view(shape)
-        step_weight = (slope + self.penalty * self.ahead_weight) / self.curvature
-        step_bias = 2 / self.shared.total * error.sum(0, keepdim=True)
+        step_weight = (slope + self.penalty * self.ahead_weight) / curvature
+        step_bias = error.sum(0, keepdim=True) / bias_curvature
         new_weight, new_bias = self.ahead_weight - step_weight, self.ahead_bias - step_bias
         moved_weight, moved_bias = new_weight - self.weight, new_bias - self.bias
-        along = (self.curvature * step_weight * moved_weight).sum((0, 2), keepdim=True)
-        along = along + 0.5 * self.shared.total * (step_bias * moved_bias).sum((0, 2), keepdim=True)
+        along = _inner(step_weight, moved_weight, curvature) + _inner(step_bias, moved_bias, bias_curvature)
         # Momentum that points uphill is dropped.
         old = torch.where(along > 0, torch.ones_like(along), self.momentum)
         self.momentum = (1 + (1 + 4 * old.square()).sqrt()) / 2
@@ -158,15 +167,47 @@ class _Descent:
         self.ahead_weight = new_weight + push * moved_weight
         self.ahead_bias = new_bias + push * moved_bias
         self.weight, self.bias = new_weight, new_bias
-        if not measure:
+        if not (trust or measure):
             return None
-        change = (rotated @ step_weight.flatten(1)).view(-1, *shape[1:]) + step_bias
-        return change.abs().amax((0, 2))
+        change = self._logits(step_weight, step_bias)
+        largest = change.abs().amax((0, 2))
+        failed = self._is_steeper(logits, change, step_weight, step_bias)
+        self._go_back(failed)
+        return largest.where(~failed[0, :, 0], torch.inf) if measure else None
+
+    def _logits(self, weight: Tensor, bias: Tensor) -> Tensor:
+        return (self.shared.rotated @ weight.flatten(1)).view(-1, *weight.shape[1:]) + bias
+
+    def _is_steeper(self, logits: Tensor, change: Tensor, step_weight: Tensor, step_bias: Tensor) -> Tensor:
+        """True for fits (1, m, 1) whose loss bends more along their step than their part of the bound allows."""
+        turned = (logits.softmax(2) - (logits - change).softmax(2)) * change
+        bend = (turned.sum(2, keepdim=True) * self.weights).sum(0, keepdim=True)
+        bound = _inner(step_weight, step_weight, self.shared.variance[:, None, None])
+        bound = bound + _inner(step_bias, step_bias, self.shared.total)
+        return (bend > _SLACK * 0.5 * self.part * bound) & (self.part < 1)
+
+    def _go_back(self, failed: Tensor) -> None:
+        """Take up the fits that failed, bool (1, m, 1), where they were tested last, with twice the part."""
+        self.part = torch.where(failed, (2 * self.part).clamp(max=1), self.part)
+        self.momentum = torch.where(failed, torch.ones_like(self.momentum), self.momentum)
+        self.weight = torch.where(failed, self.safe_weight, self.weight)
+        self.bias = torch.where(failed, self.safe_bias, self.bias)
+        self.ahead_weight = torch.where(failed, self.safe_weight, self.ahead_weight)
+        self.ahead_bias = torch.where(failed, self.safe_bias, self.ahead_bias)
+        self.safe_weight, self.safe_bias = self.weight, self.bias
 
     def keep(self, some: Tensor) -> None:
         """Go on with some of the fits (bool (m,))."""
-        for name in ("weights", "penalty", "curvature", "weight", "bias", "ahead_weight", "ahead_bias", "momentum"):
+        for name in (
+            *("weights", "penalty", "part", "momentum", "weight", "bias"),
+            *("ahead_weight", "ahead_bias", "safe_weight", "safe_bias"),
+        ):
             setattr(self, name, getattr(self, name)[:, some])
+
+
+def _inner(left: Tensor, right: Tensor, metric: Tensor | float) -> Tensor:
+    """Inner products (1, m, 1) of the fits."""
+    return (metric * left * right).sum((0, 2), keepdim=True)
 
 
 @dataclass(frozen=True)

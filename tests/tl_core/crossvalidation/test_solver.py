@@ -52,6 +52,24 @@ def test_solutions_are_those_of_scikit_learn(points: tuple[Tensor, Tensor], prio
         )
 
 
+@pytest.mark.parametrize("l2", [1e-2, 1e-4])
+def test_classes_that_only_two_of_many_share_are_solved_though_the_first_steps_are_too_long(l2: float) -> None:
+    # All weight is on two of 40 classes, which share their points: the loss bends 20 times as much as at the start.
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.cat([torch.arange(2).repeat(40), torch.arange(2, 40)])
+    features = torch.randn(len(labels), 4, generator=generator) + 0.2 * labels[:, None].clamp(max=1)
+    weights = torch.where(labels < 2, 1.0, 1e-4)[None]
+    weights = weights / weights.sum()
+    solved = SharedPoints(features, labels, 40, weights).fit(torch.zeros(1).long(), torch.tensor([l2]), 1e-5)
+    weight = weights[0].double()
+    centred = features.double() - weight @ features.double()
+    scaled = (centred / (weight @ centred.square().sum(1)).sqrt()).numpy()
+    reference = LogisticRegression(C=1 / l2, tol=1e-9, max_iter=20000)
+    reference.fit(scaled, labels, sample_weight=weight.numpy())
+    found = solved.logits(0, torch.arange(len(labels))).softmax(1).numpy()
+    np.testing.assert_allclose(found, reference.predict_proba(scaled), atol=2e-3)
+
+
 def test_heads_give_the_same_logits_on_the_points_as_they_are(points: tuple[Tensor, Tensor]) -> None:
     features, labels = points
     shared = SharedPoints(features, labels, C, image_weights(labels, held_out(), "balanced"))
