@@ -26,18 +26,8 @@ def test_the_command_line_writes_the_table(model_file: Path, pictures: Path, tmp
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"12 images, 0 unreadable: {output}\n"
     rows = read_csv(output)
-    columns = [
-        "file",
-        "label",
-        "probability",
-        "unlike",
-        "error",
-        "label_1",
-        "probability_1",
-        "label_2",
-        "probability_2",
-    ]
-    assert list(rows[0]) == columns
+    assert list(rows[0]) == ["file", "label", "probability", "unlike", "error", "label_2", "probability_2"]
+    assert all(len(row[name]) <= len("0.1234") for row in rows for name in row if name.startswith("probability"))
     assert all(Path(row["file"]).parent.name == row["label"] for row in rows)
 
 
