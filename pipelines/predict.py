@@ -39,7 +39,8 @@ class PredictConfig:
     batch_size: int = 16
     """Images per call of the model."""
     pictures: str = ""
-    """Folder for pictures: images with their probabilities, and the most confident mistakes where labels are known."""
+    """Folder for a page to look through predictions, confirm or correct them and save the labels as a table that `data`
+    takes, and for pictures: images with their probabilities, and the most confident mistakes where known."""
 
     def __post_init__(self) -> None:
         check_range("top_k", self.top_k, 1, 10_000)
