@@ -20,7 +20,7 @@ class ReportConfig:
     """One page on a run, made from its records."""
 
     run: str
-    """Main, classify, finetune, search, compare, train, score or pretrain run."""
+    """Main, classify, finetune, search, compare, train, score, pretrain or prepare run."""
     output: str = REPORT_ARTIFACT
     """The .html file to write."""
 

@@ -74,6 +74,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         (folder / "ISIC" / "labels.csv").write_text("\n".join(["image,label", *rows]))
         write_colour_images(folder / "new_folder", 4, seed=5)
         shutil.copytree(data / "red", folder / "photos")
+        names = sorted(path.name for path in (folder / "photos").iterdir())
+        rows = [f"{name},{'red' if position % 2 else 'green'}" for position, name in enumerate(names)]
+        (folder / "photos" / "corrections.csv").write_text("\n".join(["image,label", *rows]))
         yield folder
 
 
