@@ -76,12 +76,13 @@ def _lead(config: PretrainConfig, device: torch.device, world: World) -> str:
     from pipelines.reports.log import log_report
     from pipelines.results.figures import Curve, draw_curves
     from pipelines.store.checkpoints import hold_checkpoint
-    from pipelines.store.logging import log_dataset, log_drawing
+    from pipelines.store.logging import interval_metrics, log_dataset, log_drawing
     from pipelines.store.params import log_params
     from pipelines.store.runs import tracked_run
     from tl_core.data.dataset import load_dataset
     from tl_core.data.episodes import build_pool, check_pool, fit_shape
     from tl_core.heads.storage import save_backbone
+    from tl_core.scoring.images import wilson_of_share
 
     with tracked_run("pretrain", config, f"pretrain {config.network.backbone}") as run_id:
         config = with_run_ids(config, weights="pretrain")
@@ -106,7 +107,9 @@ def _lead(config: PretrainConfig, device: torch.device, world: World) -> str:
         history = _train(work, config, device, checkpoint)
         test_accuracy = work.training.test_accuracy(device)
         best = max(epoch.val_accuracy for epoch in history)
-        mlflow.log_metrics({"test/accuracy": test_accuracy, "val/best_accuracy": best, "n_test": len(work.split.test)})
+        n_test = len(work.split.test)
+        mlflow.log_metrics({"test/accuracy": test_accuracy, "val/best_accuracy": best, "n_test": n_test})
+        mlflow.log_metrics(interval_metrics("accuracy", wilson_of_share(test_accuracy, n_test)))
         curve = Curve(
             "",
             train_loss=[epoch.training.loss for epoch in history],
@@ -122,7 +125,7 @@ def _lead(config: PretrainConfig, device: torch.device, world: World) -> str:
         if novel is not None:
             _check_features(work, novel, config, device)
         log_report(run_id)
-        print(f"pretrain {run_id}: test accuracy {100 * test_accuracy:.2f} % on {len(work.split.test):,} images")
+        print(f"pretrain {run_id}: test accuracy {100 * test_accuracy:.2f} % on {n_test:,} images")
     return run_id
 
 

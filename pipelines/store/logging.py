@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 DRAWING_ERRORS = (ArithmeticError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 """Errors of those who draw and write pages."""
 
+ACCURACY_METRICS = ("accuracy", "accuracy_low", "accuracy_high", "accuracy_ci95")
+"""Metrics of every run that says how good something is: the first with its interval over images, and over episodes."""
+
 _DIGEST_LENGTH, _PROFILE_LENGTH, _TAG_LENGTH, _BATCH_LENGTH = 36, 16_777_215, 5000, 1000  # what the store takes
 
 

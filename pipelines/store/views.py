@@ -20,7 +20,7 @@ VIEW_TAG = "mlflow.sharedViewState."
 LOCAL_UI = "http://127.0.0.1:5000"
 
 _NOT_PARTS = "tags.kind != 'episode' AND tags.kind != 'trial' AND tags.kind != 'fold'"
-_SCORES = ("metrics.`accuracy`", "metrics.`accuracy_low`", "metrics.`accuracy_high`", "metrics.`accuracy_ci95`")
+_SCORES = tuple(f"metrics.`{name}`" for name in ("accuracy", "accuracy_low", "accuracy_high", "accuracy_ci95"))
 
 
 @dataclass(frozen=True)

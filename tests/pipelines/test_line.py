@@ -146,6 +146,14 @@ def test_one_image_is_predicted_and_drawn(line: tuple[str, Path], tmp_path: Path
     assert (album / "001-003.png").stat().st_size > 1000
 
 
+@pytest.mark.parametrize("kind", ["main", "finetune", "pretrain"])
+def test_the_accuracy_has_the_same_names_on_every_kind_of_run(kind: str, line: tuple[str, Path]) -> None:
+    import mlflow
+
+    metrics = (mlflow.get_run(line[0]) if kind == "main" else child_of_kind(line[0], kind, -1)).data.metrics
+    assert 0 <= metrics["accuracy_low"] <= metrics["accuracy"] <= metrics["accuracy_high"] <= 1
+
+
 def test_the_file_says_of_itself_what_the_records_say(line: tuple[str, Path]) -> None:
     from registry.versions import resolve_onnx
     from serving.model import OnnxClassifier
