@@ -209,10 +209,11 @@ def _log_classifier(chosen: NetworkOnImages, features: Tensor, folds: Folds, pro
 
 
 def _conclude(estimate: DeliveredEstimate, export_run: str, name: str) -> None:
-    from pipelines.reports.delivered import advise, say_headline
+    from pipelines.reports.delivered import advise
     from pipelines.reports.summary import where_lines
+    from pipelines.results.headline import say_delivered
 
-    for line in ["", say_headline(estimate), *advise(estimate), "", *where_lines(export_run, name)]:
+    for line in ["", say_delivered(estimate), *advise(estimate), "", *where_lines(export_run, name)]:
         print(line)
 
 

@@ -61,7 +61,7 @@ def run(config: RegisterConfig) -> str:
     from pipelines.store.find import find_run
     from pipelines.store.params import log_params
     from pipelines.store.runs import tracked_run
-    from registry.versions import champion_of, reachable_registry, register_challenger
+    from registry.versions import champion_of, logged_model_of, reachable_registry, register_challenger
 
     with tracked_run("register", config) as run_id:
         config = with_run_ids(config, run="export", finetune_run="finetune")
@@ -71,7 +71,9 @@ def run(config: RegisterConfig) -> str:
         new = describe_version(config.name, export_run, scored_run, fetch_artifact(config.run, ONNX_ARTIFACT))
         with reachable_registry():
             champion_of(config.name)  # a registry that is down is noticed before anything is written
-            version = register_challenger(config.name, new).version
+            registered = register_challenger(config.name, new)
+            version = registered.version
+            _log_scores(scored_run, logged_model_of(registered))
             with promotion_lock():
                 decision = _decide(config, export_run, scored_run, version)
             logged = {"gate": decision.reason, "promoted": str(decision.promote)}
@@ -82,6 +84,15 @@ def run(config: RegisterConfig) -> str:
         verdict = "is now @champion" if decision.promote else "stays @challenger"
         print(f"register {run_id}: {config.name} version {version} {verdict}: {decision.reason}")
     return run_id
+
+
+def _log_scores(scored_run: Run, model_id: str) -> None:
+    """Log how good a version is with the model that MLflow shows it as, and with the active run."""
+    from pipelines.store.logging import ACCURACY_METRICS, dataset_of, log_model_metrics
+
+    metrics = {name: value for name, value in scored_run.data.metrics.items() if name in ACCURACY_METRICS}
+    if metrics and model_id:
+        log_model_metrics(model_id, metrics, dataset_of(scored_run))
 
 
 def _decide(config: RegisterConfig, export_run: Run, scored_run: Run, version: str) -> Decision:

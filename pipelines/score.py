@@ -42,7 +42,7 @@ def run(config: ScoreConfig) -> str:
 
     from pipelines.reports.log import log_report
     from pipelines.results.new_images import check_new, log_new_images
-    from pipelines.store.logging import log_dataset
+    from pipelines.store.logging import dataset_of, interval_metrics, log_dataset, log_model_metrics
     from pipelines.store.runs import tracked_run
     from registry.versions import find_version, logged_model_of, resolve_onnx
     from serving.model import OnnxClassifier
@@ -67,7 +67,8 @@ def run(config: ScoreConfig) -> str:
         unlike = None if similarities is None else np.array(model.look_unlike(similarities, len(rows)), dtype=object)
         found = log_new_images(dataset, rows, probabilities, unlike)
         if version is not None and (model_id := logged_model_of(version)):
-            mlflow.log_metrics({"accuracy": found.accuracy.value}, model_id=model_id)
+            scored_on = dataset_of(mlflow.get_run(run_id))
+            log_model_metrics(model_id, interval_metrics("accuracy", found.accuracy), scored_on)
         log_report(run_id)
         print(f"score {run_id}: accuracy {found.accuracy.percent()} on {config.data.data}")
     return run_id

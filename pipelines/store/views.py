@@ -10,8 +10,10 @@ import json
 import os
 import time
 from dataclasses import dataclass
+from urllib.parse import quote
 
 import mlflow
+from mlflow.entities import Run
 from mlflow.environment_variables import MLFLOW_TRACKING_URI
 
 from pipelines.store.redaction import redact
@@ -49,10 +51,21 @@ def save_views(client: mlflow.MlflowClient, experiment_id: str) -> None:
 
 def runs_address(experiment_id: str, view: View = RESULTS) -> str:
     """Return the address of a view: of the server that is in use, else of `mlflow ui` on its usual port."""
+    page = f"#/experiments/{experiment_id}/runs?workflowType=machine_learning"
+    return ui_address(f"{page}&viewStateShareKey={view.key}")
+
+
+def run_link(run: Run, artifact: str = "") -> str:
+    """Return the address of a run's page, or of one of its artifacts, as MLflow's own pages take it."""
+    place = f"/artifacts/{quote(artifact)}" if artifact else ""
+    return f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}{place}"
+
+
+def ui_address(link: str) -> str:
+    """Return a link of MLflow's pages as an address that leads there from elsewhere."""
     uri = os.environ.get(MLFLOW_TRACKING_URI.name, "")
     server = uri.rstrip("/") if uri.startswith(("http://", "https://")) else LOCAL_UI
-    page = f"/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
-    return redact(f"{server}{page}&viewStateShareKey={view.key}")
+    return redact(f"{server}/{link}")
 
 
 def _as_tag(view: View) -> str:

@@ -146,6 +146,15 @@ def test_one_image_is_predicted_and_drawn(line: tuple[str, Path], tmp_path: Path
     assert (album / "001-003.png").stat().st_size > 1000
 
 
+def test_the_model_says_how_good_its_champion_is_and_links_to_the_evidence(line: tuple[str, Path]) -> None:
+    import mlflow
+
+    said = mlflow.MlflowClient().get_registered_model(NAME).description
+    assert "Of 100 images of data in 3-way 3-shot episodes, about " in said
+    for kind in ("finetune", "fit", "export"):
+        assert f"(#/experiments/0/runs/{child_of_kind(line[0], kind, -1).info.run_id}" in said
+
+
 @pytest.mark.parametrize("kind", ["main", "finetune", "pretrain"])
 def test_the_accuracy_has_the_same_names_on_every_kind_of_run(kind: str, line: tuple[str, Path]) -> None:
     import mlflow
