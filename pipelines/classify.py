@@ -65,6 +65,7 @@ class ClassifyConfig:
 
 def run(config: ClassifyConfig) -> str:
     """Estimate, fit, export and register; returns the run's id."""
+    from pipelines.inputs.names import run_name
     from pipelines.inputs.own_images import open_own_images
     from pipelines.reports.log import log_report
     from pipelines.results.delivered import log_estimate, log_suspects
@@ -74,7 +75,7 @@ def run(config: ClassifyConfig) -> str:
     from tl_core.compute.devices import pick_device
     from tl_core.scoring.suspects import find_suspects
 
-    with tracked_run("classify", config, f"classify {Path(config.data.data).name}") as run_id:
+    with tracked_run("classify", config, run_name("classify", config.data.data)) as run_id:
         with _timed("images"):
             images = open_own_images(config.data, config.network, config.seed)
             log_dataset(images.dataset, "target")

@@ -58,6 +58,7 @@ def run(config: PredictConfig) -> str:
     import mlflow
     from tqdm import tqdm
 
+    from pipelines.inputs.names import short_data, short_model
     from pipelines.store.runs import tracked_run
     from registry.versions import find_version, resolve_onnx
     from serving.batch import Options
@@ -67,7 +68,9 @@ def run(config: PredictConfig) -> str:
     from serving.sources import open_source
     from tl_core.errors import InputError
 
-    with tracked_run("predict", config) as run_id:
+    with tracked_run(
+        "predict", config, f"predict {short_data(config.images)} with {short_model(config.model)}"
+    ) as run_id:
         output = Path(config.output)
         check_output(output)
         if config.pictures:

@@ -37,6 +37,7 @@ def run(config: PrepareConfig) -> str:
     import pandas as pd
 
     from pipelines.configs.fields import flat_params
+    from pipelines.inputs.names import run_name
     from pipelines.reports.log import log_report
     from pipelines.results.data_sheet import log_sheet
     from pipelines.store.logging import beside_the_numbers, log_dataset
@@ -45,7 +46,7 @@ def run(config: PrepareConfig) -> str:
     from tl_core.data.dataset import load_dataset, refuse_unreadable
     from tl_core.errors import DataWarning
 
-    with tracked_run("prepare", config) as run_id:
+    with tracked_run("prepare", config, run_name("prepare", config.data.data)) as run_id:
         started = time.perf_counter()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DataWarning)  # printed below, among the rest

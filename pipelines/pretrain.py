@@ -84,7 +84,7 @@ def _lead(config: PretrainConfig, device: torch.device, world: World) -> str:
     from tl_core.heads.storage import save_backbone
     from tl_core.scoring.images import wilson_of_share
 
-    with tracked_run("pretrain", config, f"pretrain {config.network.backbone}") as run_id:
+    with tracked_run("pretrain", config, _run_name(config)) as run_id:
         config = with_run_ids(config, weights="pretrain")
         work = _build(config, world)
         log_dataset(work.dataset, "source")
@@ -127,6 +127,12 @@ def _lead(config: PretrainConfig, device: torch.device, world: World) -> str:
         log_report(run_id)
         print(f"pretrain {run_id}: test accuracy {100 * test_accuracy:.2f} % on {n_test:,} images")
     return run_id
+
+
+def _run_name(config: PretrainConfig) -> str:
+    from pipelines.inputs.names import short_data
+
+    return f"pretrain {config.network.backbone} on {short_data(config.data.source)}"
 
 
 def _follow(config: PretrainConfig, device: torch.device, world: World) -> str:

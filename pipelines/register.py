@@ -60,10 +60,10 @@ def run(config: RegisterConfig) -> str:
     from pipelines.store.connection import promotion_lock
     from pipelines.store.find import find_run
     from pipelines.store.params import log_params
-    from pipelines.store.runs import tracked_run
+    from pipelines.store.runs import rename_run, tracked_run
     from registry.versions import champion_of, logged_model_of, reachable_registry, register_challenger
 
-    with tracked_run("register", config) as run_id:
+    with tracked_run("register", config, f"register {config.name}") as run_id:
         config = with_run_ids(config, run="export", finetune_run="finetune")
         log_params(flat_params(config))
         export_run = find_run(config.run, "export")
@@ -73,6 +73,7 @@ def run(config: RegisterConfig) -> str:
             champion_of(config.name)  # a registry that is down is noticed before anything is written
             registered = register_challenger(config.name, new)
             version = registered.version
+            rename_run(f"register {config.name}", f"register {config.name} v{version}")
             _log_scores(scored_run, logged_model_of(registered))
             with promotion_lock():
                 decision = _decide(config, export_run, scored_run, version)

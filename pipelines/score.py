@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.command_line.command import run_command_line
@@ -40,6 +39,7 @@ def run(config: ScoreConfig) -> str:
     import mlflow
     import numpy as np
 
+    from pipelines.inputs.names import short_data, short_model
     from pipelines.reports.log import log_report
     from pipelines.results.new_images import check_new, log_new_images
     from pipelines.store.logging import dataset_of, interval_metrics, log_dataset, log_model_metrics
@@ -48,7 +48,9 @@ def run(config: ScoreConfig) -> str:
     from serving.model import OnnxClassifier
     from tl_core.data.dataset import load_dataset
 
-    with tracked_run("score", config, f"score {Path(config.data.data).name}") as run_id:
+    with tracked_run(
+        "score", config, f"score {short_data(config.data.data)} with {short_model(config.model)}"
+    ) as run_id:
         version = find_version(config.model)
         if version is not None:  # what the alias meant at this time
             mlflow.set_tag("model_version", f"models:/{version.name}/{version.version}")

@@ -6,7 +6,6 @@ import re
 import shlex
 import time
 from dataclasses import MISSING
-from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -16,6 +15,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 
 from pipelines.configs.entry_points import config_type
 from pipelines.configs.fields import parameters
+from pipelines.inputs.names import short_data
 from pipelines.inputs.provenance import NORMALISATION
 from pipelines.reports.page import Command, Section, Table, link
 from pipelines.reports.words import say_seconds
@@ -43,7 +43,7 @@ _WHERE = ("device", "workers", "engine", "address")
 def title_of(run: Run) -> str:
     """Return the title of a report: the run's kind and name, and its data."""
     name, params = run.data.tags[MLFLOW_RUN_NAME], used_params(run)
-    data = Path(params.get("target") or params.get("data") or params.get("source") or "").name
+    data = short_data(params.get("target") or params.get("data") or params.get("source") or "")
     return name if data in name else f"{name} on {data}"
 
 

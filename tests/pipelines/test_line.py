@@ -80,6 +80,21 @@ def test_the_steps_are_nested_in_their_order(line: tuple[str, Path]) -> None:
     assert kinds == ["pretrain", "finetune", "finetune", "finetune", *searched]
 
 
+def test_the_runs_are_named_by_their_data_and_weights(line: tuple[str, Path]) -> None:
+    pretrained = child_of_kind(line[0], "pretrain").info.run_id[:8]
+    assert [run.info.run_name for run in children(line[0])] == [
+        "pretrain resnet10_small on source",
+        "finetune data from pixels 3-shot",
+        "finetune data from random resnet10_small 3-shot",
+        f"finetune data from {pretrained} 3-shot",
+        f"search data from {pretrained}",
+        f"finetune data from {pretrained} searched 3-shot",
+        f"fit data from {pretrained} searched",
+        f"export of fit data from {pretrained} searched",
+        f"register {NAME} v1",
+    ]
+
+
 def test_every_run_is_finished(line: tuple[str, Path]) -> None:
     import mlflow
 
