@@ -195,12 +195,13 @@ def test_labels_saved_by_mouse_and_keyboard_are_a_data_set(pictures: Path, tmp_p
         const names = [...document.querySelectorAll(".card")].map((card) => card.getAttribute("aria-label"));
         choose("state", "");
         choose("probability", 60);
-        return {names, sure: count(), unlike: document.getElementById("unlike-label").hidden};
+        const visible = ["unlike-label", "folder-label"].filter((id) => document.getElementById(id).checkVisibility());
+        return {names, sure: count(), visible};
         """,
         tmp_path,
     )
     assert (seen["title"], seen["cards"], seen["broken"]) == ("12 images, least sure first", 12, 0)
-    assert (seen["act"]["sure"], seen["act"]["unlike"]) == (4, True)
+    assert (seen["act"]["sure"], seen["act"]["visible"]) == (4, [])
     assert seen["act"]["names"][0] == "blue/001.png: predicted red, 50.0 %, labelled blue"
     assert f"Save corrections.csv in {pictures}" in seen["status"]
     table = pictures / "corrections.csv"
@@ -242,10 +243,10 @@ def test_many_images_are_not_all_on_the_page_at_once(tmp_path: Path) -> None:
         document.querySelectorAll(".card")[0].focus(); key("PageDown"); key("Enter");
         const last = count();
         choose("unlike", "false");
-        return {second, last, none: count(), hidden: document.getElementById("unlike-label").hidden};
+        return {second, last, none: count(), visible: document.getElementById("unlike-label").checkVisibility()};
         """,
         tmp_path,
     )
     assert seen["cards"] == 48
-    assert seen["act"] == {"second": 48, "last": 24, "none": 0, "hidden": False}
+    assert seen["act"] == {"second": 48, "last": 24, "none": 0, "visible": True}
     assert len(seen["csv"].splitlines()) == 2
