@@ -101,7 +101,7 @@ def _decide(config: RegisterConfig, export_run: Run, scored_run: Run, version: s
     from pipelines.registration.evidence import load_evidence, measured_of
     from pipelines.registration.version_notes import scored_run_of
     from registry.gate import Budgets, Champion, Decision, check_file, decide, decide_first
-    from registry.versions import champion_of, champions_until, predecessor_of, promote
+    from registry.versions import champion_of, champions_until, describe_champion, predecessor_of, promote
 
     decision = check_file(measured_of(export_run), Budgets(config.max_megabytes, config.max_latency_ms))
     champion = champion_of(config.name)
@@ -114,6 +114,8 @@ def _decide(config: RegisterConfig, export_run: Run, scored_run: Run, version: s
             Champion(str(one.version), load_evidence(scored_run_of(one.tags))) for one in champions_until(champion)
         ]
         decision = decide(challenger, champions, config.tolerance) if champions else decide_first(challenger)
+    if decision.promote and promoted:  # what it was interrupted before
+        describe_champion(config.name)
     if decision.promote and not promoted and not promote(config.name, version, champion):
         return Decision(False, "another version became champion while this one was compared; register it again")
     return decision

@@ -144,7 +144,7 @@ def promote(name: str, version: str, champion: ModelVersion | None) -> bool:
         return False
     client.set_model_version_tag(name, version, FOLLOWED, _number(champion))
     client.set_registered_model_alias(name, CHAMPION, version)
-    _describe_champion(name)
+    describe_champion(name)
     return _number(champion_of(name)) == str(version)
 
 
@@ -168,11 +168,11 @@ def roll_back(name: str) -> tuple[str, str]:
             raise
         raise InputError(f"version {previous} of {name}, the champion before, is no longer there") from error
     client.set_registered_model_alias(name, CHAMPION, previous)
-    _describe_champion(name)
+    describe_champion(name)
     return _number(champion), previous
 
 
-def _describe_champion(name: str) -> None:
+def describe_champion(name: str) -> None:
     """Say in the description of a registered model who is champion and how good; what else it says stays."""
     client = mlflow.MlflowClient()
     champion = champion_of(name)

@@ -35,7 +35,8 @@ class View:
     order_by: str = "attributes.start_time"
 
 
-RESULTS = View("results", f"metrics.accuracy >= 0 AND {_NOT_PARTS}", (*_SCORES, "params.`weights`", "tags.`kind`"))
+_RESULTS = f"metrics.accuracy >= 0 AND tags.kind != 'register' AND {_NOT_PARTS}"  # a version's is that of another run
+RESULTS = View("results", _RESULTS, (*_SCORES, "params.`weights`", "tags.`kind`"))
 STEPS = View("steps", _NOT_PARTS, ("attributes.`Duration`", "tags.`kind`", *_SCORES))
 EVERYTHING = View("everything", "", ("attributes.`Duration`", "tags.`kind`", *_SCORES[:1]))
 VIEWS = (RESULTS, STEPS, EVERYTHING)

@@ -204,11 +204,14 @@ def test_an_interrupted_registration_is_decided_again_as_it_was(others: int) -> 
         output_format="list",
     )
     mlflow.MlflowClient().set_terminated(run.info.run_id, "KILLED")
+    mlflow.MlflowClient().update_registered_model(NAME, "An image classifier.")  # before the champion was described
     again = registered(runs)
     assert [again[name] for name in ("gate", "promoted", "version")] == [
         first[name] for name in ("gate", "promoted", "version")
     ]
     assert champion() == others + 1
+    said = mlflow.MlflowClient().get_registered_model(NAME).description
+    assert said.startswith(f"**`@champion` is version {others + 1}.**")
 
 
 def test_the_first_version_without_scores_is_no_champion() -> None:
