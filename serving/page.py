@@ -31,6 +31,7 @@ MAX_ON_PAGE = 10_000
 
 _TEMPLATE = Path(__file__).with_name("album.html")
 _DATA = "{{ data }}"
+_MARK, _HEAD = b'content="Transfer Lab album"', 500  # what tells an album from another page, and the bytes it is among
 _SIDE, _QUALITY = 192, 80  # pixels of a thumbnail, and of its JPEG
 
 
@@ -69,15 +70,30 @@ class LeastSure:
         return sorted(self._kept, key=lambda answer: (answer.probability, answer.file.name))[:MAX_ON_PAGE]
 
 
+def has_other_page(folder: Path) -> bool:
+    """Return whether a folder has an `index.html` that is no album, and must not be written over."""
+    return (folder / PAGE).exists() and not _has_album(folder)
+
+
 def write_page(album: Album, folder: Path) -> None:
     """Write the page and its thumbnails into a folder.
 
     Raises:
         OSError: they cannot be written.
     """
+    if _has_album(folder):
+        for old in (folder / THUMBNAILS).glob(5 * "[0-9]" + ".jpg"):
+            old.unlink()
     _write_thumbnails(album.answers, folder / THUMBNAILS)
     page = _TEMPLATE.read_text("utf-8").replace(_DATA, _as_json(_describe(album, folder)))
     (folder / PAGE).write_text(page, "utf-8")
+
+
+def _has_album(folder: Path) -> bool:
+    if not (folder / PAGE).is_file():
+        return False
+    with (folder / PAGE).open("rb") as file:
+        return _MARK in file.read(_HEAD)
 
 
 def _is_text(name: str) -> bool:
@@ -90,8 +106,6 @@ def _is_text(name: str) -> bool:
 
 def _write_thumbnails(answers: Sequence[Answer], folder: Path) -> None:
     folder.mkdir(exist_ok=True)
-    for old in folder.glob("[0-9]*.jpg"):  # of an earlier album
-        old.unlink()
     places = [folder / _thumbnail(number) for number in range(len(answers))]
     with ThreadPoolExecutor(usable_cores()) as threads:
         for _ in threads.map(_write_thumbnail, answers, places):

@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from serving.answers import Answer, read_answers
-from serving.page import PAGE, Album, LeastSure, write_page
+from serving.page import PAGE, Album, LeastSure, has_other_page, write_page
 from serving.sources import ImageSource
 from tl_core.errors import InputError
 from tl_core.images.decoding import UnreadableImageError, decode_image
@@ -34,7 +34,7 @@ def make_folder(folder: Path, images: str) -> None:
     """Make the folder that pictures go to.
 
     Raises:
-        InputError: it cannot be made or written to, or lies where the images to predict are.
+        InputError: it cannot be made or written to, lies where the images to predict are, or has a page of its own.
     """
     if os.path.isdir(images) and folder.resolve().is_relative_to(Path(images).resolve()):  # noqa: PTH112
         raise InputError(
@@ -46,6 +46,8 @@ def make_folder(folder: Path, images: str) -> None:
         raise InputError(f"pictures {folder} cannot be made a folder ({error.strerror})") from error
     if not os.access(folder, os.W_OK):
         raise InputError(f"pictures {folder} cannot be written to")
+    if has_other_page(folder):
+        raise InputError(f"pictures {folder} has an {PAGE} that is no album; give another folder")
 
 
 def draw_album(source: ImageSource, table: Path, class_names: Sequence[str], folder: Path) -> str:

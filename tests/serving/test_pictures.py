@@ -176,6 +176,21 @@ def test_pictures_are_not_put_among_the_images(name: str, pictures: Path) -> Non
     assert not (pictures / "album").exists()
 
 
+def test_a_page_that_is_no_album_is_not_written_over(pictures: Path, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    (site / "thumbnails").mkdir(parents=True)
+    (site / "thumbnails" / "00001.jpg").write_text("mine")
+    (site / "index.html").write_text("<!doctype html>")
+    with pytest.raises(InputError, match=r"site has an index.html that is no album; give another folder"):
+        make_folder(site, str(pictures))
+    (site / "index.html").unlink()
+    rows = [predicted(file, "red", 0.9) for file in below(pictures)[:1]]
+    site.rename(tmp_path / "album")
+    drawn_of(below(pictures)[0], rows, tmp_path)
+    assert (tmp_path / "album" / "thumbnails" / "00001.jpg").read_text() == "mine"
+    make_folder(tmp_path / "album", str(pictures))
+
+
 def test_a_disk_that_is_full_is_one_sentence(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
