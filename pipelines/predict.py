@@ -12,10 +12,14 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipelines.command_line.command import run_command_line
 from tl_core.recipes.checks import check_range
 from tl_core.recipes.choices import LeastProbability
+
+if TYPE_CHECKING:
+    from serving.job import Outcome
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,9 +72,8 @@ def run(config: PredictConfig) -> str:
     from serving.sources import open_source
     from tl_core.errors import InputError
 
-    with tracked_run(
-        "predict", config, f"predict {short_data(config.images)} with {short_model(config.model)}"
-    ) as run_id:
+    name = f"predict {short_data(config.images)} with {short_model(config.model)}"
+    with tracked_run("predict", config, name) as run_id:
         output = Path(config.output)
         check_output(output)
         if config.pictures:
@@ -92,16 +95,7 @@ def run(config: PredictConfig) -> str:
             speed = (outcome.files - outcome.resumed) / (time.perf_counter() - started)
             if config.pictures:
                 print(draw_album(source, output, model.class_names, Path(config.pictures)))
-        mlflow.log_metrics(
-            {
-                "n_images": outcome.files,
-                "n_resumed": outcome.resumed,
-                "n_unreadable": outcome.unreadable,
-                "n_abstained": outcome.abstained,
-                "images_per_second": speed,
-                **({} if outcome.unlike is None else {"n_unlike": outcome.unlike}),
-            }
-        )
+        mlflow.log_metrics({**_counts_of(outcome), "images_per_second": speed})
         mlflow.log_artifact(str(output))
         if config.pictures:
             mlflow.log_artifacts(config.pictures, "pictures")
@@ -112,6 +106,17 @@ def run(config: PredictConfig) -> str:
             f"{outcome.unreadable} of {outcome.files} images could not be read; {output} lists them with the reason"
         )
     return run_id
+
+
+def _counts_of(outcome: Outcome) -> dict[str, float]:
+    counts = {
+        "n_images": outcome.files,
+        "n_resumed": outcome.resumed,
+        "n_unreadable": outcome.unreadable,
+        "n_abstained": outcome.abstained,
+        "n_unlike": outcome.unlike,
+    }
+    return {name: count for name, count in counts.items() if count is not None}
 
 
 if __name__ == "__main__":
