@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from serving.answers import Answer, read_answers
-from serving.page import PAGE, Album, LeastSure, has_other_page, write_page
+from serving.album import PAGE, Album, LeastSure, has_other_page, write_page
 from serving.sources import ImageSource
 from tl_core.errors import InputError
 from tl_core.images.decoding import UnreadableImageError, decode_image

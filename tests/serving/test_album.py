@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from serving import page
+from serving import album
 from serving.answers import Answer
-from serving.page import Album, LeastSure, write_page
+from serving.album import Album, LeastSure, write_page
 from serving.sources import ImageFile, open_source
 from serving.tables import Prediction
 from tests.conftest import write_colour_images
