@@ -66,6 +66,7 @@ class ClassifyConfig:
 
 def run(config: ClassifyConfig) -> str:
     """Estimate, fit, export and register; returns the run's id."""
+    from pipelines.inputs.names import run_name
     from pipelines.inputs.own_images import open_own_images
     from pipelines.reports.log import log_report
     from pipelines.results.delivered import log_estimate, log_suspects
@@ -76,7 +77,7 @@ def run(config: ClassifyConfig) -> str:
     from tl_core.compute.devices import pick_device
     from tl_core.scoring.suspects import find_suspects
 
-    with tracked_run("classify", config, f"classify {Path(config.data.data).name}") as run_id:
+    with tracked_run("classify", config, run_name("classify", config.data.data)) as run_id:
         with _timed("images"):
             images = open_own_images(config.data, config.network, config.seed)
             log_dataset(images.dataset, "target")
@@ -222,10 +223,11 @@ def _log_classifier(chosen: NetworkOnImages, features: Tensor, folds: Folds, pro
 
 
 def _conclude(estimate: DeliveredEstimate, export_run: str, name: str) -> None:
-    from pipelines.reports.delivered import advise, say_headline
+    from pipelines.reports.delivered import advise
     from pipelines.reports.summary import where_lines
+    from pipelines.results.headline import say_delivered
 
-    for line in ["", say_headline(estimate), *advise(estimate), "", *where_lines(export_run, name)]:
+    for line in ["", say_delivered(estimate), *advise(estimate), "", *where_lines(export_run, name)]:
         print(line)
 
 

@@ -43,7 +43,7 @@ def run(config: CompareConfig) -> str:
     from pipelines.store.params import log_params
     from pipelines.store.runs import KIND, tracked_run
 
-    with tracked_run("compare", config) as run_id:
+    with tracked_run("compare", config, f"compare {len(run_ids(config.runs))} runs") as run_id:
         found = [find_run(run_id, "finetune", "train") for run_id in run_ids(config.runs)]
         ids, kinds = [run.info.run_id for run in found], {run.data.tags[KIND] for run in found}
         if len(kinds) > 1:

@@ -51,7 +51,7 @@ def run(config: ExportConfig) -> str:
     from pipelines.store.artifacts import fetch_artifact
     from pipelines.store.find import find_run
     from pipelines.store.params import log_params
-    from pipelines.store.runs import tracked_run
+    from pipelines.store.runs import rename_run, tracked_run
     from tl_core.export.onnx_file import export_onnx
     from tl_core.heads.storage import load_classifier
 
@@ -60,6 +60,7 @@ def run(config: ExportConfig) -> str:
         config = replace(config, run=fit_run.info.run_id)
         config = with_run_ids(config, finetune_run="finetune")
         log_params(flat_params(config))
+        rename_run("export", f"export of {fit_run.info.run_name}")
         score = _score(config.finetune_run, fit_run)
         classifier, description = load_classifier(fetch_artifact(config.run, CLASSIFIER_ARTIFACT))
         started = time.perf_counter()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.command_line.command import run_command_line
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
     from tl_core.fewshot.support import Support
     from tl_core.scoring.episodes import Estimate
 
-_NAME_LENGTH = 8  # of a run id, as much as tells it apart
 N_RATE_TESTS = 3
 """Learning-rate range tests whose mean `max_lr=auto` takes."""
 MIN_EPISODES = 20
@@ -75,12 +73,13 @@ def run(config: FinetuneConfig) -> str:
     from pipelines.store.checkpoints import hold_checkpoint
     from pipelines.store.logging import beside_the_numbers
     from pipelines.store.params import log_params
-    from pipelines.store.runs import tracked_run
+    from pipelines.store.runs import rename_run, tracked_run
     from tl_core.data.episodes import build_pool, check_pool, fit_shape, sample_episode
 
     name = _run_name(config)
     with tracked_run("finetune", config, name) as run_id:
         config = with_run_ids(config, weights="pretrain", search_run="search")
+        rename_run(name, name := _run_name(config))
         recipe = find_recipe(config.search_run, config.recipe)
         opened = open_target(config)
         dataset = opened.dataset
@@ -158,14 +157,14 @@ def _is_sure(accuracy: Estimate, until_ci: float) -> bool:
 
 
 def _run_name(config: FinetuneConfig) -> str:
-    """Tells the runs of one table apart: `finetune pixels`, `finetune 0a1b2c3d searched`, `finetune timm 5-shot`."""
-    from pipelines.inputs.names import is_run
+    """Tells the runs of one table apart: `finetune EuroSAT from pixels`, `finetune EuroSAT from 0a1b2c3d searched`."""
+    from pipelines.inputs.names import run_name
 
-    weights = config.network.weights
-    start = weights[:_NAME_LENGTH] if is_run(weights) else Path(weights).stem
-    shots = f" {config.shape.n_shot}-shot" if config.shape.n_shot else ""
-    searched = " searched" if config.search_run else ""
-    return f"finetune {start}{searched}{shots}"
+    network = config.network
+    searched = "searched" if config.search_run else ""
+    shots = f"{config.shape.n_shot}-shot" if config.shape.n_shot else ""
+    more = " ".join(filter(None, (searched, shots)))
+    return run_name("finetune", config.data.target, network.weights, network.backbone, more)
 
 
 if __name__ == "__main__":

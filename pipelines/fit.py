@@ -50,12 +50,14 @@ def run(config: FitConfig) -> str:
     from pipelines.inputs.target import open_target
     from pipelines.results.classifiers import save_for_export
     from pipelines.store.params import log_params
-    from pipelines.store.runs import tracked_run
+    from pipelines.store.runs import rename_run, tracked_run
     from tl_core.fewshot.unlike import know_fitted_classes
     from tl_core.heads.classifier import ClassifierDescription
 
-    with tracked_run("fit", config) as run_id:
+    name = _run_name(config)
+    with tracked_run("fit", config, name) as run_id:
         config = with_run_ids(config, weights="pretrain", search_run="search")
+        rename_run(name, _run_name(config))
         # A search compares accuracies, which no temperature changes: this one is asked for here.
         recipe = replace(find_recipe(config.search_run, config.recipe), temperature=config.recipe.temperature)
         opened = open_target(config)
@@ -82,6 +84,15 @@ def run(config: FitConfig) -> str:
             mlflow.log_artifacts(folder)
         print(f"fit {run_id}: {len(dataset.class_names)} classes from {len(rows):,} images")
     return run_id
+
+
+def _run_name(config: FitConfig) -> str:
+    from pipelines.inputs.names import run_name
+
+    network = config.network
+    return run_name(
+        "fit", config.data.target, network.weights, network.backbone, "searched" if config.search_run else ""
+    )
 
 
 if __name__ == "__main__":

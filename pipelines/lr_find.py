@@ -67,11 +67,12 @@ def run(config: LrFindConfig) -> str:
     """Test and log; returns the run's id."""
     import mlflow
 
+    from pipelines.inputs.names import run_name
     from pipelines.inputs.networks import load_network
     from pipelines.inputs.run_ids import with_run_ids
     from pipelines.results.figures import draw_lr_curve
     from pipelines.store.logging import log_dataset, log_drawing, log_series
-    from pipelines.store.runs import tracked_run
+    from pipelines.store.runs import rename_run, tracked_run
     from tl_core.compute.devices import pick_device
     from tl_core.data.dataset import load_dataset
     from tl_core.data.splits import split_within_classes
@@ -79,9 +80,11 @@ def run(config: LrFindConfig) -> str:
     from tl_core.training.lr_finder import N_STEPS, RATES
     from tl_core.training.pretraining import Pretraining
 
-    with tracked_run("lr_find", config) as run_id:
+    name = run_name("lr_find", config.data.source, config.network.weights, config.network.backbone)
+    with tracked_run("lr_find", config, name) as run_id:
         config = with_run_ids(config, weights="pretrain")
         network = config.network
+        rename_run(name, run_name("lr_find", config.data.source, network.weights, network.backbone))
         backbone, spec = load_network(network.weights, network.backbone, network.image_size, config.seed)
         device = pick_device(config.where.device)
         dataset = load_dataset(

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines import export, finetune, fit, pretrain, register, search
@@ -69,6 +68,7 @@ class MainConfig:
 
 def run(config: MainConfig) -> str:
     """Run every step as a nested run; returns the parent's id."""
+    from pipelines.inputs.names import run_name
     from pipelines.inputs.run_ids import with_run_ids
     from pipelines.reports.log import log_report
     from pipelines.reports.summary import log_summary
@@ -79,7 +79,7 @@ def run(config: MainConfig) -> str:
     from tl_core.data.episodes import build_pool, can_be_halved, fit_shape
     from tl_core.data.halves import MIN_HALF
 
-    with tracked_run("main", config, f"main {Path(config.data.target).name}") as run_id:
+    with tracked_run("main", config, run_name("main", config.data.target)) as run_id:
         config = with_run_ids(config, weights="pretrain")
         target = _load_target(config)
         log_dataset(target, "target")

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from tl_core.search.pareto_front import Design, Scored
 
 
+_METRICS = ("accuracy", "seconds per image")
+
+
 @dataclass(frozen=True, kw_only=True)
 class ParetoConfig:
     """Accuracy against speed of several networks, an Optuna study of both."""
@@ -75,6 +78,7 @@ def run(config: ParetoConfig) -> str:
     from optuna.visualization import plot_pareto_front
     from tqdm import tqdm
 
+    from pipelines.inputs.names import run_name
     from pipelines.store.child_runs import ChildRuns, FinishedRun
     from pipelines.store.connection import study_storage
     from pipelines.store.logging import log_drawing
@@ -84,12 +88,12 @@ def run(config: ParetoConfig) -> str:
     from tl_core.search.studies import check_study_settings
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with tracked_run("pareto", config) as run_id:
+    with tracked_run("pareto", config, run_name("pareto", config.data.target)) as run_id:
         study = build_front_study(config.study or f"pareto-{run_id}", study_storage(), config.seed)
         mlflow.set_tag("study", study.study_name)
         networks = _words(config.weights)
         sizes = [int(size) for size in _words(config.image_size)] or [_own_size(networks[0], config.seed)]
-        check_study_settings(study, _setting(config, networks, sizes))
+        check_study_settings(study, _setting(config, networks, sizes), _METRICS)
         children = ChildRuns("trial")
         designs = run_designs(study, networks, sizes, _judge(config), config.n_trials)
         for one in tqdm(designs, total=config.n_trials, desc="pareto", unit="trial", disable=None):
@@ -104,8 +108,7 @@ def run(config: ParetoConfig) -> str:
             str(pd.DataFrame([{**asdict(one.design), **_metrics(one)} for one in front]).to_csv(index=False)),
             "pareto.csv",
         )
-        names = ["accuracy", "seconds per image"]
-        log_drawing(lambda: plot_pareto_front(study, target_names=names), "plots/pareto_front.html")
+        log_drawing(lambda: plot_pareto_front(study, target_names=list(_METRICS)), "plots/pareto_front.html")
         mlflow.log_metrics({"n_trials": len(scored), "n_front": len(front)})
         for one in front:
             design = one.design

@@ -12,10 +12,14 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipelines.command_line.command import run_command_line
 from tl_core.recipes.checks import check_range
 from tl_core.recipes.choices import LeastProbability
+
+if TYPE_CHECKING:
+    from serving.job import Outcome
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +43,8 @@ class PredictConfig:
     batch_size: int = 16
     """Images per call of the model."""
     pictures: str = ""
-    """Folder for pictures: images with their probabilities, and the most confident mistakes where labels are known."""
+    """Folder for a page to look through predictions, confirm or correct them and save the labels as a table that `data`
+    takes, and for pictures: images with their probabilities, and the most confident mistakes where known."""
 
     def __post_init__(self) -> None:
         check_range("top_k", self.top_k, 1, 10_000)
@@ -57,6 +62,7 @@ def run(config: PredictConfig) -> str:
     import mlflow
     from tqdm import tqdm
 
+    from pipelines.inputs.names import short_data, short_model
     from pipelines.store.runs import tracked_run
     from registry.versions import find_version, resolve_onnx
     from serving.batch import Options
@@ -66,7 +72,8 @@ def run(config: PredictConfig) -> str:
     from serving.sources import open_source
     from tl_core.errors import InputError
 
-    with tracked_run("predict", config) as run_id:
+    name = f"predict {short_data(config.images)} with {short_model(config.model)}"
+    with tracked_run("predict", config, name) as run_id:
         output = Path(config.output)
         check_output(output)
         if config.pictures:
@@ -88,16 +95,7 @@ def run(config: PredictConfig) -> str:
             speed = (outcome.files - outcome.resumed) / (time.perf_counter() - started)
             if config.pictures:
                 print(draw_album(source, output, model.class_names, Path(config.pictures)))
-        mlflow.log_metrics(
-            {
-                "n_images": outcome.files,
-                "n_resumed": outcome.resumed,
-                "n_unreadable": outcome.unreadable,
-                "n_abstained": outcome.abstained,
-                "images_per_second": speed,
-                **({} if outcome.unlike is None else {"n_unlike": outcome.unlike}),
-            }
-        )
+        mlflow.log_metrics({**_counts_of(outcome), "images_per_second": speed})
         mlflow.log_artifact(str(output))
         if config.pictures:
             mlflow.log_artifacts(config.pictures, "pictures")
@@ -108,6 +106,17 @@ def run(config: PredictConfig) -> str:
             f"{outcome.unreadable} of {outcome.files} images could not be read; {output} lists them with the reason"
         )
     return run_id
+
+
+def _counts_of(outcome: Outcome) -> dict[str, float]:
+    counts = {
+        "n_images": outcome.files,
+        "n_resumed": outcome.resumed,
+        "n_unreadable": outcome.unreadable,
+        "n_abstained": outcome.abstained,
+        "n_unlike": outcome.unlike,
+    }
+    return {name: count for name, count in counts.items() if count is not None}
 
 
 if __name__ == "__main__":

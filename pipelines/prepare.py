@@ -3,7 +3,8 @@
     mlflow run . -e prepare -P data=my_folder
 
 Reads any data spec, decodes every image once into the cache, and reports classes, counts, the fingerprint, what was
-left out or repaired, and unreadable files.
+left out or repaired, and unreadable files. The run keeps `report.html`, a page with images of every class,
+near-duplicates, sizes, and every file that was left out with the reason.
 """
 
 from __future__ import annotations
@@ -35,12 +36,17 @@ def run(config: PrepareConfig) -> str:
     import mlflow
     import pandas as pd
 
-    from pipelines.store.logging import log_dataset
+    from pipelines.configs.fields import flat_params
+    from pipelines.inputs.names import run_name
+    from pipelines.reports.log import log_report
+    from pipelines.results.data_sheet import log_sheet
+    from pipelines.store.logging import beside_the_numbers, log_dataset
+    from pipelines.store.params import log_params
     from pipelines.store.runs import tracked_run
     from tl_core.data.dataset import load_dataset, refuse_unreadable
     from tl_core.errors import DataWarning
 
-    with tracked_run("prepare", config) as run_id:
+    with tracked_run("prepare", config, run_name("prepare", config.data.data)) as run_id:
         started = time.perf_counter()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DataWarning)  # printed below, among the rest
@@ -49,6 +55,7 @@ def run(config: PrepareConfig) -> str:
             )
         seconds = time.perf_counter() - started
         counts = dataset.class_counts()
+        log_params(flat_params(config))
         log_dataset(dataset, "data")
         mlflow.log_metrics(
             {
@@ -62,6 +69,9 @@ def run(config: PrepareConfig) -> str:
         )
         mlflow.log_table(pd.DataFrame({"class": list(counts), "images": list(counts.values())}), "classes.json")
         mlflow.log_dict({file.name: file.reason for file in dataset.unreadable}, "unreadable.json")
+        with beside_the_numbers("sheet"):
+            log_sheet(dataset)
+        log_report(run_id)
         print(
             f"{dataset.name}: {len(dataset.labels):,} images in {len(counts)} classes, {dataset.decoded:,} decoded now"
         )

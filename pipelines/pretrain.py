@@ -27,6 +27,7 @@ from tl_core.recipes.pretrain import PretrainRecipe
 if TYPE_CHECKING:
     import torch
 
+    from pipelines.results.figures import Curve
     from tl_core.compute.distributed import World
     from tl_core.data.dataset import ImageDataset
     from tl_core.data.splits import ClassSplit
@@ -74,16 +75,17 @@ def _lead(config: PretrainConfig, device: torch.device, world: World) -> str:
     from pipelines.inputs.provenance import log_seen_images
     from pipelines.inputs.run_ids import with_run_ids
     from pipelines.reports.log import log_report
-    from pipelines.results.figures import Curve, draw_curves
+    from pipelines.results.figures import draw_curves
     from pipelines.store.checkpoints import hold_checkpoint
-    from pipelines.store.logging import log_dataset, log_drawing
+    from pipelines.store.logging import interval_metrics, log_dataset, log_drawing
     from pipelines.store.params import log_params
     from pipelines.store.runs import tracked_run
     from tl_core.data.dataset import load_dataset
     from tl_core.data.episodes import build_pool, check_pool, fit_shape
     from tl_core.heads.storage import save_backbone
+    from tl_core.scoring.images import wilson_of_share
 
-    with tracked_run("pretrain", config, f"pretrain {config.network.backbone}") as run_id:
+    with tracked_run("pretrain", config, _run_name(config)) as run_id:
         config = with_run_ids(config, weights="pretrain")
         work = _build(config, world)
         log_dataset(work.dataset, "source")
@@ -106,15 +108,10 @@ def _lead(config: PretrainConfig, device: torch.device, world: World) -> str:
         history = _train(work, config, device, checkpoint)
         test_accuracy = work.training.test_accuracy(device)
         best = max(epoch.val_accuracy for epoch in history)
-        mlflow.log_metrics({"test/accuracy": test_accuracy, "val/best_accuracy": best, "n_test": len(work.split.test)})
-        curve = Curve(
-            "",
-            train_loss=[epoch.training.loss for epoch in history],
-            train_accuracy=[epoch.training.accuracy for epoch in history],
-            val_loss=[],
-            val_accuracy=[epoch.val_accuracy for epoch in history],
-        )
-        log_drawing(lambda: draw_curves([curve]), "curves.png")
+        n_test = len(work.split.test)
+        mlflow.log_metrics({"test/accuracy": test_accuracy, "val/best_accuracy": best, "n_test": n_test})
+        mlflow.log_metrics(interval_metrics("accuracy", wilson_of_share(test_accuracy, n_test)))
+        log_drawing(lambda: draw_curves([_curve_of(history)]), "curves.png")
         with tempfile.TemporaryDirectory() as folder:
             covariance = work.training.stage_covariance(device)
             save_backbone(work.training.backbone, work.spec, Path(folder, BACKBONE_ARTIFACT), covariance)
@@ -122,8 +119,26 @@ def _lead(config: PretrainConfig, device: torch.device, world: World) -> str:
         if novel is not None:
             _check_features(work, novel, config, device)
         log_report(run_id)
-        print(f"pretrain {run_id}: test accuracy {100 * test_accuracy:.2f} % on {len(work.split.test):,} images")
+        print(f"pretrain {run_id}: test accuracy {100 * test_accuracy:.2f} % on {n_test:,} images")
     return run_id
+
+
+def _curve_of(history: list[Epoch]) -> Curve:
+    from pipelines.results.figures import Curve
+
+    return Curve(
+        "",
+        train_loss=[epoch.training.loss for epoch in history],
+        train_accuracy=[epoch.training.accuracy for epoch in history],
+        val_loss=[],
+        val_accuracy=[epoch.val_accuracy for epoch in history],
+    )
+
+
+def _run_name(config: PretrainConfig) -> str:
+    from pipelines.inputs.names import short_data
+
+    return f"pretrain {config.network.backbone} on {short_data(config.data.source)}"
 
 
 def _follow(config: PretrainConfig, device: torch.device, world: World) -> str:

@@ -60,10 +60,10 @@ def run(config: RegisterConfig) -> str:
     from pipelines.store.connection import promotion_lock
     from pipelines.store.find import find_run
     from pipelines.store.params import log_params
-    from pipelines.store.runs import tracked_run
-    from registry.versions import champion_of, reachable_registry, register_challenger
+    from pipelines.store.runs import rename_run, tracked_run
+    from registry.versions import champion_of, logged_model_of, reachable_registry, register_challenger
 
-    with tracked_run("register", config) as run_id:
+    with tracked_run("register", config, f"register {config.name}") as run_id:
         config = with_run_ids(config, run="export", finetune_run="finetune")
         log_params(flat_params(config))
         export_run = find_run(config.run, "export")
@@ -71,7 +71,10 @@ def run(config: RegisterConfig) -> str:
         new = describe_version(config.name, export_run, scored_run, fetch_artifact(config.run, ONNX_ARTIFACT))
         with reachable_registry():
             champion_of(config.name)  # a registry that is down is noticed before anything is written
-            version = register_challenger(config.name, new).version
+            registered = register_challenger(config.name, new)
+            version = registered.version
+            rename_run(f"register {config.name}", f"register {config.name} v{version}")
+            _log_scores(scored_run, logged_model_of(registered))
             with promotion_lock():
                 decision = _decide(config, export_run, scored_run, version)
             logged = {"gate": decision.reason, "promoted": str(decision.promote)}
@@ -84,12 +87,21 @@ def run(config: RegisterConfig) -> str:
     return run_id
 
 
+def _log_scores(scored_run: Run, model_id: str) -> None:
+    """Log how good a version is with the model that MLflow shows it as, and with the active run."""
+    from pipelines.store.logging import ACCURACY_METRICS, dataset_of, log_model_metrics
+
+    metrics = {name: value for name, value in scored_run.data.metrics.items() if name in ACCURACY_METRICS}
+    if metrics and model_id:
+        log_model_metrics(model_id, metrics, dataset_of(scored_run))
+
+
 def _decide(config: RegisterConfig, export_run: Run, scored_run: Run, version: str) -> Decision:
     """Compare a version with the champion as it is now, and promote it where the gate says so."""
     from pipelines.registration.evidence import load_evidence, measured_of
     from pipelines.registration.version_notes import scored_run_of
     from registry.gate import Budgets, Champion, Decision, check_file, decide, decide_first
-    from registry.versions import champion_of, champions_until, predecessor_of, promote
+    from registry.versions import champion_of, champions_until, describe_champion, predecessor_of, promote
 
     decision = check_file(measured_of(export_run), Budgets(config.max_megabytes, config.max_latency_ms))
     champion = champion_of(config.name)
@@ -102,6 +114,8 @@ def _decide(config: RegisterConfig, export_run: Run, scored_run: Run, version: s
             Champion(str(one.version), load_evidence(scored_run_of(one.tags))) for one in champions_until(champion)
         ]
         decision = decide(challenger, champions, config.tolerance) if champions else decide_first(challenger)
+    if decision.promote and promoted:  # what it was interrupted before
+        describe_champion(config.name)
     if decision.promote and not promoted and not promote(config.name, version, champion):
         return Decision(False, "another version became champion while this one was compared; register it again")
     return decision

@@ -36,10 +36,10 @@ def run(config: RegisterBackboneConfig) -> str:
     from pipelines.store.artifacts import fetch_artifact
     from pipelines.store.find import find_run
     from pipelines.store.params import log_params
-    from pipelines.store.runs import tracked_run
+    from pipelines.store.runs import rename_run, tracked_run
     from registry.versions import create_version, reachable_registry
 
-    with tracked_run("register_backbone", config) as run_id:
+    with tracked_run("register_backbone", config, f"register {config.name}") as run_id:
         pretrain_run = find_run(config.run, "pretrain")
         config = replace(config, run=pretrain_run.info.run_id)
         log_params(flat_params(config))
@@ -52,6 +52,7 @@ def run(config: RegisterBackboneConfig) -> str:
         with reachable_registry():
             version = create_version(config.name, source, _describe(pretrain_run), tags).version
         mlflow.set_tag("version", version)
+        rename_run(f"register {config.name}", f"register {config.name} v{version}")
         print(f"register_backbone {run_id}: {config.name} version {version}")
     return run_id
 

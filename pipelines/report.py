@@ -20,7 +20,7 @@ class ReportConfig:
     """One page on a run, made from its records."""
 
     run: str
-    """Main, classify, finetune, search, compare, train, score or pretrain run."""
+    """Main, classify, finetune, search, compare, train, score, pretrain or prepare run."""
     output: str = REPORT_ARTIFACT
     """The .html file to write."""
 
@@ -32,11 +32,13 @@ def run(config: ReportConfig) -> str:
     from pipelines.reports.kinds import KINDS, build_report
     from pipelines.reports.page import render_page
     from pipelines.store.find import find_run
-    from pipelines.store.runs import tracked_run
+    from pipelines.store.runs import rename_run, tracked_run
     from tl_core.errors import InputError
 
     with tracked_run("report", config) as run_id:
-        text = render_page(build_report(find_run(config.run, *KINDS)))
+        reported = find_run(config.run, *KINDS)
+        rename_run("report", f"report on {reported.info.run_name}")
+        text = render_page(build_report(reported))
         try:
             Path(config.output).write_text(text, encoding="utf-8")
         except OSError as error:

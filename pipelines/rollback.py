@@ -27,16 +27,17 @@ def run(config: RollbackConfig) -> str:
     import mlflow
 
     from pipelines.store.connection import promotion_lock
-    from pipelines.store.runs import tracked_run
+    from pipelines.store.runs import rename_run, tracked_run
     from registry.versions import reachable_registry, roll_back
 
-    with tracked_run("rollback", config) as run_id:
+    with tracked_run("rollback", config, f"rollback {config.name}") as run_id:
         with reachable_registry(), promotion_lock():
             left, back = roll_back(config.name)
             decision = f"rolled back to version {back}: {config.reason}"
             mlflow.MlflowClient().set_model_version_tag(config.name, left, "gate", decision)
             mlflow.MlflowClient().set_model_version_tag(config.name, left, "promoted", "False")
         mlflow.set_tags({"gate": decision, "version": back})
+        rename_run(f"rollback {config.name}", f"rollback {config.name} to v{back}")
         print(f"rollback {run_id}: {config.name} version {back} is @champion again, version {left} is not")
     return run_id
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.command_line.command import run_command_line
@@ -40,15 +39,18 @@ def run(config: ScoreConfig) -> str:
     import mlflow
     import numpy as np
 
+    from pipelines.inputs.names import short_data, short_model
     from pipelines.reports.log import log_report
     from pipelines.results.new_images import check_new, log_new_images
-    from pipelines.store.logging import log_dataset
+    from pipelines.store.logging import dataset_of, interval_metrics, log_dataset, log_model_metrics
     from pipelines.store.runs import tracked_run
     from registry.versions import find_version, logged_model_of, resolve_onnx
     from serving.model import OnnxClassifier
     from tl_core.data.dataset import load_dataset
 
-    with tracked_run("score", config, f"score {Path(config.data.data).name}") as run_id:
+    with tracked_run(
+        "score", config, f"score {short_data(config.data.data)} with {short_model(config.model)}"
+    ) as run_id:
         version = find_version(config.model)
         if version is not None:  # what the alias meant at this time
             mlflow.set_tag("model_version", f"models:/{version.name}/{version.version}")
@@ -67,7 +69,8 @@ def run(config: ScoreConfig) -> str:
         unlike = None if similarities is None else np.array(model.look_unlike(similarities, len(rows)), dtype=object)
         found = log_new_images(dataset, rows, probabilities, unlike)
         if version is not None and (model_id := logged_model_of(version)):
-            mlflow.log_metrics({"accuracy": found.accuracy.value}, model_id=model_id)
+            scored_on = dataset_of(mlflow.get_run(run_id))
+            log_model_metrics(model_id, interval_metrics("accuracy", found.accuracy), scored_on)
         log_report(run_id)
         print(f"score {run_id}: accuracy {found.accuracy.percent()} on {config.data.data}")
     return run_id

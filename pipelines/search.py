@@ -86,7 +86,7 @@ def run(config: SearchConfig) -> str:
     from pipelines.results.trial_log import TrialLog
     from pipelines.store.connection import study_storage
     from pipelines.store.params import log_params
-    from pipelines.store.runs import tracked_run
+    from pipelines.store.runs import rename_run, tracked_run
     from tl_core.data.episodes import build_pool, check_pool, fit_shape
     from tl_core.scoring.episodes import estimate
     from tl_core.search.objective import Budget
@@ -95,9 +95,11 @@ def run(config: SearchConfig) -> str:
     from tl_core.search.workers import EpisodeScores, Search
 
     space = parse_space(config.searched)
-    with tracked_run("search", config) as run_id:
+    n_episodes = config.episodes.n_episodes
+    with tracked_run("search", config, name := _run_name(config)) as run_id:
         budget = Budget(config.n_trials, time.time() + 60 * config.minutes if config.minutes else float("inf"))
         config = with_run_ids(config, weights="pretrain")
+        rename_run(name, _run_name(config))
         opened = open_target(config)
         pool = build_pool(opened.dataset, "search")
         log_seen_images(opened.dataset, np.concatenate(pool.rows_by_class))  # what it draws from, and nothing else
@@ -106,7 +108,6 @@ def run(config: SearchConfig) -> str:
         study = _open_study(config.study or f"search-{run_id}", config.seed)
         mlflow.set_tags({"study": study.study_name, "pool": pool.fingerprint})
         network = network_name(config.network.weights, opened.spec, config.seed)
-        n_episodes = config.episodes.n_episodes
         setting = {"pool": pool.fingerprint, "network": network, "n_episodes": n_episodes, "seed": config.seed}
         space = prepare_study(study, space, config.recipe, setting | asdict(shape))
         log_params(flat_params(with_values(config, shape=shape, study=study.study_name, **opened.used())))
@@ -121,10 +122,17 @@ def run(config: SearchConfig) -> str:
         log.close(finalists, verdict, reported)
         mlflow.set_tags(_say(verdict, reported))
         log_report(run_id)
+        chosen = {parameter: getattr(verdict.winner.recipe, parameter) for parameter in space.parameters}
         accuracy = estimate(verdict.winner.scores).percent()
-        chosen = {name: getattr(verdict.winner.recipe, name) for name in space.parameters}
         print(f"search {run_id}: {chosen}, {accuracy} on fresh episodes; {say_winner(verdict)}")
     return run_id
+
+
+def _run_name(config: SearchConfig) -> str:
+    from pipelines.inputs.names import run_name
+
+    network = config.network
+    return run_name("search", config.data.target, network.weights, network.backbone)
 
 
 def _open_study(name: str, seed: int) -> Study:

@@ -55,15 +55,16 @@ def run(config: TrainConfig) -> str:
     from pipelines.store.checkpoints import hold_checkpoint
     from pipelines.store.logging import log_dataset
     from pipelines.store.params import log_params
-    from pipelines.store.runs import tracked_run
+    from pipelines.store.runs import rename_run, tracked_run
     from tl_core.compute.devices import pick_device
     from tl_core.data.dataset import load_dataset
     from tl_core.data.splits import split_for_training
     from tl_core.training.staged import Training
 
-    name = config.name or f"train {config.network.backbone}"
+    name = config.name or _run_name(config)
     with tracked_run("train", config, name) as run_id, tempfile.TemporaryDirectory() as folder:
         config = with_run_ids(config, weights="pretrain")
+        rename_run(name, name := config.name or _run_name(config))
         start, data = config.network, config.data
         network, spec = load_network(start.weights, start.backbone, start.image_size, config.seed, start.features)
         dataset = load_dataset(data.data, spec.image_size, unreadable=data.unreadable, class_level=data.class_level)
@@ -95,6 +96,12 @@ def run(config: TrainConfig) -> str:
         log_report(run_id)
         print(f"train {run_id}: test accuracy {accuracy.percent()} on {data.data}, {log.say_chosen()}")
     return run_id
+
+
+def _run_name(config: TrainConfig) -> str:
+    from pipelines.inputs.names import run_name
+
+    return run_name("train", config.data.data, config.network.weights, config.network.backbone)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from tl_core.scoring.unlike import REFUSED
 MAX_CHARACTERS = 5000
 """What MLflow keeps of a version's description."""
 
+_MARKUP = re.compile(r"[\\`*<>\[\]]")
 _MOST_CLASSES, _MOST_CONFUSIONS = 30, 5
 _HOW_GOOD: dict[ScoredOn, str] = {
     "episodes": "of this backbone and recipe on {sample}. The classifier itself was fitted to all labelled images; "
@@ -40,6 +42,8 @@ class CardFacts:
     """Facts that a card is written from.
 
     Attributes:
+        headline: the result in one sentence.
+        links: what is said of an address, and the address, in MLflow's pages.
         accuracy: with its interval, as people read it.
         scored_on: what it was measured on, and `sample` which of them, in words.
         recipe: names and values of the training.
@@ -49,6 +53,8 @@ class CardFacts:
     """
 
     name: str
+    headline: str
+    links: Mapping[str, str]
     accuracy: str
     scored_on: ScoredOn
     sample: str
@@ -60,9 +66,11 @@ class CardFacts:
 
 
 def write_card(facts: CardFacts) -> str:
-    """The card in Markdown, at most `MAX_CHARACTERS` long."""
+    """The card in Markdown, at most `MAX_CHARACTERS` long: the result in words, links to its evidence, and the rest."""
     file = facts.file
     lines = [
+        _plain(facts.headline),
+        " | ".join(f"[{words}]({address})" for words, address in facts.links.items()),
         f"# {facts.name}",
         f"{len(facts.class_names)} classes: {_few(facts.class_names)}.",
         "## How good",
@@ -125,7 +133,8 @@ def _confusion_lines(confusions: Confusions | None) -> list[str]:
     worst = heapq.nlargest(_MOST_CONFUSIONS, shares)
     if not worst:
         return ["No class was taken for another."]
-    return ["Most often confused: " + "; ".join(f"{t} taken for {a} {share:.1%}" for share, t, a in worst) + "."]
+    confused = (f"{_plain(t)} taken for {_plain(a)} {share:.1%}" for share, t, a in worst)
+    return ["Most often confused: " + "; ".join(confused) + "."]
 
 
 def _named(values: Mapping[str, str]) -> str:
@@ -134,7 +143,12 @@ def _named(values: Mapping[str, str]) -> str:
 
 def _few(names: Sequence[str]) -> str:
     more = f" and {len(names) - _MOST_CLASSES} more" if len(names) > _MOST_CLASSES else ""
-    return ", ".join(names[:_MOST_CLASSES]) + more
+    return ", ".join(map(_plain, names[:_MOST_CLASSES])) + more
+
+
+def _plain(text: str) -> str:
+    """Text that Markdown shows as it is: names of classes and of data are their users'."""
+    return _MARKUP.sub(r"\\\g<0>", text)
 
 
 def _short(fingerprint: str) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import mlflow
 from mlflow.entities.model_registry import ModelVersion
@@ -27,6 +28,10 @@ _ABOUT = (
 
 FOLLOWED = "followed"
 """Tag of a champion: the version that was champion before it; empty if there was none."""
+
+_SAYS_CHAMPION = f"**`@{CHAMPION}` is version "
+_RULE = "\n\n---\n\n"
+"""What a description says of the champion begins with the one and ends in the other; what follows is its users'."""
 
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
@@ -139,6 +144,7 @@ def promote(name: str, version: str, champion: ModelVersion | None) -> bool:
         return False
     client.set_model_version_tag(name, version, FOLLOWED, _number(champion))
     client.set_registered_model_alias(name, CHAMPION, version)
+    describe_champion(name)
     return _number(champion_of(name)) == str(version)
 
 
@@ -162,7 +168,29 @@ def roll_back(name: str) -> tuple[str, str]:
             raise
         raise InputError(f"version {previous} of {name}, the champion before, is no longer there") from error
     client.set_registered_model_alias(name, CHAMPION, previous)
+    describe_champion(name)
     return _number(champion), previous
+
+
+def describe_champion(name: str) -> None:
+    """Say in the description of a registered model who is champion and how good; what else it says stays."""
+    client = mlflow.MlflowClient()
+    champion = champion_of(name)
+    if champion is None:
+        return
+    before = client.get_registered_model(name).description or ""
+    rest = before.partition(_RULE)[2] if before.startswith(_SAYS_CHAMPION) else before
+    client.update_registered_model(name, _say_champion(champion) + (_RULE + rest if rest else ""))
+
+
+def _say_champion(champion: ModelVersion) -> str:
+    """The first lines of a champion's card, which say how good it is and where that is shown."""
+    address = f"#/models/{quote(champion.name, safe='')}/versions/{champion.version}"
+    said = [f"{_SAYS_CHAMPION}{champion.version}.** [Its card]({address})"]
+    headline, _, rest = str(champion.description or "").partition("\n\n")
+    if headline and not headline.startswith("#"):  # a card of an earlier release begins with its title
+        said += [headline, *([links] if (links := rest.partition("\n\n")[0]).startswith("[") else [])]
+    return "\n\n".join(said)
 
 
 def find_version(model: str) -> ModelVersion | None:

@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
         help="a folder (at any depth), a glob, a table of paths (csv, tsv, jsonl, parquet), a zip or tar, or one image",
     )
     add("output", type=Path, help="the .csv, .jsonl or .parquet file to write (parquet needs pyarrow)")
-    add("--pictures", type=Path, help="a folder for pictures: images with their probabilities, and the worst mistakes")
+    add("--pictures", type=Path, help="a folder for a page to look through and correct them, and pictures")
     add("--top_k", type=_whole_number, default=5, help="classes to list")
     add("--min_probability", type=_probability, default=0.0, help="below it no label is given; or recommended")
     add("--path_column", default="", help="the column of paths in a table; by default image, path, file_name ...")

@@ -35,6 +35,11 @@ class Options:
     batch_size: int = DEFAULT_BATCH_SIZE
     workers: int = 0
 
+    @property
+    def abstains(self) -> bool:
+        """Return whether an image may get no label."""
+        return self.min_probability > 0
+
 
 def predict_batches(
     model: OnnxClassifier, batches: Iterable[Sequence[ImageFile]], options: Options

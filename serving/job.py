@@ -88,7 +88,7 @@ def write_predictions(
         job = _Job(model, options, folder, output.suffix.lower())
         parts = job.run(source, progress)
         scratch = folder / f"joined{output.suffix.lower()}"
-        join_parts(parts, scratch, options.top_k)
+        join_parts(parts, scratch, options.top_k, abstains=options.abstains)
         scratch.replace(output)
         counts = Counter[str]()
         for part in parts:
@@ -106,7 +106,9 @@ class _Job:
         self._model, self._options, self._folder, self._suffix = model, options, folder, suffix
         answer = {**asdict(options), "workers": None, "model": model.fingerprint, "preprocess": PREPROCESS_VERSION}
         versions = {"PIL": PIL.__version__, "onnxruntime": onnxruntime.__version__}
-        self._setting = json.dumps({**answer, **versions, "columns": columns(options.top_k)}, sort_keys=True)
+        self._setting = json.dumps(
+            {**answer, **versions, "columns": columns(options.top_k, abstains=options.abstains)}, sort_keys=True
+        )
         self._done = {part.name.split(".")[0]: part for part in folder.glob(f"*{suffix}")}
 
     def run(self, source: ImageSource, progress: Callable[[int], object]) -> list[Path]:
@@ -141,7 +143,7 @@ class _Job:
         unreadable = sum(bool(row.error) for row in rows)
         abstained = sum(not row.label for row in rows) - unreadable
         scratch = self._folder / f"unfinished{self._suffix}"
-        write_part(rows, scratch, self._options.top_k)
+        write_part(rows, scratch, self._options.top_k, abstains=self._options.abstains)
         unlike = sum(row.unlike is True for row in rows)
         part = self._folder / f"{digest}.{len(rows)}.{unreadable}.{abstained}.{unlike}{self._suffix}"
         self._done[digest] = scratch.replace(part)

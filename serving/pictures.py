@@ -1,18 +1,18 @@
-"""Pictures of predictions: each image beside its probabilities, and a sheet of the most confident mistakes."""
+"""Pictures of predictions: a page of all, the first ones beside their probabilities, the most confident mistakes."""
 
 from __future__ import annotations
 
 import heapq
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from serving.sources import ImageFile, ImageSource
-from serving.tables import Prediction, name_in_table, read_table
+from serving.album import PAGE, Album, LeastSure, has_other_page, write_page
+from serving.answers import Answer, read_answers
+from serving.sources import ImageSource
 from tl_core.errors import InputError
 from tl_core.images.decoding import UnreadableImageError, decode_image
 
@@ -30,25 +30,11 @@ _MOST_BARS = 10
 _MOST_STEM = 60  # characters of a name of up to four bytes each: no file name may have more than 255 bytes
 
 
-@dataclass(frozen=True)
-class Answer:
-    """A prediction with its file, and the true class where it is known, else empty."""
-
-    prediction: Prediction
-    file: ImageFile
-    label: str
-
-    @property
-    def is_mistake(self) -> bool:
-        """Return whether a label was given, and the class is known to be another one."""
-        return bool(self.label) and self.prediction.label not in ("", self.label)
-
-
 def make_folder(folder: Path, images: str) -> None:
     """Make the folder that pictures go to.
 
     Raises:
-        InputError: it cannot be made or written to, or lies where the images to predict are.
+        InputError: it cannot be made or written to, lies where the images to predict are, or has a page of its own.
     """
     if os.path.isdir(images) and folder.resolve().is_relative_to(Path(images).resolve()):  # noqa: PTH112
         raise InputError(
@@ -60,10 +46,12 @@ def make_folder(folder: Path, images: str) -> None:
         raise InputError(f"pictures {folder} cannot be made a folder ({error.strerror})") from error
     if not os.access(folder, os.W_OK):
         raise InputError(f"pictures {folder} cannot be written to")
+    if has_other_page(folder):
+        raise InputError(f"pictures {folder} has an {PAGE} that is no album; give another folder")
 
 
 def draw_album(source: ImageSource, table: Path, class_names: Sequence[str], folder: Path) -> str:
-    """Draw the first `MAX_PICTURES` predictions and a sheet of the most confident mistakes; says what was drawn.
+    """Draw the first `MAX_PICTURES` predictions, a page of all and a sheet of mistakes; says what was drawn.
 
     Args:
         table: what `write_predictions` wrote for this source.
@@ -72,40 +60,36 @@ def draw_album(source: ImageSource, table: Path, class_names: Sequence[str], fol
     Raises:
         InputError: the source has changed since, or the pictures cannot be written.
     """
-    n_drawn = n_labelled = 0
+    n_images = n_labelled = 0
     mistakes: list[Answer] = []
+    least_sure = LeastSure()
     try:
-        for answer in _answers(source, table, frozenset(class_names)):
+        for answer in read_answers(source, table, frozenset(class_names)):
+            n_images += 1
             n_labelled += bool(answer.label)
+            least_sure.add(answer)
             if answer.is_mistake:
                 mistakes = heapq.nsmallest(_SHEET_COLUMNS * _SHEET_ROWS, [*mistakes, answer], key=_confidence_then_name)
-            if n_drawn < MAX_PICTURES:
-                n_drawn += 1
+            if n_images <= MAX_PICTURES:
                 stem = Path(answer.prediction.file).stem[:_MOST_STEM]
-                draw_answer(answer).save(folder / f"{n_drawn:03d}-{stem}.png")
-        drawn = f"{n_drawn} pictures in {folder}"
-        if not n_labelled:
-            return drawn
-        if not mistakes:
-            return f"{drawn}; none of {n_labelled:,} labelled images is a mistake"
-        draw_mistakes(mistakes).save(folder / SHEET)
+                draw_answer(answer).save(folder / f"{n_images:03d}-{stem}.png")
+        write_page(Album(source.root, class_names, n_images, least_sure.list()), folder)
+        if mistakes:
+            draw_mistakes(mistakes).save(folder / SHEET)
     except OSError as error:
         raise InputError(f"pictures cannot be written to {folder} ({error.strerror or error})") from error
-    return f"{drawn}; the most confident mistakes are in {folder / SHEET}"
+    drawn = f"{min(n_images, MAX_PICTURES)} pictures in {folder}; to look through and correct: {folder / PAGE}"
+    return drawn + _say_mistakes(n_labelled, len(mistakes), folder)
 
 
-def _answers(source: ImageSource, table: Path, class_names: frozenset[str]) -> Iterator[Answer]:
-    """Yield the images that could be read, in order; the files are the source's, as an archive's have no path."""
-    for file, prediction in zip(source.files(), read_table(table), strict=False):
-        if name_in_table(file.name) != prediction.file:
-            raise InputError(f"the images have changed since {table} was written; give the same command again")
-        if not prediction.error:
-            above = Path(file.name).parent.name
-            yield Answer(prediction, file, above if above in class_names else "")
+def _say_mistakes(n_labelled: int, n_mistakes: int, folder: Path) -> str:
+    if n_mistakes:
+        return f"; the most confident mistakes are in {folder / SHEET}"
+    return f"; none of {n_labelled:,} labelled images is a mistake" if n_labelled else ""
 
 
 def _confidence_then_name(answer: Answer) -> tuple[float, str]:
-    return -answer.prediction.top[0][1], answer.prediction.file
+    return -answer.probability, answer.prediction.file
 
 
 def draw_answer(answer: Answer) -> Image.Image:

@@ -46,11 +46,13 @@ class ImageSource:
         files: lists the files.
         count: how many there are.
         notices: sentences on what was left out or found out.
+        root: the folder or archive that was given; empty where it was something else.
     """
 
     files: Callable[[], Iterator[ImageFile]]
     count: int
     notices: tuple[str, ...] = ()
+    root: str = ""
 
 
 @contextmanager
@@ -70,11 +72,11 @@ def open_source(spec: str, path_column: str = "") -> Iterator[ImageSource]:
         members = list_members(Path(spec))
         with open_archive(Path(spec)) as read:
             said = say_left_out_members(spec, members)
-            yield _source(lambda: (_member(spec, name, read) for name in members.names), spec, said)
+            yield _source(lambda: (_member(spec, name, read) for name in members.names), spec, said, root=spec)
     elif os.path.isdir(spec):  # noqa: PTH112
         left_out = LeftOut()
         count = sum(1 for _ in walk_images(Path(spec), left_out))
-        yield _source(lambda: _folder_files(Path(spec)), spec, say_left_out(spec, left_out.folders), count)
+        yield _source(lambda: _folder_files(Path(spec)), spec, say_left_out(spec, left_out.folders), count, spec)
     elif os.path.isfile(spec) and is_table(Path(spec)):  # noqa: PTH113
         table = open_table(Path(spec))
         yield _source(_table_lister(table, path_column), spec, table.notices)
@@ -83,12 +85,16 @@ def open_source(spec: str, path_column: str = "") -> Iterator[ImageSource]:
 
 
 def _source(
-    files: Callable[[], Iterator[ImageFile]], spec: str, notices: Sequence[str] = (), count: int | None = None
+    files: Callable[[], Iterator[ImageFile]],
+    spec: str,
+    notices: Sequence[str] = (),
+    count: int | None = None,
+    root: str = "",
 ) -> ImageSource:
     count = sum(1 for _ in files()) if count is None else count
     if count == 0:
         raise InputError(f"no images found in {spec}; expected {IMAGE_KINDS} files")
-    return ImageSource(files, count, tuple(notices))
+    return ImageSource(files, count, tuple(notices), root)
 
 
 def _lister(spec: str) -> Callable[[], Iterator[ImageFile]]:

@@ -76,7 +76,7 @@ def test_it_holds_the_modules_the_template_and_the_reproductions_and_no_other_fo
         names = set(archive.namelist())
     top = {name.partition("/")[0] for name in names}
     assert top == {"pipelines", "registry", "serving", "tl_core", f"transfer_lab-{project_version()}.dist-info"}
-    assert "pipelines/reports/report.html.jinja" in names
+    assert {"pipelines/reports/report.html.jinja", "serving/album.html"} <= names
     assert {f"pipelines/reproductions/{name}.toml" for name in reproduction_names()} <= names
     assert {f"pipelines/{name}.py" for name in ENTRY_POINTS} <= names
 

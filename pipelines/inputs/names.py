@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,40 @@ if TYPE_CHECKING:
     from tl_core.networks.backbones import BackboneSpec
 
 BASELINES = ("random", "pixels")
+
+_CONTAINER = re.compile(r"(\.tar)?\.(zip|tar|tgz|tbz2|txz|gz|bz2|xz|csv|tsv|jsonl|parquet)$", re.IGNORECASE)
+_ID_LENGTH = 8  # of a run id, as much as tells it apart
+
+
+def run_name(kind: str, data: str, weights: str = "", backbone: str = "", more: str = "") -> str:
+    """Return a name that a run is known by in a table of runs: `finetune EuroSAT from 9ac97432`.
+
+    Args:
+        data: data spec.
+        weights: weights that it starts from, if any; `backbone` is named with those that do not say their own.
+        more: what else tells it apart.
+    """
+    return " ".join(filter(None, (kind, short_data(data), _say_start(weights, backbone), more)))
+
+
+def short_data(spec: str) -> str:
+    """Return a data spec as a name has it: the last part of a path, without the suffixes of archives and tables."""
+    name = Path(spec).name or spec
+    return _CONTAINER.sub("", name) or name
+
+
+def short_model(model: str) -> str:
+    """Return a model as a name has it: a registered version without its scheme, or a file's name."""
+    return model.removeprefix("models:/") if model.startswith("models:/") else Path(model).name
+
+
+def _say_start(weights: str, backbone: str) -> str:
+    if not weights:
+        return ""
+    if is_run(weights):
+        return f"from {weights[:_ID_LENGTH]}"
+    named = f" {backbone}" if backbone and weights in ("random", "timm") else ""
+    return f"from {Path(weights).name}{named}"
 
 
 def is_run(weights: str) -> bool:

@@ -10,15 +10,20 @@ from pathlib import Path
 import numpy as np
 from mlflow.entities import Run
 
+from pipelines.configs.entry_points import REPORT_ARTIFACT
 from pipelines.inputs.networks import LATENCY_METRIC, SIZE_METRIC
 from pipelines.registration.evidence import SCORED_ON
 from pipelines.results.delivered import read_estimate
+from pipelines.results.headline import headline_of
 from pipelines.results.predictions import CONFUSIONS_ARTIFACT
 from pipelines.results.scores import SCORED_THEMSELVES, accuracy_of
 from pipelines.results.trainings import hits_in, predictions_of
 from pipelines.store.artifacts import fetch_artifact
+from pipelines.store.find import find_run
+from pipelines.store.logging import ACCURACY_METRICS
 from pipelines.store.params import used_params
 from pipelines.store.runs import KIND
+from pipelines.store.views import run_link
 from registry.card import CardFacts, Confusions, write_card
 from registry.versions import NewVersion
 from serving.model import OnnxClassifier
@@ -29,7 +34,7 @@ from tl_core.scoring.classification import count_confusions
 from tl_core.scoring.images import wilson
 
 _SCORES = {
-    "finetune": {"accuracy": "accuracy", "accuracy_ci95": "accuracy_ci95", "n_episodes": "n_episodes"},
+    "finetune": {name: name for name in (*ACCURACY_METRICS, "n_episodes")},
     "train": {
         "accuracy": "test/accuracy",
         "accuracy_low": "test/accuracy_low",
@@ -73,11 +78,25 @@ def _lineage(export_run: Run, scored_run: Run) -> dict[str, str]:
     return {**fit, **scored, "export": export_run.info.run_id}
 
 
+def _links(export_run: Run, scored_run: Run) -> dict[str, str]:
+    """Addresses of the evidence in MLflow's pages: the report, the scores, and the runs that made the file."""
+    runs = _lineage(export_run, scored_run)
+    links = {
+        "report": run_link(scored_run, REPORT_ARTIFACT),
+        f"scores ({scored_run.data.tags[KIND]})": run_link(scored_run),
+    }
+    if "fit" in runs:
+        links["fit"] = run_link(find_run(runs["fit"], "fit"))
+    return links | {"export": run_link(export_run)}
+
+
 def _write_card(name: str, export_run: Run, scored_run: Run, onnx_path: Path) -> str:
     model = OnnxClassifier.load(onnx_path)
     kind = scored_run.data.tags[KIND]
     facts = CardFacts(
         name=name,
+        headline=headline_of(scored_run) or f"Accuracy {_accuracy(scored_run)}",
+        links=_links(export_run, scored_run),
         accuracy=_accuracy(scored_run),
         scored_on=SCORED_ON[kind],
         sample=_sample(scored_run),

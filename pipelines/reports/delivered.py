@@ -20,6 +20,7 @@ from pipelines.results.delivered import (
     read_estimate,
 )
 from pipelines.results.figures import draw_learning_curve
+from pipelines.results.headline import say_delivered
 from pipelines.results.network_scores import NetworkScore
 from pipelines.results.predictions import EXAMPLES_ARTIFACT
 from pipelines.store.artifacts import fetch_artifact
@@ -48,7 +49,7 @@ def report_delivered(run: Run) -> Page:
     seconds = [(name, run.data.metrics.get(f"seconds/{name}")) for name in _STAGES]
     return Page(
         title_of(run),
-        say_headline(estimate),
+        say_delivered(estimate),
         [*advise(estimate), *(f"Mind that {sentence}." for sentence in estimate.notice)],
         [
             _overview_section(run_id, estimate),
@@ -63,21 +64,6 @@ def report_delivered(run: Run) -> Page:
             origin_section(run, *((f"{kind} run", steps[kind][-1].info.run_id) for kind in steps if kind != "fold")),
         ],
     )
-
-
-def say_headline(estimate: DeliveredEstimate) -> str:
-    """Say in a sentence how many of 100 new images are named rightly."""
-    found, counts = estimate.headline, estimate.counts
-    uneven = max(counts) > min(counts)
-    like = "new images like these"
-    if uneven:
-        like = (
-            "new images, as many of each class" if estimate.priors == "balanced" else f"{like}, as often of each class"
-        )
-    guess = 100 / len(counts) if estimate.priors == "balanced" else 100 * max(counts) / sum(counts)
-    low, high = np.floor(100 * found.low), np.ceil(100 * found.high)
-    about = f"about {100 * found.value:.0f} are named rightly: {low:.0f} to {high:.0f}"
-    return f"Of 100 {like}, {about}. Guessing: {guess:.0f}."
 
 
 def advise(estimate: DeliveredEstimate) -> list[str]:

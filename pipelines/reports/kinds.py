@@ -9,6 +9,7 @@ import mlflow
 from mlflow.entities import Run
 
 from pipelines.reports.comparisons import report_comparison
+from pipelines.reports.data_set import report_data_set
 from pipelines.reports.delivered import report_delivered
 from pipelines.reports.line import report_main
 from pipelines.reports.new_images import report_new_images
@@ -134,6 +135,7 @@ _REPORTS: dict[str, Callable[[Run], Page]] = {
     "train": _train,
     "score": report_new_images,
     "pretrain": _pretrain,
+    "prepare": report_data_set,
 }
 KINDS = tuple(_REPORTS)
 """Kinds of runs that have a report."""

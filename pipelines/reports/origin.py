@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import time
 from dataclasses import MISSING
-from pathlib import Path
 from typing import Any
 
+import mlflow
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 
 from pipelines.configs.entry_points import config_type
 from pipelines.configs.fields import parameters
+from pipelines.inputs.names import short_data
 from pipelines.inputs.provenance import NORMALISATION
-from pipelines.reports.page import Command, Section, Table
+from pipelines.reports.page import Command, Section, Table, link
 from pipelines.reports.words import say_seconds
 from pipelines.store.params import used_params
 from pipelines.store.runs import KIND
+from pipelines.store.views import run_link, ui_address
 from tl_core.networks.weights_spec import credit_of
 
 _COUNTS = {
@@ -31,6 +35,7 @@ _COUNTS = {
 }
 _RUNS = ("weights", "search_run", "runs")
 _LAUNCH = "mlflow run . --env-manager local -e"
+_RUN_ID = re.compile("[0-9a-f]{32}")
 _WHERE = ("device", "workers", "engine", "address")
 """Params that change where the work is done and not what comes out."""
 
@@ -38,7 +43,7 @@ _WHERE = ("device", "workers", "engine", "address")
 def title_of(run: Run) -> str:
     """Return the title of a report: the run's kind and name, and its data."""
     name, params = run.data.tags[MLFLOW_RUN_NAME], used_params(run)
-    data = Path(params.get("target") or params.get("data") or params.get("source") or "").name
+    data = short_data(params.get("target") or params.get("data") or params.get("source") or "")
     return name if data in name else f"{name} on {data}"
 
 
@@ -57,13 +62,13 @@ def seconds_of(run: Run) -> float:
 
 def origin_section(run: Run, *others: tuple[str, str]) -> Section:
     """The runs and the data that a run came from, and the command that repeats it; `others` are further rows."""
-    rows = [[f"this {run.data.tags[KIND]} run", run.info.run_id]]
+    rows = [[f"this {run.data.tags[KIND]} run", _linked(run.info.run_id, run)]]
     given = {name: used_params(run).get(name, "") for name in _RUNS}
-    rows += [[name.replace("_", " "), value] for name, value in given.items() if value]
+    rows += [[name.replace("_", " "), _linked(value, run)] for name, value in given.items() if value]
     rows += [[f"{name} weights", credit] for name in given["weights"].split(",") if (credit := credit_of(name))]
     if normalisation := run.data.tags.get(NORMALISATION):
         rows.append(["pixels are normalised by", normalisation])
-    rows += map(list, others)
+    rows += [[words, _linked(value, run)] for words, value in others]
     for used in run.inputs.dataset_inputs if run.inputs else []:
         context = next((tag.value for tag in used.tags if tag.key == "mlflow.data.context"), "data")
         rows.append([f"{context} images", f"{used.dataset.name}, fingerprint {used.dataset.digest[:16]}"])
@@ -74,9 +79,20 @@ def origin_section(run: Run, *others: tuple[str, str]) -> Section:
     table = Table("Where the numbers come from", [], rows)
     return Section(
         "Origin",
-        ["The command below, with the same data and code, repeats this run."],
+        ["The command below, with the same data and code, repeats this run. Links lead to MLflow's pages."],
         [table, Command(command_of(run))],
     )
+
+
+def _linked(value: str, here: Run) -> str:
+    """A run's id as a link to its page, where it is one and MLflow has the run; any other value as it is."""
+    if not _RUN_ID.fullmatch(value):
+        return value
+    try:
+        found = here if value == here.info.run_id else mlflow.get_run(value)
+    except MlflowException:  # the run was deleted, say
+        return value
+    return link(value, ui_address(run_link(found)))
 
 
 def command_of(run: Run) -> str:

@@ -130,6 +130,11 @@ class Page:
     sections: Sequence[Section] = field(default_factory=list)
 
 
+def link(text: str, address: str) -> Markup:
+    """A cell of a table that leads elsewhere."""
+    return Markup('<a href="{}">{}</a>').format(address, text)
+
+
 def render_page(page: Page) -> str:
     """The page as HTML that needs no other file."""
     folder = Path(__file__).parent

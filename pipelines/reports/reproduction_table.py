@@ -61,12 +61,12 @@ def _cell(accuracy: float, low: float, high: float) -> str:
 def _stages(run_id: str) -> list[tuple[float, float, float]]:
     """Accuracy with the ends of its interval after every stage; a finetune run has one."""
     metrics = mlflow.MlflowClient().get_run(run_id).data.metrics
-    if "accuracy" in metrics:
-        mean, half_width = metrics["accuracy"], metrics.get("accuracy_ci95", float("inf"))
-        return [(mean, mean - half_width, mean + half_width)]
     numbered = (f"stage_{number}/test_accuracy" for number in itertools.count(1))
-    names = itertools.takewhile(metrics.__contains__, numbered)
-    return [(metrics[name], metrics[f"{name}_low"], metrics[f"{name}_high"]) for name in names]
+    names = list(itertools.takewhile(metrics.__contains__, numbered))
+    if names:
+        return [(metrics[name], metrics[f"{name}_low"], metrics[f"{name}_high"]) for name in names]
+    mean, half_width = metrics["accuracy"], metrics.get("accuracy_ci95", float("inf"))
+    return [(mean, mean - half_width, mean + half_width)]
 
 
 def _means(runs: Runs, variants: Sequence[str]) -> list[str]:

@@ -159,7 +159,8 @@ def task_of(run: Run) -> str:
 def other_images(run: Run) -> str:
     """Say how accurate a finetune run's classifiers are on other images of the same kind."""
     metrics = run.data.metrics
-    low, high = 100 * metrics["images/accuracy_low"], 100 * metrics["images/accuracy_high"]
+    prefix = "" if "accuracy_low" in metrics else "images/"  # of runs of earlier versions
+    low, high = 100 * metrics[f"{prefix}accuracy_low"], 100 * metrics[f"{prefix}accuracy_high"]
     images = f"{metrics['n_images']:,.0f} images"
     return f"For other images of the same kind expect {low:.1f} to {high:.1f} %, going by the {images} there were."
 

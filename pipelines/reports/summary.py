@@ -11,6 +11,7 @@ from pipelines.reports.words import say_difference, say_over_episodes
 from pipelines.results.columns import aligned
 from pipelines.results.scores import METHODS_ARTIFACT, accuracies, differences_of_methods
 from pipelines.store.artifacts import fetch_artifact
+from pipelines.store.logging import ACCURACY_METRICS
 from pipelines.store.views import runs_address
 from registry.versions import CHAMPION, champion_of
 from tl_core.scoring.episodes import Estimate, estimate, paired_difference
@@ -20,6 +21,7 @@ from tl_core.scoring.paired import PairedDifference
 def log_summary(finetune_runs: Mapping[str, str], export_run: str, name: str) -> None:
     """Log and print the accuracies of the finetune runs, their paired differences, and where to look next."""
     mlflow.log_dict(dict(finetune_runs), METHODS_ARTIFACT)
+    mlflow.log_metrics(_accuracy_of(list(finetune_runs.values())[-1]))
     scores = {method: list(accuracies(run_id).values()) for method, run_id in finetune_runs.items()}
     results = {method: estimate(values) for method, values in scores.items()}
     over_images = differences_of_methods(finetune_runs)
@@ -32,6 +34,12 @@ def log_summary(finetune_runs: Mapping[str, str], export_run: str, name: str) ->
     text = "\n".join([*_table(results, differences, over_images), "", *where_lines(export_run, name)])
     mlflow.log_text(text, "summary.txt")
     print(f"\n{text}")
+
+
+def _accuracy_of(run_id: str) -> dict[str, float]:
+    """Return the accuracy of a finetune run with its intervals: that of the last method is the whole line's."""
+    metrics = mlflow.get_run(run_id).data.metrics
+    return {name: metrics[name] for name in ACCURACY_METRICS if name in metrics}
 
 
 def _key(label: str) -> str:

@@ -38,6 +38,11 @@ def join_words(words: Sequence[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
+def say_count(n: int, word: str) -> str:
+    """`1 image`, `1,200 images`."""
+    return f"{n:,} {word if n == 1 else f'{word}s'}"
+
+
 def say_significance(significant: bool) -> str:
     """`significantly different`, or not."""
     return "significantly different" if significant else "not significantly different"

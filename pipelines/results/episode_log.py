@@ -102,8 +102,8 @@ class EpisodeLog:
         of_images = _accuracy_over_images(answers)
         metrics |= {
             "n_images": of_images.n,
-            "images/accuracy_low": of_images.low,
-            "images/accuracy_high": of_images.high,
+            "accuracy_low": of_images.low,
+            "accuracy_high": of_images.high,
         }
         mlflow.log_metrics(metrics)
         log_series({"episode/accuracy": [result.accuracy for result in self._results]})

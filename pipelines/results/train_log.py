@@ -78,7 +78,8 @@ class TrainLog:
         """Log the chosen stage's scores, predictions, classifier and pictures; returns its test accuracy."""
         chosen = self._chosen()
         mlflow.log_metrics({"stage": chosen.number, "val/best_accuracy": chosen.best_val})
-        mlflow.log_metrics(_scores(chosen.predictions, chosen.accuracy))
+        scores = _scores(chosen.predictions, chosen.accuracy)
+        mlflow.log_metrics(scores | interval_metrics("accuracy", chosen.accuracy))
         for stage in self._stages:
             mlflow.log_metrics(interval_metrics(f"stage_{stage.number}/test_accuracy", stage.accuracy))
         points = [_points(epoch) for epoch in self._epochs]

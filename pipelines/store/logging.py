@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import mlflow
-from mlflow.entities import Metric
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Run
 
 from pipelines.store.redaction import redact
 from tl_core.data.dataset import ImageDataset
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 DRAWING_ERRORS = (ArithmeticError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 """Errors of those who draw and write pages."""
+
+ACCURACY_METRICS = ("accuracy", "accuracy_low", "accuracy_high", "accuracy_ci95")
+"""Metrics of every run that says how good something is: the first with its interval over images, and over episodes."""
 
 _DIGEST_LENGTH, _PROFILE_LENGTH, _TAG_LENGTH, _BATCH_LENGTH = 36, 16_777_215, 5000, 1000  # what the store takes
 
@@ -58,10 +61,27 @@ def log_series(series: Mapping[str, Sequence[float]]) -> None:
         mlflow.MlflowClient().log_batch(run.info.run_id, metrics=metrics[start : start + _BATCH_LENGTH])
 
 
+def log_model_metrics(model_id: str, metrics: Mapping[str, float], scored_on: Dataset | None) -> None:
+    """Log metrics of a model that MLflow keeps with the active run, and the data that they were measured on."""
+    run = mlflow.active_run()
+    assert run is not None
+    now = int(time.time() * 1000)
+    data = {"dataset_name": scored_on.name, "dataset_digest": scored_on.digest} if scored_on else {}
+    values = [
+        Metric(name, value, now, 0, model_id=model_id, run_id=run.info.run_id, **data)
+        for name, value in metrics.items()
+    ]
+    mlflow.MlflowClient().log_batch(run.info.run_id, metrics=values)
+
+
+def dataset_of(run: Run) -> Dataset | None:
+    """Return the data that a run has recorded as its input, the first if there are several."""
+    inputs = run.inputs.dataset_inputs if run.inputs else []
+    return inputs[0].dataset if inputs else None
+
+
 def log_dataset(dataset: ImageDataset, context: str) -> None:
     """Record the data as an input of the active run, and as tags its fingerprint, and what was left out or repaired."""
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
     run = mlflow.active_run()
     assert run is not None
     entity = Dataset(

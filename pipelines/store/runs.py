@@ -26,6 +26,9 @@ from tl_core.errors import InputError, enough_memory
 KIND = "kind"
 """Tag of a run: the entry point that it belongs to."""
 
+_MOST_NAME = 200
+"""Characters of a run's name: a store takes no more than 250."""
+
 
 @contextmanager
 def tracked_run(kind: str, config: Any, name: str = "") -> Iterator[str]:
@@ -43,7 +46,7 @@ def tracked_run(kind: str, config: Any, name: str = "") -> Iterator[str]:
         if not nested:
             prepare_store()
             name = _name_given_to_mlflow() or name
-        name = redact(name)
+        name = _shown(name)
         run = _start_run(kind, name, nested)
     except (MlflowException, DBAPIError) as error:
         if nested:
@@ -134,6 +137,18 @@ def _name_given_to_mlflow() -> str:
     first, _, rest = name.partition("-")
     by_chance = first in _GENERATOR_PREDICATES and rest.partition("-")[0] in _GENERATOR_NOUNS
     return "" if by_chance else name
+
+
+def rename_run(before: str, after: str) -> None:
+    """Give the active run a better name than the one that it was opened with, unless its user has named it."""
+    run = mlflow.active_run()
+    assert run is not None
+    if mlflow.get_run(run.info.run_id).data.tags.get(MLFLOW_RUN_NAME) == _shown(before) and after != before:
+        mlflow.set_tag(MLFLOW_RUN_NAME, _shown(after))
+
+
+def _shown(name: str) -> str:
+    return redact(name)[:_MOST_NAME]
 
 
 def child_tags(kind: str) -> dict[str, str]:

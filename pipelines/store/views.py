@@ -10,8 +10,10 @@ import json
 import os
 import time
 from dataclasses import dataclass
+from urllib.parse import quote
 
 import mlflow
+from mlflow.entities import Run
 from mlflow.environment_variables import MLFLOW_TRACKING_URI
 
 from pipelines.store.redaction import redact
@@ -20,7 +22,7 @@ VIEW_TAG = "mlflow.sharedViewState."
 LOCAL_UI = "http://127.0.0.1:5000"
 
 _NOT_PARTS = "tags.kind != 'episode' AND tags.kind != 'trial' AND tags.kind != 'fold'"
-_SCORES = ("metrics.`accuracy`", "metrics.`accuracy_low`", "metrics.`accuracy_high`", "metrics.`accuracy_ci95`")
+_SCORES = tuple(f"metrics.`{name}`" for name in ("accuracy", "accuracy_low", "accuracy_high", "accuracy_ci95"))
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,8 @@ class View:
     order_by: str = "attributes.start_time"
 
 
-RESULTS = View("results", f"metrics.accuracy >= 0 AND {_NOT_PARTS}", (*_SCORES, "params.`weights`", "tags.`kind`"))
+_RESULTS = f"metrics.accuracy >= 0 AND tags.kind != 'register' AND {_NOT_PARTS}"  # a version's is that of another run
+RESULTS = View("results", _RESULTS, (*_SCORES, "params.`weights`", "tags.`kind`"))
 STEPS = View("steps", _NOT_PARTS, ("attributes.`Duration`", "tags.`kind`", *_SCORES))
 EVERYTHING = View("everything", "", ("attributes.`Duration`", "tags.`kind`", *_SCORES[:1]))
 VIEWS = (RESULTS, STEPS, EVERYTHING)
@@ -49,10 +52,21 @@ def save_views(client: mlflow.MlflowClient, experiment_id: str) -> None:
 
 def runs_address(experiment_id: str, view: View = RESULTS) -> str:
     """Return the address of a view: of the server that is in use, else of `mlflow ui` on its usual port."""
+    page = f"#/experiments/{experiment_id}/runs?workflowType=machine_learning"
+    return ui_address(f"{page}&viewStateShareKey={view.key}")
+
+
+def run_link(run: Run, artifact: str = "") -> str:
+    """Return the address of a run's page, or of one of its artifacts, as MLflow's own pages take it."""
+    place = f"/artifacts/{quote(artifact)}" if artifact else ""
+    return f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}{place}"
+
+
+def ui_address(link: str) -> str:
+    """Return a link of MLflow's pages as an address that leads there from elsewhere."""
     uri = os.environ.get(MLFLOW_TRACKING_URI.name, "")
     server = uri.rstrip("/") if uri.startswith(("http://", "https://")) else LOCAL_UI
-    page = f"/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
-    return redact(f"{server}{page}&viewStateShareKey={view.key}")
+    return redact(f"{server}/{link}")
 
 
 def _as_tag(view: View) -> str:

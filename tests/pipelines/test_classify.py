@@ -19,8 +19,9 @@ from pipelines.configs.fields import make_config
 from pipelines.inputs.networks import ONNX_ARTIFACT
 from pipelines.predict import PredictConfig
 from pipelines.predict import run as predict
-from pipelines.reports.delivered import advise, say_headline
+from pipelines.reports.delivered import advise
 from pipelines.results.delivered import OUT_OF_FOLD_ARTIFACT, read_estimate
+from pipelines.results.headline import say_delivered
 from pipelines.score import ScoreConfig
 from pipelines.score import run as score
 from pipelines.store.artifacts import fetch_artifact
@@ -59,6 +60,11 @@ def test_a_folder_becomes_a_champion_whose_file_is_as_good_as_estimated(colours:
     champion = champion_of("colours")
     assert champion is not None
     assert champion.tags["classify_run"] == run_id
+    headline, links, *_ = str(champion.description).split("\n\n")
+    assert headline.startswith("Of 100 new images like these, about 100 are named rightly")
+    for link in (f"#/experiments/0/runs/{run_id}/artifacts/report.html)", f"#/experiments/0/runs/{steps['export']})"):
+        assert link in links
+    assert headline in mlflow.MlflowClient().get_registered_model("colours").description
     model = OnnxClassifier.load(fetch_artifact(steps["export"], ONNX_ARTIFACT))
     assert json.loads(model.metadata["accuracy"])["low"] == pytest.approx(metrics["accuracy_low"])
     new = load_dataset(str(write_colour_images(tmp_path / "new", seed=7)), 16)
@@ -68,6 +74,7 @@ def test_a_folder_becomes_a_champion_whose_file_is_as_good_as_estimated(colours:
     page = fetch_artifact(run_id, "report.html").read_text()
     assert "Of 100 new images like these, about 100 are named rightly" in page
     assert "When to believe it" in page
+    assert f'#/experiments/0/runs/{steps["export"]}">{steps["export"]}</a>' in page
 
 
 def test_every_image_is_predicted_once_a_repeat_by_folds_without_it(colours: Path) -> None:
@@ -86,7 +93,7 @@ def test_an_estimate_is_read_back_as_it_was_kept(colours: Path) -> None:
     assert estimate.counts == (20, 20, 20)
     assert estimate.bar == 0.0
     assert len(estimate.curve) > 1
-    assert "Guessing: 33." in say_headline(estimate)
+    assert "Guessing: 33." in say_delivered(estimate)
     assert "Every prediction can be believed" in " ".join(advise(estimate))
 
 
@@ -133,7 +140,7 @@ def test_uneven_classes_are_said_with_what_counts(tmp_path: Path, capsys: pytest
         image.unlink()
     run_id = classify(config_of(folder))
     assert "blue has 20 images and red 5" in capsys.readouterr().err
-    assert "as many of each class" in say_headline(read_estimate(run_id))
+    assert "as many of each class" in say_delivered(read_estimate(run_id))
 
 
 def test_images_before_one_background_are_classified_and_the_page_says_so(tmp_path: Path) -> None:
@@ -192,8 +199,9 @@ def test_score_of_new_images_leaves_unknown_classes_out(
     page = fetch_artifact(run.info.run_id, "report.html").read_text()
     assert "of 20 new images are named rightly" in page
     model_id = logged_model_of(mlflow.MlflowClient().get_model_version("scored", "1"))
-    logged = mlflow.MlflowClient().get_logged_model(model_id).metrics
-    assert "accuracy" in {metric.key for metric in logged or []}
+    logged = mlflow.MlflowClient().get_logged_model(model_id).metrics or []
+    found = {(metric.key, metric.dataset_name) for metric in logged}
+    assert found == {(f"accuracy{end}", name) for end in ("", "_low", "_high") for name in ("colours", "new")}
 
 
 def test_score_of_images_that_were_learned_is_refused(colours: Path, tmp_path: Path) -> None:

@@ -106,6 +106,7 @@ def trained(right: str | None, images: str = "") -> Runs:
         write_images(folder, [int(hit) for hit in hits], 1, images)
         (folder / "confusion.json").write_text(json.dumps({"class_names": CLASS_NAMES, "counts": []}))
         scores = {"test/accuracy": float(hits.mean()), "test/accuracy_low": 0.0, "n_test": float(len(hits))}
+        scores |= {"accuracy": float(hits.mean()), "accuracy_low": 0.758, "accuracy_high": 0.836}
         params = {"data": "photos", "weights": "timm", "head": "dense"}
         train_run = record("train", params, scores, folder, test_images="of the run")
     if right is None:
@@ -203,11 +204,14 @@ def test_an_interrupted_registration_is_decided_again_as_it_was(others: int) -> 
         output_format="list",
     )
     mlflow.MlflowClient().set_terminated(run.info.run_id, "KILLED")
+    mlflow.MlflowClient().update_registered_model(NAME, "An image classifier.")  # before the champion was described
     again = registered(runs)
     assert [again[name] for name in ("gate", "promoted", "version")] == [
         first[name] for name in ("gate", "promoted", "version")
     ]
     assert champion() == others + 1
+    said = mlflow.MlflowClient().get_registered_model(NAME).description
+    assert said.startswith(f"**`@champion` is version {others + 1}.**")
 
 
 def test_the_first_version_without_scores_is_no_champion() -> None:
@@ -238,6 +242,7 @@ def test_a_version_carries_its_evidence_and_its_card() -> None:
         runs.finetune_run,
     ):
         assert part in str(version.description)
+    assert str(version.description).startswith("Accuracy 84.25 +- ")  # an earlier release kept no interval over images
 
 
 RIGHT = "0111111110" * 40
@@ -319,6 +324,8 @@ def test_a_version_of_a_train_run_carries_its_evidence_and_its_card() -> None:
     for part in ("80.00 % (75.80 to 83.63, n=400)", "the test images of photos", "red taken for green 20.0%"):
         assert part in str(version.description)
     assert f"train {train_run}" in str(version.description)
+    headline = "Of 100 images like the 400 test images of photos, about 80 are named rightly: 75 to 84."
+    assert str(version.description).startswith(f"{headline}\n\n[report](#/experiments/0/runs/{train_run}/artifacts/")
     assert "head dense" in str(version.description)
 
 

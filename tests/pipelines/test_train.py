@@ -67,6 +67,8 @@ def test_the_records_of_a_training_agree_with_each_other(trained: Run, parts: Pa
     table = pd.read_parquet(fetch_artifact(run_id, "predictions.parquet"))
     assert metrics["test/accuracy"] == pytest.approx((table["label"] == table["prediction"]).mean())
     assert metrics["test/accuracy_low"] < metrics["test/accuracy"] <= metrics["test/accuracy_high"]
+    for name in ("accuracy", "accuracy_low", "accuracy_high"):
+        assert metrics[name] == metrics[f"test/{name}"]
     assert {"test/precision", "test/recall", "test/f1"} <= metrics.keys()
     assert (metrics["n_train"], metrics["n_val"], metrics["n_test"]) == (24, 24, 24)
     assert sorted(table["file"]) == sorted(str(p.relative_to(parts)) for p in (parts / "test").rglob("*.png"))

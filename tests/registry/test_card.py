@@ -8,6 +8,8 @@ from registry.card import MAX_CHARACTERS, CardFacts, Confusions, write_card
 
 FACTS = CardFacts(
     name="colours",
+    headline="Of 100 images, about 81 are named rightly: 80 to 82.",
+    links={"report": "#/experiments/0/runs/t1/artifacts/report.html", "export": "#/experiments/0/runs/e1"},
     accuracy="81.25 +- 0.61 % (n=600)",
     scored_on="episodes",
     sample="3-way 5-shot episodes of photos.zip",
@@ -23,6 +25,12 @@ FACTS = CardFacts(
     class_names=["red", "green", "blue"],
     confusions=Confusions(["red", "green", "blue"], [[8, 2, 0], [0, 10, 0], [1, 4, 5]]),
 )
+
+
+def test_it_begins_with_the_result_and_links_to_its_evidence() -> None:
+    headline, links, *_ = write_card(FACTS).split("\n\n")
+    assert headline == FACTS.headline
+    assert links == "[report](#/experiments/0/runs/t1/artifacts/report.html) | [export](#/experiments/0/runs/e1)"
 
 
 def test_it_says_how_good_and_how_sure() -> None:
@@ -49,6 +57,12 @@ def test_without_confusions_none_are_made_up() -> None:
     assert "No class was taken for another." in write_card(replace(FACTS, confusions=perfect))
 
 
+def test_names_are_no_markup() -> None:
+    card = write_card(replace(FACTS, headline="Of data *x*", class_names=["<i>owl", "[cat](evil)", "snake_case"]))
+    assert card.startswith(r"Of data \*x\*")
+    assert r"\<i\>owl, \[cat\](evil), snake_case." in card
+
+
 def test_it_says_where_it_came_from() -> None:
     card = write_card(FACTS)
     for part in ("resnet10", "b1", "0123456789ab", "f1", "t1", "e1", "not recorded", "head linear, steps 40"):
@@ -66,7 +80,7 @@ def test_many_classes_are_counted_and_the_card_fits_the_store() -> None:
     names = [f"class number {index}" for index in range(1000)]
     counts = [[1] * 1000 for _ in names]
     card = write_card(replace(FACTS, class_names=names, confusions=Confusions(names, counts)))
-    assert card.startswith("# colours\n\n1000 classes: class number 0, ")
+    assert "\n\n# colours\n\n1000 classes: class number 0, " in card
     assert "and 970 more" in card
     assert "How to use" in card
     assert len(card) <= MAX_CHARACTERS

@@ -47,6 +47,30 @@ def test_promotions_are_taken_back_one_by_one(version: ModelVersion, tmp_path: P
     assert champion() == "1"
 
 
+def test_the_description_says_who_is_champion_and_how_good_and_keeps_what_people_wrote(
+    version: ModelVersion, tmp_path: Path
+) -> None:
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    first, second = "Of 100 images, about 80 are named rightly: 70 to 90.", "Of 100 images, about 90 ..."
+    links = "[report](#/experiments/0/runs/1)"
+    client.update_model_version(NAME, version.version, f"{first}\n\n{links}\n\n# {NAME}")
+    later = register_colours(tmp_path).version
+    client.update_model_version(NAME, later, f"{second}\n\n# {NAME}")
+    promote(NAME, version.version, None)
+    said = client.get_registered_model(NAME).description
+    card = f"[Its card](#/models/{NAME}/versions/1)"
+    assert said.startswith(f"**`@champion` is version 1.** {card}\n\n{first}\n\n{links}\n\n---\n\nAn image classifier.")
+    client.update_registered_model(NAME, said.partition("An image")[0] + "Ask Ann.")
+    promote(NAME, later, champion_of(NAME))
+    expected = f"**`@champion` is version 2.** [Its card](#/models/{NAME}/versions/2)\n\n{second}\n\n---\n\nAsk Ann."
+    assert client.get_registered_model(NAME).description == expected
+    roll_back(NAME)
+    said = client.get_registered_model(NAME).description
+    assert (first in said, second in said, said.endswith("Ask Ann.")) == (True, False, True)
+
+
 def test_after_a_rollback_the_next_champion_follows_the_one_restored(version: ModelVersion, tmp_path: Path) -> None:
     promote(NAME, version.version, None)
     promote(NAME, register_colours(tmp_path).version, champion_of(NAME))

@@ -74,7 +74,8 @@ def test_three_packages_are_enough(
     rows = read_csv(tmp_path / "out.csv")
     assert [row["file"] for row in rows] == below(pictures)
     assert all(Path(row["file"]).parent.name == row["label"] for row in rows)
-    assert len(list((tmp_path / "album").iterdir())) == 12
+    assert len(list((tmp_path / "album").glob("*.png"))) == 12
+    assert (tmp_path / "album" / "index.html").is_file()
 
 
 def test_without_pyarrow_parquet_is_one_sentence(

@@ -26,18 +26,8 @@ def test_the_command_line_writes_the_table(model_file: Path, pictures: Path, tmp
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"12 images, 0 unreadable: {output}\n"
     rows = read_csv(output)
-    columns = [
-        "file",
-        "label",
-        "probability",
-        "unlike",
-        "error",
-        "label_1",
-        "probability_1",
-        "label_2",
-        "probability_2",
-    ]
-    assert list(rows[0]) == columns
+    assert list(rows[0]) == ["file", "label", "probability", "unlike", "error", "label_2", "probability_2"]
+    assert all(len(row[name]) <= len("0.1234") for row in rows for name in row if name.startswith("probability"))
     assert all(Path(row["file"]).parent.name == row["label"] for row in rows)
 
 
@@ -63,7 +53,7 @@ def test_pictures_are_drawn_where_they_are_asked_for(model_file: Path, pictures:
     done = serve(model_file, pictures, tmp_path / "out.csv", "--pictures", tmp_path / "album")
     assert (done.returncode, done.stderr) == (0, "")
     assert "12 pictures in " in done.stdout
-    assert len(list((tmp_path / "album").iterdir())) == 13
+    assert len(list((tmp_path / "album").glob("*.png"))) == 13
     assert (tmp_path / "album" / "mistakes.png").stat().st_size > 1000
 
 

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image, ImageColor
 
 from serving import pictures as drawing
-from serving.pictures import Answer, draw_album, draw_answer, draw_mistakes, make_folder
+from serving.answers import Answer
+from serving.pictures import draw_album, draw_answer, draw_mistakes, make_folder
 from serving.sources import ImageFile, open_source
 from serving.tables import Prediction, join_parts, write_part
 from tests.serving.conftest import CLASS_NAMES, below
@@ -29,14 +30,16 @@ def answer(file: Path, best: str, probability: float, label: str = "") -> Answer
     return Answer(predicted(str(file), best, probability), ImageFile(str(file), lambda: "", file.read_bytes), label)
 
 
-def drawn_of(spec: Path | str, rows: Sequence[Prediction], folder: Path) -> str:
+def drawn_of(
+    spec: Path | str, rows: Sequence[Prediction], folder: Path, class_names: Sequence[str] = CLASS_NAMES
+) -> str:
     """Write a table of predictions for a source and draw it."""
     table = folder / "table.csv"
     write_part(rows, folder / "part.csv", top_k=3)
     join_parts([folder / "part.csv"], table, top_k=3)
     make_folder(folder / "album", str(spec))
     with open_source(str(spec)) as source:
-        return draw_album(source, table, CLASS_NAMES, folder / "album")
+        return draw_album(source, table, class_names, folder / "album")
 
 
 def count_pixels(image: Image.Image, colour: str) -> int:
@@ -94,7 +97,7 @@ def test_the_sheet_holds_the_most_confident_mistakes_in_order(
     assert drawn_of(pictures, rows, tmp_path).startswith("12 pictures in ")
     assert drawn == [("002.png", "green", 0.9), ("001.png", "red", 0.7)]
     names = sorted(path.name for path in (tmp_path / "album").iterdir())
-    assert names == [*(f"{n + 1:03d}-{n % 4:03d}.png" for n in range(12)), "mistakes.png"]
+    assert names == [*(f"{n + 1:03d}-{n % 4:03d}.png" for n in range(12)), "index.html", "mistakes.png", "thumbnails"]
     with Image.open(tmp_path / "album" / "mistakes.png") as sheet:
         assert sheet.width > sheet.height
         left, right = (np.asarray(sheet)[80:250, x : x + 200].mean((0, 1)).argmax() for x in (20, 260))
@@ -119,8 +122,10 @@ def test_without_labels_there_is_no_sheet_and_only_so_many_pictures(
     (pictures / "0.png").write_text("no picture")
     broken = Prediction(str(pictures / "0.png"), "", (), "truncated")
     rows = [broken, *(predicted(file, "blue", 0.6) for file in below(pictures)[1:])]
-    assert drawn_of(pictures, rows, tmp_path) == f"2 pictures in {tmp_path / 'album'}"
-    assert len(list((tmp_path / "album").iterdir())) == 2
+    album = tmp_path / "album"
+    said = f"2 pictures in {album}; to look through and correct: {album / 'index.html'}"
+    assert drawn_of(pictures, rows, tmp_path) == said
+    assert len(list(album.glob("*.png"))) == 2
 
 
 def test_where_every_label_is_right_that_is_said(pictures: Path, tmp_path: Path) -> None:
@@ -146,8 +151,9 @@ def test_any_name_of_a_file_or_a_class_is_drawn(tmp_path: Path) -> None:
         Image.new("RGB", (16, 16), "red").save(os.fsdecode(os.path.join(os.fsencode(folder), name)), "PNG")  # noqa: PTH118
     with open_source(str(folder)) as source:
         names = [file.name for file in source.files()]
-    rows = [Prediction(name, "", (("図 $x$ " + "long " * 50, 1.0), ("", 0.0))) for name in names]
-    assert "3 pictures in " in drawn_of(folder, rows, tmp_path)
+    long = "図 $x$ " + "long " * 50
+    rows = [Prediction(name, long, ((long, 1.0), ("", 0.0))) for name in names]
+    assert "3 pictures in " in drawn_of(folder, rows, tmp_path, [long, ""])
 
 
 def test_other_files_than_those_of_the_table_are_not_drawn(pictures: Path, tmp_path: Path) -> None:
@@ -168,6 +174,21 @@ def test_pictures_are_not_put_among_the_images(name: str, pictures: Path) -> Non
     with pytest.raises(InputError, match="where they would be taken for images"):
         make_folder(pictures / name, str(pictures))
     assert not (pictures / "album").exists()
+
+
+def test_a_page_that_is_no_album_is_not_written_over(pictures: Path, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    (site / "thumbnails").mkdir(parents=True)
+    (site / "thumbnails" / "00001.jpg").write_text("mine")
+    (site / "index.html").write_text("<!doctype html>")
+    with pytest.raises(InputError, match=r"site has an index.html that is no album; give another folder"):
+        make_folder(site, str(pictures))
+    (site / "index.html").unlink()
+    rows = [predicted(file, "red", 0.9) for file in below(pictures)[:1]]
+    site.rename(tmp_path / "album")
+    drawn_of(below(pictures)[0], rows, tmp_path)
+    assert (tmp_path / "album" / "thumbnails" / "00001.jpg").read_text() == "mine"
+    make_folder(tmp_path / "album", str(pictures))
 
 
 def test_a_disk_that_is_full_is_one_sentence(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

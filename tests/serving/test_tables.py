@@ -47,16 +47,27 @@ def test_a_row_has_label_probability_error_and_the_ranks() -> None:
         "probability": 0.75,
         "unlike": None,
         "error": "",
-        "label_1": "red",
-        "probability_1": 0.75,
         "label_2": "blue",
         "probability_2": 0.25,
     }
 
 
 def test_a_row_without_label_keeps_its_probabilities() -> None:
-    row = UNSURE.row(1)
+    row = UNSURE.row(1, abstains=True)
     assert (row["label"], row["probability"], row["label_1"]) == ("", 0.5, "red")
+
+
+@every_kind
+def test_the_best_class_is_known_where_its_label_was_withheld(kind: str, tmp_path: Path) -> None:
+    table = tmp_path / f"table.{kind}"
+    write_part([UNSURE, SURE, BROKEN], tmp_path / f"part.{kind}", 2, abstains=True)
+    join_parts([tmp_path / f"part.{kind}"], table, 2, abstains=True)
+    assert list(read_table(table)) == [UNSURE, SURE, BROKEN]
+
+
+def test_probabilities_have_four_digits() -> None:
+    row = Prediction("a.png", "red", (("red", 0.123449), ("blue", 0.1 + 0.2))).row(2)
+    assert (row["probability"], row["probability_2"]) == (0.1234, 0.3)
 
 
 def test_ranks_beyond_the_classes_are_empty() -> None:
@@ -103,8 +114,10 @@ def test_what_looks_like_no_class_is_true_or_false_or_empty(kind: str, tmp_path:
 
 
 def test_a_table_of_an_earlier_version_is_read(tmp_path: Path) -> None:
-    (tmp_path / "old.csv").write_text("file,label,probability,error,label_1,probability_1\na.png,red,0.5,,red,0.5\n")
-    assert list(read_table(tmp_path / "old.csv")) == [Prediction("a.png", "red", (("red", 0.5),))]
+    heading = "file,label,probability,error,label_1,probability_1"
+    (tmp_path / "old.csv").write_text(f"{heading}\na.png,red,0.5,,red,0.5\nb.png,,0.4,,red,0.4\n")
+    expected = [Prediction("a.png", "red", (("red", 0.5),)), Prediction("b.png", "", (("red", 0.4),))]
+    assert list(read_table(tmp_path / "old.csv")) == expected
 
 
 @every_kind

@@ -128,10 +128,19 @@ def open_study(name: str, storage: str | None, directions: Sequence[Direction], 
     return opened
 
 
-def check_study_settings(study: optuna.Study, setting: Mapping[str, object]) -> None:
+def _name_metrics(study: optuna.Study, names: Sequence[str]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names(list(names))
+
+
+def check_study_settings(
+    study: optuna.Study, setting: Mapping[str, object], metrics: Sequence[str] = ("accuracy",)
+) -> None:
     """Write down what a study's scores depend on beside the choices of a trial, or see that it is still the same.
 
     Args:
+        metrics: names of what is maximised or minimised, as Optuna's own pages show them.
         setting: such as the episodes and the network; JSON values.
 
     Raises:
@@ -144,6 +153,7 @@ def check_study_settings(study: optuna.Study, setting: Mapping[str, object]) -> 
     if is_new:
         begun = setting
         study.set_user_attr(_SETTING, setting)
+        _name_metrics(study, metrics)
     for name, value in setting.items():
         if begun.get(name) != value:
             raise InputError(

@@ -8,7 +8,7 @@ import mlflow
 import pytest
 
 from pipelines.store.params import log_params, used_params
-from pipelines.store.runs import tracked_run
+from pipelines.store.runs import rename_run, tracked_run
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 
@@ -66,3 +66,20 @@ def test_a_name_that_the_user_gave_stays_and_one_by_chance_does_not(
         pass
     client = mlflow.MlflowClient()
     assert [client.get_run(one).info.run_name for one in (run_id, step)] == [shown, "step"]
+
+
+def test_a_run_gets_a_better_name_unless_its_user_named_it(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = mlflow.MlflowClient()
+    with tracked_run("any", Settings(), "any from last") as run_id:
+        rename_run("any from last", "any from 0a1b2c3d")
+    monkeypatch.setenv("MLFLOW_RUN_NAME", "mine")
+    with tracked_run("any", Settings(), "any from last") as named:
+        rename_run("any from last", "any from 0a1b2c3d")
+    assert [client.get_run(one).info.run_name for one in (run_id, named)] == ["any from 0a1b2c3d", "mine"]
+
+
+def test_a_name_is_no_longer_than_a_store_takes(store: str) -> None:
+    with tracked_run("any", Settings(), "any " + 300 * "x") as run_id:
+        rename_run("any " + 300 * "x", "any " + 300 * "y")
+    name = mlflow.MlflowClient().get_run(run_id).info.run_name
+    assert name == "any " + 196 * "y"

@@ -24,15 +24,19 @@ def log_run(kind: str, **metrics: float) -> None:
 
 def test_each_view_shows_what_its_name_says() -> None:
     prepare_store()
-    for kind in ("finetune", "episode", "trial", "fold"):
+    for kind in ("finetune", "episode", "trial", "fold", "register"):
         log_run(kind, accuracy=0.5)
     log_run("export", megabytes=1.0)
     found = {
         view.key: {run.info.run_name for run in mlflow.MlflowClient().search_runs(["0"], view.search_filter)}
         for view in VIEWS
     }
-    everything = {"finetune", "episode", "trial", "fold", "export"}
-    assert found == {RESULTS.key: {"finetune"}, STEPS.key: {"finetune", "export"}, EVERYTHING.key: everything}
+    everything = {"finetune", "episode", "trial", "fold", "export", "register"}
+    assert found == {
+        RESULTS.key: {"finetune"},
+        STEPS.key: {"finetune", "export", "register"},
+        EVERYTHING.key: everything,
+    }
 
 
 def test_views_are_saved_once_and_those_that_people_changed_stay() -> None:

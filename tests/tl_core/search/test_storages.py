@@ -139,3 +139,9 @@ def test_a_lock_is_waited_for_and_one_that_stays_is_a_sentence(tmp_path: Path, m
     monkeypatch.setattr(storages, "PATIENCE", 0.1)
     with locked(file, 60), pytest.raises(InputError, match="is locked by another process"):
         search_in(f"sqlite:///{file}")
+
+
+def test_a_study_says_what_it_measures(tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path / 'studies.db'}"
+    assert search_in(storage).metric_names == ["accuracy"]
+    assert search_in(storage).metric_names == ["accuracy"]
