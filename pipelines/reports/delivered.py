@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 from mlflow.entities import Run
 
+from pipelines.reports.charts import chart_style, make_chart
 from pipelines.reports.classifier import classifier_section, steps_of
 from pipelines.reports.origin import cost_section, origin_section, title_of
-from pipelines.reports.page import Gallery, Page, Picture, Section, Table, chart_style, make_chart
+from pipelines.reports.page import Gallery, Page, Picture, Section, Table
 from pipelines.reports.predictions import answers_sections
 from pipelines.reports.words import join_words, say_interval, say_seconds
 from pipelines.results.delivered import (
