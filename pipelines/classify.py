@@ -65,9 +65,12 @@ class ClassifyConfig:
 
 def run(config: ClassifyConfig) -> str:
     """Estimate, fit, export and register; returns the run's id."""
+    import numpy as np
+
     from pipelines.inputs.own_images import open_own_images
     from pipelines.reports.log import log_report
     from pipelines.results.delivered import log_estimate, log_suspects
+    from pipelines.results.nearest import Neighbours
     from pipelines.store.logging import log_dataset
     from pipelines.store.params import log_params
     from pipelines.store.runs import tracked_run
@@ -90,8 +93,10 @@ def run(config: ClassifyConfig) -> str:
         log_params(_used(config, images, chosen.spec, device.type))
         estimate = _estimate(config, images, data, folds, procedure)
         with _timed("records"):
-            log_estimate(estimate, chosen.dataset, procedure, images.groups)
-            log_suspects(find_suspects(procedure.out_of_fold), chosen.dataset, matrices[name].numpy())
+            rows = np.arange(len(chosen.dataset.labels))
+            neighbours = Neighbours(chosen.dataset, rows, matrices[name].numpy())
+            log_estimate(estimate, chosen.dataset, procedure, images.groups, neighbours)
+            log_suspects(find_suspects(procedure.out_of_fold), chosen.dataset, neighbours)
             _log_folds(procedure, folds)
             _log_classifier(chosen, matrices[name], folds, procedure, config.seed)
         with _timed("export"):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,7 @@ def run(config: ScoreConfig) -> str:
     import numpy as np
 
     from pipelines.reports.log import log_report
+    from pipelines.results.nearest import features_in_file
     from pipelines.results.new_images import check_new, log_new_images
     from pipelines.store.logging import log_dataset
     from pipelines.store.runs import tracked_run
@@ -52,7 +54,8 @@ def run(config: ScoreConfig) -> str:
         version = find_version(config.model)
         if version is not None:  # what the alias meant at this time
             mlflow.set_tag("model_version", f"models:/{version.name}/{version.version}")
-        model = OnnxClassifier.load(resolve_onnx(config.model))
+        path = resolve_onnx(config.model)
+        model = OnnxClassifier.load(path)
         dataset = load_dataset(
             config.data.data,
             model.image_size,
@@ -65,7 +68,7 @@ def run(config: ScoreConfig) -> str:
         rows, dataset = _known_images(model, dataset)
         probabilities, similarities = _predict(model, dataset, rows)
         unlike = None if similarities is None else np.array(model.look_unlike(similarities, len(rows)), dtype=object)
-        found = log_new_images(dataset, rows, probabilities, unlike)
+        found = log_new_images(dataset, rows, probabilities, unlike, partial(features_in_file, path))
         if version is not None and (model_id := logged_model_of(version)):
             mlflow.log_metrics({"accuracy": found.accuracy.value}, model_id=model_id)
         log_report(run_id)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from pathlib import PurePosixPath
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -124,15 +125,35 @@ def _shares(answers: KeptAnswers) -> NDArray[np.float64]:
 def _examples_section(answers: KeptAnswers) -> Section:
     wrong = answers.examples[answers.examples["label"] != answers.examples["prediction"]]
     right = answers.examples[answers.examples["label"] == answers.examples["prediction"]]
-    sentences = ["Each picture is as the classifier sees it, with its answer and how sure it was."]
+    sentences = ["Each image is as the classifier sees it, with its prediction and how sure it was."]
     if wrong.empty:
-        sentences.append("There is no wrong answer to show.")
-    parts = [
-        Gallery(caption, _pictures(table))
-        for caption, table in (("Wrong: the most confident mistakes", wrong), ("Right: drawn at random", right))
-        if not table.empty
+        sentences.append("There is no mistake to show.")
+    parts = [Gallery("Right: drawn at random", _pictures(right))] if not right.empty else []
+    if not _has_nearest(wrong):
+        mistakes = [Gallery("Wrong: the most confident mistakes", _pictures(wrong))] if not wrong.empty else []
+        return Section("Examples", sentences, [*mistakes, *parts])
+    sentences.append(
+        "The most confident mistakes come first, each beside the labelled images that are nearest to it by the "
+        "features of the backbone: of the class that it was taken for, and of its own."
+    )
+    return Section("Examples", sentences, [*map(_beside_nearest, wrong.to_dict("records")), *parts])
+
+
+def _has_nearest(wrong: pd.DataFrame) -> bool:
+    """Return whether a run has kept labelled images beside its mistakes, as those of earlier versions have not."""
+    return "nearest_label" in wrong and not wrong.empty
+
+
+def _beside_nearest(row: Mapping[Hashable, Any]) -> Gallery:
+    """A mistake beside the nearest image of the class it was taken for, and of its own class."""
+    mistake = _picture(row["file"], row["label"], row["prediction"], row["probability"], row["jpeg"])
+    taken, *file = mistake.caption
+    nearest = [
+        Picture(row[f"nearest_{of}"], f"nearest of {row[of]}", ["nearest image of", row[of]])
+        for of in ("prediction", "label")
+        if row[f"nearest_{of}"] is not None
     ]
-    return Section("Examples", sentences, parts)
+    return Gallery(taken, [Picture(mistake.jpeg, mistake.text, ["this image", *file]), *nearest])
 
 
 def _pictures(examples: pd.DataFrame) -> list[Picture]:
