@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import json
 import os
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -64,3 +66,90 @@ def requests_of(page: str, folder: Path) -> list[str]:
     ]
     of_the_page = [params["url"] for params in asked if params.get("initiator") != "not an origin"]
     return [url for url in of_the_page if url.startswith("http")]
+
+
+class Tab:
+    """A page that can be asked and given files, over the browser's debugging pipe."""
+
+    def __init__(self, folder: Path, width: int = 1100, height: int = 900) -> None:
+        self._width, self._height = width, height
+        to_browser, to_us = os.pipe(), os.pipe()
+        given, taken = to_browser[0], to_us[1]
+        options = [f"--user-data-dir={folder / 'tab'}", "--hide-scrollbars"]
+        # The browser reads commands from file descriptor 3 and answers on 4.
+        pipes = f'exec "$0" "$@" 3<&{given} 4>&{taken}'
+        command = ["bash", "-c", pipes, CHROMIUM, "--headless", "--disable-gpu", *ALONE, *options]
+        command += ["--no-sandbox"] * (os.geteuid() == 0) + ["--remote-debugging-pipe", "about:blank"]
+        quiet = subprocess.DEVNULL
+        self._process = subprocess.Popen(command, pass_fds=(given, taken), stdout=quiet, stderr=quiet)
+        for end in (given, taken):
+            os.close(end)
+        self._commands, self._answers = os.fdopen(to_browser[1], "wb"), os.fdopen(to_us[0], "rb")
+        self._number, self._session = 0, ""
+        self.requests: list[str] = []
+        (target,) = (of for of in self.send("Target.getTargets")["targetInfos"] if of["type"] == "page")
+        attached = self.send("Target.attachToTarget", targetId=target["targetId"], flatten=True)
+        self._session = attached["sessionId"]
+        for domain in ("Page", "Network", "DOM"):
+            self.send(f"{domain}.enable")
+
+    def __enter__(self) -> Tab:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        self._process.wait(30)
+        self._commands.close()
+        self._answers.close()
+
+    def send(self, method: str, **params: Any) -> dict[str, Any]:
+        """Send a command; returns its result once it is there."""
+        self._number += 1
+        message = {"id": self._number, "method": method, "params": params}
+        message |= {"sessionId": self._session} if self._session else {}
+        self._commands.write(json.dumps(message).encode() + b"\0")
+        self._commands.flush()
+        while (answer := self._read()).get("id") != self._number:
+            if answer.get("method") == "Network.requestWillBeSent":
+                self.requests.append(answer["params"]["request"]["url"])
+        assert "error" not in answer, answer
+        result: dict[str, Any] = answer["result"]
+        return result
+
+    def _read(self) -> dict[str, Any]:
+        text = bytearray()
+        while (letter := self._answers.read(1)) != b"\0":
+            assert letter, "the browser has ended"
+            text += letter
+        answer: dict[str, Any] = json.loads(text)
+        return answer
+
+    def open(self, address: str) -> None:
+        """Go to an address, in a page of the width that a phone or a desk has."""
+        size = {"width": self._width, "height": self._height, "deviceScaleFactor": 1}
+        self.send("Emulation.setDeviceMetricsOverride", **size, mobile=self._width < 600)
+        self.send("Page.navigate", url=address)
+
+    def evaluate(self, expression: str) -> Any:
+        """Return the value of an expression in the page."""
+        found = self.send("Runtime.evaluate", expression=expression, returnByValue=True)
+        return found["result"].get("value")
+
+    def wait_for(self, expression: str, seconds: float = 60) -> Any:
+        """Wait until an expression in the page is true; returns its value."""
+        deadline = time.monotonic() + seconds
+        while not (value := self.evaluate(expression)):
+            text = self.evaluate("document.body.innerText")
+            assert time.monotonic() < deadline, f"{expression} did not come true; the page says {text!r}"
+            time.sleep(0.2)
+        return value
+
+    def give_file(self, selector: str, path: Path) -> None:
+        """Choose a file in an input of the page."""
+        root = self.send("DOM.getDocument")["root"]["nodeId"]
+        node = self.send("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self.send("DOM.setFileInputFiles", nodeId=node, files=[str(path)])
+
+    def screenshot(self) -> bytes:
+        """Return the page as a PNG."""
+        return base64.b64decode(self.send("Page.captureScreenshot")["data"])
