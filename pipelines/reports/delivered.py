@@ -171,7 +171,7 @@ def _strip(run_id: str) -> list[Gallery]:
             Picture(jpeg, label, [label]) for jpeg, label in zip(learned["jpeg"], learned["label"], strict=True)
         ],
         "Recognised, by a classifier that had not seen it": _pictures(examples[is_right], "{label}"),
-        "Mistaken": _pictures(examples[~is_right], "{label}, taken for {prediction}"),
+        "Mistaken": _pictures(examples[~is_right], "is {label} \N{RIGHTWARDS ARROW} taken for {prediction}"),
     }
     return [Gallery(caption, pictures) for caption, pictures in strips.items() if pictures]
 

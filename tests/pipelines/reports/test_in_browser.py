@@ -20,6 +20,7 @@ from pipelines.reports.page import Page, Section, render_page
 from pipelines.reports.predictions import answers_sections, features_section
 from pipelines.reports.sections import curves_section, distribution_section, search_section, shots_section
 from pipelines.results.figures import Curve
+from pipelines.results.nearest import Neighbours
 from pipelines.results.predictions import log_answers, thumbnail
 from pipelines.store.logging import log_plots
 from tests.browser import dump_dom, measure_page, needs_chromium, requests_of
@@ -111,7 +112,9 @@ def made_sections() -> list[Section]:
     """One section of every kind that has a chart or long names, from the records of a run."""
     dataset, answers = made_answers()
     with mlflow.start_run() as run:
-        log_answers(dataset, answers, "all")
+        rows = np.arange(len(dataset.labels))
+        features = np.random.default_rng(1).random((len(rows), 8), dtype=np.float32)
+        log_answers(dataset, answers, "all", lambda _: Neighbours(dataset, rows, features))
         log_tables(dataset)
         log_trials()
         mlflow.log_dict(asdict(FinetuneRecipe(l2=0.1)), "recipe.json")
