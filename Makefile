@@ -9,7 +9,7 @@ MKDOCS_VERSION := 1.6.1
 
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help setup demo classify test test-slow test-cluster check format docs ui audit bench-pretrain bench-episodes bench-inference bench-search lock mlproject hooks clean
+.PHONY: help setup demo classify page test test-slow test-browser test-cluster check format docs ui audit bench-pretrain bench-episodes bench-inference bench-search lock mlproject hooks clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -33,10 +33,24 @@ classify: setup ## a classifier from your own images (DATA=folder; WEIGHTS=run, 
 		$(if $(WEIGHTS),--weights "$(WEIGHTS)") $(if $(BACKBONE),--backbone "$(BACKBONE)") $(if $(UNREADABLE),--unreadable "$(UNREADABLE)")
 
 test: setup ## run the tests (a few minutes)
-	$(BIN)/python -m pytest -m "not (slow or cluster or postgres)"
+	$(BIN)/python -m pytest -m "not (slow or cluster or postgres or browser)"
 
 test-slow: setup ## run the tests that take longer
 	$(BIN)/python -m pytest -m slow
+
+test-browser: setup ## what a reader sees: pages in chromium, which must be installed
+	$(MAKE) .cache/page/.installed
+	$(BIN)/python -m pytest -n 0 -m browser
+
+.cache/page/.installed: pyproject.toml
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .cache/page
+	VIRTUAL_ENV=.cache/page $(BIN)/uv pip install --quiet --editable ".[page]"
+	@touch $@
+
+page: setup ## try a file in the browser (MODEL=classifier.onnx PORT=7860)
+	@test -n "$(MODEL)" || { echo "error: MODEL is missing; give a file: make page MODEL=classifier.onnx" >&2; exit 2; }
+	@$(MAKE) --no-print-directory .cache/page/.installed
+	.cache/page/bin/python -m serving.page "$(MODEL)" --port $(or $(PORT),7860)
 
 test-cluster: setup ## the tests that need the extras ray, dask and postgres
 	$(BIN)/python -m pytest -n 0 -m "cluster or postgres"

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from pipelines.command_line.steps import Steps
     from pipelines.inputs.own_images import NetworkOnImages, OwnImages
     from pipelines.results.delivered import DeliveredEstimate
     from tl_core.crossvalidation.folds import Folds
@@ -40,6 +41,15 @@ if TYPE_CHECKING:
 
 PENALTIES = (3e-1, 1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4)
 """Penalties of the head that are tried; the more images, the smaller is the best one."""
+
+_STAGES = {
+    "images": "reading the images",
+    "features": "features of all images by each network",
+    "folds": "cross-validation, the whole procedure in every fold",
+    "records": "records and figures",
+    "export": "one file, checked and registered",
+}
+"""Steps by the name of their metric, in the order of the work."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,10 +76,14 @@ class ClassifyConfig:
 
 def run(config: ClassifyConfig) -> str:
     """Estimate, fit, export and register; returns the run's id."""
+    import numpy as np
+
+    from pipelines.command_line.steps import Steps, seconds_of_stages
     from pipelines.inputs.names import run_name
     from pipelines.inputs.own_images import open_own_images
     from pipelines.reports.log import log_report
     from pipelines.results.delivered import log_estimate, log_suspects
+    from pipelines.results.nearest import Neighbours
     from pipelines.results.network_scores import score_networks
     from pipelines.store.logging import log_dataset
     from pipelines.store.params import log_params
@@ -78,27 +92,30 @@ def run(config: ClassifyConfig) -> str:
     from tl_core.scoring.suspects import find_suspects
 
     with tracked_run("classify", config, run_name("classify", config.data.data)) as run_id:
-        with _timed("images"):
+        steps = Steps(len(_STAGES), seconds_of_stages("classify", [*_STAGES], data=config.data.data))
+        with _timed("images", steps):
             images = open_own_images(config.data, config.network, config.seed)
             log_dataset(images.dataset, "target")
         for sentence in images.notices:
             print(f"warning: {sentence}", file=sys.stderr)
         device = pick_device(config.where.device)
-        with _timed("features"):
+        with _timed("features", steps):
             matrices, milliseconds = _features(images, device)
-        with _timed("folds"):
+        with _timed("folds", steps):
             data, folds, procedure = _cross_validate(config, images, matrices)
         name = procedure.classifier.candidate.features
         chosen = images.networks[name]
         log_params(_used(config, images, chosen.spec, device.type))
         networks = score_networks(procedure, config.priors, images.groups, milliseconds)
         estimate = replace(_estimate(config, images, data, folds, procedure), networks=networks)
-        with _timed("records"):
-            log_estimate(estimate, chosen.dataset, procedure, images.groups)
-            log_suspects(find_suspects(procedure.out_of_fold), chosen.dataset, matrices[name].numpy())
+        with _timed("records", steps):
+            rows = np.arange(len(chosen.dataset.labels))
+            neighbours = Neighbours(chosen.dataset, rows, matrices[name].numpy())
+            log_estimate(estimate, chosen.dataset, procedure, images.groups, neighbours)
+            log_suspects(find_suspects(procedure.out_of_fold), chosen.dataset, neighbours)
             _log_folds(procedure, folds)
             _log_classifier(chosen, matrices[name], folds, procedure, config.seed)
-        with _timed("export"):
+        with _timed("export", steps):
             export_run = export.run(export.ExportConfig(run=run_id))
             register.run(register.RegisterConfig(run=export_run, name=config.name))
         log_report(run_id)
@@ -117,10 +134,11 @@ def _features(images: OwnImages, device: torch.device) -> tuple[dict[str, Tensor
 
 
 @contextmanager
-def _timed(stage: str) -> Iterator[None]:
-    """Log the seconds of a stage with the active run."""
+def _timed(stage: str, steps: Steps) -> Iterator[None]:
+    """Say that a stage begins, and log its seconds with the active run."""
     import mlflow
 
+    steps.begin(_STAGES[stage])
     started = time.perf_counter()
     yield
     mlflow.log_metric(f"seconds/{stage}", time.perf_counter() - started)
@@ -225,10 +243,12 @@ def _log_classifier(chosen: NetworkOnImages, features: Tensor, folds: Folds, pro
 def _conclude(estimate: DeliveredEstimate, export_run: str, name: str) -> None:
     from pipelines.reports.delivered import advise
     from pipelines.reports.summary import where_lines
+    from pipelines.results.columns import wrapped
     from pipelines.results.headline import say_delivered
 
-    for line in ["", say_delivered(estimate), *advise(estimate), "", *where_lines(export_run, name)]:
-        print(line)
+    sentences = [say_delivered(estimate), *advise(estimate)]
+    words = [line for sentence in sentences for line in wrapped(sentence)]
+    print("\n".join(["", *words, "", *where_lines(export_run, name)]))
 
 
 if __name__ == "__main__":

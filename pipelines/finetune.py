@@ -100,7 +100,7 @@ def run(config: FinetuneConfig) -> str:
         journal = hold_checkpoint("finetune", same, dataset.fingerprint, suffix=".jsonl")
         log = EpisodeLog(dataset, pool, config.shape, config.seed, recipe, journal)
         _score(log, opened, pool, recipe, config)
-        accuracy, of_images = log.close()
+        accuracy, of_images = log.close(lambda rows: opened.finetuner.features_of(rows, recipe))
         with beside_the_numbers("feature map"):
             log_feature_map(opened.finetuner, sample_episode(pool, config.shape, config.seed, 0), recipe)
         log_report(run_id)

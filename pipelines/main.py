@@ -68,6 +68,7 @@ class MainConfig:
 
 def run(config: MainConfig) -> str:
     """Run every step as a nested run; returns the parent's id."""
+    from pipelines.command_line.steps import Steps, seconds_of_children
     from pipelines.inputs.names import run_name
     from pipelines.inputs.run_ids import with_run_ids
     from pipelines.reports.log import log_report
@@ -91,29 +92,53 @@ def run(config: MainConfig) -> str:
         shapes = plan_shots(target, config.shots, config.shape, "report" if searched else "auto")
         if not config.network.weights:
             _check_source(target, config)
-        weights = config.network.weights or pretrain.run(_pretrain_config(config))
+        total = _count_steps(config, searched, len(shapes))
+        steps = Steps(total, seconds_of_children("main", total, target=config.data.target))
+        weights = config.network.weights or steps.run("pretraining", pretrain.run, _pretrain_config(config))
         score = _finetune_config(config, weights, "report" if searched else "auto")
         network = score.network
         shape = fit_shape(build_pool(target, "report" if halves else "all"), config.shape)
         used = with_values(config, backbone=network.backbone, image_size=network.image_size, shape=shape)
         log_params(flat_params(used))
         runs = {
-            "raw pixels": finetune.run(with_values(score, weights="pixels", features="last")),
-            "untrained": finetune.run(with_values(score, weights="random", features=_without_source(network.features))),
-            "pretrained": finetune.run(score),
+            name: steps.run(f"scoring {name} on {score.episodes.n_episodes} episodes", finetune.run, one)
+            for name, one in _methods(score).items()
         }
         if searched:
-            score = with_values(score, search_run=search.run(_search_config(config, score)))
-            runs["pretrained + searched"] = finetune.run(score)
-        of_shots = {shape.n_shot: finetune.run(with_values(score, shape=shape)) for shape in shapes}
-        fit_run = fit.run(_fit_config(config, score))
+            found = steps.run(f"search of {config.n_trials} trials", search.run, _search_config(config, score))
+            score = with_values(score, search_run=found)
+            runs["pretrained + searched"] = steps.run("scoring what was found", finetune.run, score)
+        of_shots = {
+            shape.n_shot: steps.run(
+                f"learning curve, {shape.n_shot} per class", finetune.run, with_values(score, shape=shape)
+            )
+            for shape in shapes
+        }
+        fit_run = steps.run("the final classifier, from all images", fit.run, _fit_config(config, score))
         scored = list(runs.values())[-1]
-        export_run = export.run(export.ExportConfig(run=fit_run, finetune_run=scored))
-        register.run(register.RegisterConfig(run=export_run, finetune_run=scored, name=config.name))
+        exported = export.ExportConfig(run=fit_run, finetune_run=scored)
+        export_run = steps.run("one file, compared with the classifier", export.run, exported)
+        registered = register.RegisterConfig(run=export_run, finetune_run=scored, name=config.name)
+        steps.run("a version in the registry", register.run, registered)
         log_shots(of_shots)
         log_summary(runs, export_run, config.name)
         log_report(run_id)
     return run_id
+
+
+def _count_steps(config: MainConfig, searched: bool, n_shots: int) -> int:
+    """Count pretraining, three methods, search and its score, the learning curve, and fit, export and register."""
+    return (not config.network.weights) + 3 + 2 * searched + n_shots + 3
+
+
+def _methods(score: finetune.FinetuneConfig) -> dict[str, finetune.FinetuneConfig]:
+    """The network without a search, and what it has to beat."""
+    features = _without_source(score.network.features)
+    return {
+        "raw pixels": with_values(score, weights="pixels", features="last"),
+        "untrained": with_values(score, weights="random", features=features),
+        "pretrained": score,
+    }
 
 
 def _load_target(config: MainConfig) -> ImageDataset:

@@ -81,7 +81,7 @@ def run(config: ParetoConfig) -> str:
     from pipelines.inputs.names import run_name
     from pipelines.store.child_runs import ChildRuns, FinishedRun
     from pipelines.store.connection import study_storage
-    from pipelines.store.logging import log_drawing
+    from pipelines.store.logging import log_plots
     from pipelines.store.runs import tracked_run
     from tl_core.scoring.episodes import estimate
     from tl_core.search.pareto_front import all_scored, build_front_study, find_front, run_designs
@@ -108,7 +108,9 @@ def run(config: ParetoConfig) -> str:
             str(pd.DataFrame([{**asdict(one.design), **_metrics(one)} for one in front]).to_csv(index=False)),
             "pareto.csv",
         )
-        log_drawing(lambda: plot_pareto_front(study, target_names=list(_METRICS)), "plots/pareto_front.html")
+        log_plots(
+            {"Pareto front": lambda: plot_pareto_front(study, target_names=list(_METRICS))}, "plots/pareto_front.html"
+        )
         mlflow.log_metrics({"n_trials": len(scored), "n_front": len(front)})
         for one in front:
             design = one.design

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pipelines.command_line.command import run_command_line
@@ -41,6 +42,7 @@ def run(config: ScoreConfig) -> str:
 
     from pipelines.inputs.names import short_data, short_model
     from pipelines.reports.log import log_report
+    from pipelines.results.nearest import features_in_file
     from pipelines.results.new_images import check_new, log_new_images
     from pipelines.store.logging import dataset_of, interval_metrics, log_dataset, log_model_metrics
     from pipelines.store.runs import tracked_run
@@ -54,7 +56,8 @@ def run(config: ScoreConfig) -> str:
         version = find_version(config.model)
         if version is not None:  # what the alias meant at this time
             mlflow.set_tag("model_version", f"models:/{version.name}/{version.version}")
-        model = OnnxClassifier.load(resolve_onnx(config.model))
+        path = resolve_onnx(config.model)
+        model = OnnxClassifier.load(path)
         dataset = load_dataset(
             config.data.data,
             model.image_size,
@@ -67,7 +70,7 @@ def run(config: ScoreConfig) -> str:
         rows, dataset = _known_images(model, dataset)
         probabilities, similarities = _predict(model, dataset, rows)
         unlike = None if similarities is None else np.array(model.look_unlike(similarities, len(rows)), dtype=object)
-        found = log_new_images(dataset, rows, probabilities, unlike)
+        found = log_new_images(dataset, rows, probabilities, unlike, partial(features_in_file, path))
         if version is not None and (model_id := logged_model_of(version)):
             scored_on = dataset_of(mlflow.get_run(run_id))
             log_model_metrics(model_id, interval_metrics("accuracy", found.accuracy), scored_on)

@@ -82,13 +82,12 @@ def run(config: SearchConfig) -> str:
     from pipelines.inputs.run_ids import with_run_ids
     from pipelines.inputs.target import open_target
     from pipelines.reports.log import log_report
-    from pipelines.reports.words import say_winner
+    from pipelines.reports.sections import say_search
     from pipelines.results.trial_log import TrialLog
     from pipelines.store.connection import study_storage
     from pipelines.store.params import log_params
     from pipelines.store.runs import rename_run, tracked_run
     from tl_core.data.episodes import build_pool, check_pool, fit_shape
-    from tl_core.scoring.episodes import estimate
     from tl_core.search.objective import Budget
     from tl_core.search.space import parse_space
     from tl_core.search.trials import prepare_study, wants_more
@@ -122,9 +121,7 @@ def run(config: SearchConfig) -> str:
         log.close(finalists, verdict, reported)
         mlflow.set_tags(_say(verdict, reported))
         log_report(run_id)
-        chosen = {parameter: getattr(verdict.winner.recipe, parameter) for parameter in space.parameters}
-        accuracy = estimate(verdict.winner.scores).percent()
-        print(f"search {run_id}: {chosen}, {accuracy} on fresh episodes; {say_winner(verdict)}")
+        print(f"search {run_id}: {say_search(mlflow.MlflowClient().get_run(run_id))}")
     return run_id
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import difflib
 import inspect
 import sys
+import textwrap
 from importlib import import_module
 from typing import NoReturn
 
 from pipelines.command_line.command import BAD_INPUT, run_command_line
 from pipelines.configs.entry_points import ENTRY_POINTS, config_type
+from pipelines.results.columns import WIDTH
 
 
 def main() -> None:
@@ -28,7 +30,8 @@ def list_commands(program: str) -> str:
     """List every command in a line: its name and the first line of its config's docstring."""
     width = max(map(len, ENTRY_POINTS))
     purposes = {name: inspect.cleandoc(config_type(name).__doc__ or "").partition("\n")[0] for name in ENTRY_POINTS}
-    lines = [f"  {name:<{width}}  {purpose}" for name, purpose in purposes.items()]
+    below = " " * (width + 4)
+    lines = [textwrap.fill(f"  {name:<{width}}  {of}", WIDTH, subsequent_indent=below) for name, of in purposes.items()]
     help_line = f"Parameters of a command: {program} --help"
     return "\n".join([f"usage: {program} [--parameter value ...]", "", *lines, "", help_line])
 

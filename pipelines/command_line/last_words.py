@@ -7,9 +7,9 @@ import time
 
 import mlflow
 from mlflow.entities import Run
-from mlflow.utils.file_utils import local_file_uri_to_path
 
 from pipelines.configs.entry_points import REPORT_ARTIFACT
+from pipelines.store.artifacts import short_place
 from pipelines.store.runs import KIND
 
 _CURVES = ("train/", "val/loss", "val/accuracy", "episode/", "system/")
@@ -24,17 +24,14 @@ def conclude(run_id: str, *, as_json: bool) -> str:
         kind, place = run.data.tags[KIND], run.info.artifact_uri
         return json.dumps({"run_id": run_id, "kind": kind, "metrics": metrics, "artifacts": place})
     rows = {name: f"{value:.6g}" for name, value in metrics.items() if not name.startswith(_TOLD)}
-    return "\n".join(["", *(f"  {name:<28} {value}" for name, value in {**rows, **_places(run)}.items())])
+    places = [f"  {name:<8} {value}" for name, value in _places(run).items()]
+    return "\n".join(["", *places, "", *(f"  {name:<28} {value}" for name, value in rows.items())]).rstrip()
 
 
 def _places(run: Run) -> dict[str, str]:
+    """Return where the report lies, before all numbers, and the run."""
     seconds = time.time() - run.info.start_time / 1000
-    places = {"seconds": f"{seconds:.1f}", "run": run.info.run_id}
+    places = {"run": run.info.run_id, "seconds": f"{seconds:.1f}"}
     if any(artifact.path == REPORT_ARTIFACT for artifact in mlflow.MlflowClient().list_artifacts(run.info.run_id)):
-        places["report"] = f"{_for_people(str(run.info.artifact_uri))}/{REPORT_ARTIFACT}"
+        places = {"report": short_place(f"{run.info.artifact_uri}/{REPORT_ARTIFACT}"), **places}
     return places
-
-
-def _for_people(place: str) -> str:
-    """Return the path of an address of this machine, and any other as it is."""
-    return local_file_uri_to_path(place) if place.startswith("file:") else place

@@ -45,6 +45,11 @@ def classifier_section(steps: Mapping[str, Sequence[Run]], fitted: Run, text: st
             f"    -P model=models:/{name}@{alias} -P images=photos -P output=predictions.csv"
         ),
         Command("python -m serving classifier.onnx photos predictions.csv"),
+        Command("python -m serving.page classifier.onnx"),
     ]
-    sentences = [text, "The first command below runs where this project is installed; the second needs the file alone."]
+    sentences = [
+        text,
+        "The first command below runs where this project is installed, the second needs the file alone, and the third "
+        "opens a page to try single images, where Gradio is installed too.",
+    ]
     return Section("Classifier", sentences, [Table("The file to take away", [], rows), *commands])

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from matplotlib.figure import Figure
 from mlflow.entities import Run
 
+from pipelines.reports.charts import make_intervals
 from pipelines.reports.origin import cost_section, origin_section, title_of
-from pipelines.reports.page import Chart, Page, Section, Table, chart_style, make_chart
+from pipelines.reports.page import Page, Row, Section, Table
 from pipelines.reports.sections import curves_section
 from pipelines.reports.words import say_difference, say_estimate, say_interval, say_over_episodes, sentence
 from pipelines.results.comparable import settings_that_differ
-from pipelines.results.figures import draw_estimates, draw_intervals
 from pipelines.results.scores import (
     compare_over_images,
     image_accuracies,
@@ -27,6 +26,8 @@ from pipelines.store.runs import KIND
 from tl_core.scoring.episodes import Estimate, estimate, paired_difference
 from tl_core.scoring.images import Interval, wilson
 from tl_core.scoring.paired import PairComparison
+
+_ACCURACIES = "Accuracy of each in %, with its interval."
 
 
 def report_comparison(run: Run) -> Page:
@@ -115,22 +116,20 @@ def _settings_section(runs: Mapping[str, Run]) -> Section:
 
 
 def _images_section(results: Mapping[str, Interval], differences: Table) -> Section:
-    with chart_style():
-        chart = _intervals_chart(draw_intervals(results), len(results))
-    rows = [[name, say_interval(found)] for name, found in results.items()]
-    return Section("Comparison", [], [chart, Table("Accuracies", ["method", "accuracy"], rows), differences])
+    rows = [
+        Row(name, 100 * found.value, 100 * found.low, 100 * found.high, say_interval(found))
+        for name, found in results.items()
+    ]
+    return Section("Comparison", [], [make_intervals(_ACCURACIES, rows), differences])
 
 
 def methods_section(results: Mapping[str, Estimate], differences: Table) -> Section:
     """Accuracies on the same episodes, and their differences."""
-    with chart_style():
-        chart = _intervals_chart(draw_estimates(results), len(results))
-    rows = [[name, say_estimate(found)] for name, found in results.items()]
-    return Section("Comparison", [], [chart, Table("Accuracies", ["method", "accuracy"], rows), differences])
-
-
-def _intervals_chart(figure: Figure, n: int) -> Chart:
-    return make_chart(figure, "accuracies", "Accuracy of each, with its interval.", height=0.9 + 0.3 * n)
+    rows = [
+        Row(name, 100 * found.mean, 100 * found.low, 100 * found.high, say_estimate(found))
+        for name, found in results.items()
+    ]
+    return Section("Comparison", [], [make_intervals(_ACCURACIES, rows), differences])
 
 
 def difference_table(rows: Sequence[Sequence[str]]) -> Table:

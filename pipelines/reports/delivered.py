@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 from mlflow.entities import Run
 
+from pipelines.reports.charts import chart_style, make_chart
 from pipelines.reports.classifier import classifier_section, steps_of
 from pipelines.reports.origin import cost_section, origin_section, title_of
-from pipelines.reports.page import Gallery, Page, Picture, Section, Table, chart_style, make_chart
+from pipelines.reports.page import Gallery, Page, Picture, Section, Table
 from pipelines.reports.predictions import answers_sections
 from pipelines.reports.words import join_words, say_interval, say_points, say_seconds
 from pipelines.results.delivered import (
@@ -162,7 +163,7 @@ def _strip(run_id: str) -> list[Gallery]:
             Picture(jpeg, label, [label]) for jpeg, label in zip(learned["jpeg"], learned["label"], strict=True)
         ],
         "Recognised, by a classifier that had not seen it": _pictures(examples[is_right], "{label}"),
-        "Mistaken": _pictures(examples[~is_right], "{label}, taken for {prediction}"),
+        "Mistaken": _pictures(examples[~is_right], "is {label} \N{RIGHTWARDS ARROW} taken for {prediction}"),
     }
     return [Gallery(caption, pictures) for caption, pictures in strips.items() if pictures]
 

@@ -21,6 +21,7 @@ from pipelines.reports.sections import (
     distribution_section,
     other_images,
     pretraining_section,
+    say_search,
     say_verdict,
     search_section,
     task_of,
@@ -77,14 +78,10 @@ def _recipe_section(run: Run) -> Section:
 
 
 def _search(run: Run) -> Page:
-    metrics = run.data.metrics
-    accuracy = f"{100 * metrics['accuracy']:.1f} %"
-    if "accuracy_ci95" in metrics:
-        accuracy += f" ± {100 * metrics['accuracy_ci95']:.1f}"
     section = search_section(run)
     return Page(
         title_of(run),
-        f"{accuracy} on fresh episodes; {say_verdict(run)}",
+        say_search(run),
         ["These episodes chose the recipe, so they are no report: a finetune run on the other half of the images is."],
         [section, cost_section(run), origin_section(run)],
     )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from pathlib import PurePosixPath
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,14 +13,17 @@ from mlflow.entities import Run
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipelines.reports.page import Gallery, Matrix, Picture, Section, Table, chart_style, make_chart
-from pipelines.reports.words import say_interval
+from pipelines.reports.charts import chart_style, make_chart, make_intervals
+from pipelines.reports.page import Gallery, Matrix, Picture, Row, Section, Table
+from pipelines.reports.words import join_words, say_interval
 from pipelines.results.feature_map import read_feature_map
-from pipelines.results.figures import Map, draw_intervals, draw_maps, draw_reliability
+from pipelines.results.figures import Map, draw_maps, draw_reliability
 from pipelines.results.predictions import KeptAnswers, read_answers
+from pipelines.results.scores import classes_of_episode
 from tl_core.scoring.images import Interval
 
 _MOST_DRAWN, _MOST_SHADED, _MOST_CONFUSIONS = 25, 30, 10
+_MOST_NAMED = 20
 _MAP_PIXELS = 48
 
 
@@ -44,6 +48,7 @@ def features_section(run: Run) -> Section:
         if f"x_{at}" in table
     ]
     sentences = ["What lies close together looks alike to the backbone. One episode; directions have no meaning."]
+    sentences += say_left_out(classes_of_episode(run.info.run_id), set(table["label"]))
     if len(maps) == 1:
         sentences.append("Nothing of the backbone was trained, so there is one map.")
     with chart_style():
@@ -51,9 +56,20 @@ def features_section(run: Run) -> Section:
             "Images at the first two principal components of their features, framed in the colour of their class: "
             "large ones are those that the classifier learns from, small ones those that it is asked about."
         )
-        height = sum(0.6 + 4.8 * (float(one.places[:, 1].max()) + 0.12) / 1.12 for one in maps)
-        chart = make_chart(draw_maps(maps), "features", text, height=height + 0.5)
+        height = sum(0.6 + 4 * (float(one.places[:, 1].max()) + 0.12) / 1.12 for one in maps)
+        chart = make_chart(draw_maps(maps), "features", text, height=height)
     return Section("Feature space", sentences, [chart])
+
+
+def say_left_out(classes: Sequence[str], drawn: Collection[str]) -> list[str]:
+    """Say which of an episode's classes a map does not show, each by name unless that would be a page of names."""
+    left_out = [name for name in classes if name not in drawn]
+    if not left_out:
+        return []
+    shown = f"Drawn are {len(drawn)} of its {len(classes)} classes, as many as colours can be told apart"
+    if len(left_out) > _MOST_NAMED:
+        return [f"{shown}: {join_words(sorted(drawn))}; the other {len(left_out)} are left out."]
+    return [f"{shown}; left out: {join_words(left_out)}."]
 
 
 def _pixels(jpeg: bytes) -> NDArray[np.uint8]:
@@ -65,12 +81,10 @@ def _pixels(jpeg: bytes) -> NDArray[np.uint8]:
 def _classes_section(answers: KeptAnswers, of_classes: Mapping[str, Interval]) -> Section:
     recalls = dict(sorted(of_classes.items(), key=lambda pair: pair[1].value))
     hardest = dict(list(recalls.items())[:_MOST_DRAWN])
-    with chart_style():
-        figure = draw_intervals(hardest, "recall")
-        text = "Recall of each class with its interval over images, each counted once; the hardest class first."
-        if len(recalls) > len(hardest):
-            text = f"Recall of the {len(hardest)} hardest of {len(recalls)} classes, with intervals over images."
-        chart = make_chart(figure, "recalls", text, height=0.9 + 0.24 * len(hardest))
+    caption = "Recall of each class in %, with its interval over images, each counted once; the hardest class first."
+    if len(recalls) > len(hardest):
+        caption = f"Recall of the {len(hardest)} hardest of {len(recalls)} classes in %, with intervals over images."
+    drawn = make_intervals(caption, [_recall_row(name, found) for name, found in hardest.items()])
     rows = [[name, say_interval(found), f"{found.n:,}"] for name, found in recalls.items()]
     table = Table("Recall of every class", ["class", "recall", "images"], rows, folded=True)
     confusions = _confusions(answers)
@@ -79,7 +93,11 @@ def _classes_section(answers: KeptAnswers, of_classes: Mapping[str, Interval]) -
     if confusions:
         taken, share = confusions[0][0], confusions[0][1]
         sentences.append(f"Most often confused: {taken}, {share} of the time.")
-    return Section("Classes", sentences, [chart, table, *_confusion_parts(answers, confusions)])
+    return Section("Classes", sentences, [drawn, table, *_confusion_parts(answers, confusions)])
+
+
+def _recall_row(name: str, found: Interval) -> Row:
+    return Row(name, 100 * found.value, 100 * found.low, 100 * found.high, say_interval(found))
 
 
 def _confusions(answers: KeptAnswers) -> list[list[str]]:
@@ -107,15 +125,35 @@ def _shares(answers: KeptAnswers) -> NDArray[np.float64]:
 def _examples_section(answers: KeptAnswers) -> Section:
     wrong = answers.examples[answers.examples["label"] != answers.examples["prediction"]]
     right = answers.examples[answers.examples["label"] == answers.examples["prediction"]]
-    sentences = ["Each picture is as the classifier sees it, with its answer and how sure it was."]
+    sentences = ["Each image is as the classifier sees it, with its prediction and how sure it was."]
     if wrong.empty:
-        sentences.append("There is no wrong answer to show.")
-    parts = [
-        Gallery(caption, _pictures(table))
-        for caption, table in (("Wrong: the most confident mistakes", wrong), ("Right: drawn at random", right))
-        if not table.empty
+        sentences.append("There is no mistake to show.")
+    parts = [Gallery("Right: drawn at random", _pictures(right))] if not right.empty else []
+    if not _has_nearest(wrong):
+        mistakes = [Gallery("Wrong: the most confident mistakes", _pictures(wrong))] if not wrong.empty else []
+        return Section("Examples", sentences, [*mistakes, *parts])
+    sentences.append(
+        "The most confident mistakes come first, each beside the labelled images that are nearest to it by the "
+        "features of the backbone: of the class that it was taken for, and of its own."
+    )
+    return Section("Examples", sentences, [*map(_beside_nearest, wrong.to_dict("records")), *parts])
+
+
+def _has_nearest(wrong: pd.DataFrame) -> bool:
+    """Return whether a run has kept labelled images beside its mistakes, as those of earlier versions have not."""
+    return "nearest_label" in wrong and not wrong.empty
+
+
+def _beside_nearest(row: Mapping[Hashable, Any]) -> Gallery:
+    """A mistake beside the nearest image of the class it was taken for, and of its own class."""
+    mistake = _picture(row["file"], row["label"], row["prediction"], row["probability"], row["jpeg"])
+    taken, *file = mistake.caption
+    nearest = [
+        Picture(row[f"nearest_{of}"], f"nearest of {row[of]}", ["nearest image of", row[of]])
+        for of in ("prediction", "label")
+        if row[f"nearest_{of}"] is not None
     ]
-    return Section("Examples", sentences, parts)
+    return Gallery(taken, [Picture(mistake.jpeg, mistake.text, ["this image", *file]), *nearest])
 
 
 def _pictures(examples: pd.DataFrame) -> list[Picture]:
@@ -124,11 +162,12 @@ def _pictures(examples: pd.DataFrame) -> list[Picture]:
 
 
 def _picture(file: str, label: str, prediction: str, probability: float, jpeg: bytes) -> Picture:
-    answer = f"{prediction}, {100 * probability:.0f} %"
+    sure = f"{100 * probability:.0f} %"
     if prediction == label:
-        return Picture(jpeg, f"{label}, recognised", [answer])
+        return Picture(jpeg, f"{label}, recognised", [f"{label}, {sure}"])
     # Of a mistake the file is named: sometimes it is the label that is wrong.
-    return Picture(jpeg, f"{label}, taken for {prediction}", [answer, f"is {label}", PurePosixPath(file).name])
+    taken = f"is {label} \N{RIGHTWARDS ARROW} taken for {prediction}, {sure}"
+    return Picture(jpeg, f"{label}, taken for {prediction}", [taken, PurePosixPath(file).name])
 
 
 def _calibration_section(answers: KeptAnswers) -> Section:

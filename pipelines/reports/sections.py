@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import mlflow
 import numpy as np
 import pandas as pd
 from mlflow.entities import Run
 
-from pipelines.reports.page import Section, Table, chart_style, make_chart
+from pipelines.inputs.networks import RECIPE_ARTIFACT
+from pipelines.reports.charts import chart_style, make_chart
+from pipelines.reports.page import Section, Table
 from pipelines.reports.words import say_estimate
 from pipelines.results.figures import Curve, draw_curves, draw_distribution, draw_shots, draw_trials
 from pipelines.results.scores import episodes_of
 from pipelines.results.shots import say_trend
 from pipelines.results.trial_log import REPORTED_VERDICT, VERDICT
 from pipelines.store.artifacts import fetch_artifact
+from pipelines.store.params import used_params
 from tl_core.scoring.episodes import Estimate, estimate
 
 _MOST_TRIALS = 1000
@@ -91,18 +96,20 @@ def search_section(run: Run) -> Section:
     scored = sorted(
         (trial for trial in children if "accuracy" in trial.data.metrics), key=lambda t: str(t.info.run_name)
     )
+    recipe = found_recipe(run)
     with chart_style():
         figure = draw_trials(
             [int(str(trial.info.run_name).removeprefix("trial-")) for trial in scored],
             [trial.data.metrics["accuracy"] for trial in scored],
             [trial.data.tags["state"] != "complete" for trial in scored],
+            next((at for at, trial in enumerate(scored) if _is_recipe(trial.data.params, recipe)), None),
         )
         chart = make_chart(figure, "trials", "Mean accuracy of every trial on its episodes.", height=3)
     finalists = pd.read_csv(fetch_artifact(run.info.run_id, "finalists.csv"))
     sentences = [
         f"{metrics['n_trials']:.0f} trials{_elsewhere(metrics)} took {metrics['episodes_spent']:,.0f} episodes, all "
         "from the half of the images that no score is reported on.",
-        f"Result: {say_verdict(run)}.",
+        f"Result: {say_found(run)}; {say_verdict(run)}.",
     ]
     if "optimism" in metrics:
         optimism = round(100 * metrics["optimism"], 1)
@@ -113,7 +120,45 @@ def search_section(run: Run) -> Section:
         sentences.append(f"The best one looked {looked} on fresh episodes.")
     if REPORTED_VERDICT in run.data.tags:
         sentences.append(f"On the half that nothing was chosen on, it is {run.data.tags[REPORTED_VERDICT]}.")
-    return Section("Search", sentences, [chart, _finalists_table(finalists)])
+    return Section("Search", sentences, [chart, _finalists_table(finalists, recipe)])
+
+
+def found_recipe(run: Run) -> dict[str, Any]:
+    """Read the recipe that a search ended with."""
+    recipe: dict[str, Any] = json.loads(fetch_artifact(run.info.run_id, RECIPE_ARTIFACT).read_text())
+    return recipe
+
+
+def say_search(run: Run) -> str:
+    """Say what a search found, how good it is, and whether that is better than what it started from."""
+    metrics = run.data.metrics
+    accuracy = f"{100 * metrics['accuracy']:.1f} %"
+    if "accuracy_ci95" in metrics:
+        accuracy += f" ± {100 * metrics['accuracy_ci95']:.1f}"
+    return f"{say_found(run)}: {accuracy} on fresh episodes; {say_verdict(run)}"
+
+
+def say_found(run: Run) -> str:
+    """Say the settings that a search ended with, of those that it searched: `max_lr 0.003, augment flip`."""
+    recipe = found_recipe(run)
+    searched = used_params(run).get("searched", "").split("+")
+    return ", ".join(f"{name} {_say_setting(recipe[name])}" for name in searched if name in recipe)
+
+
+def _say_setting(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _is_recipe(values: Mapping[Any, Any], recipe: Mapping[str, Any]) -> bool:
+    """Return whether a row of settings, which may be text, is this recipe."""
+    return all(name in values and _same(values[name], value) for name, value in recipe.items())
+
+
+def _same(one: Any, other: Any) -> bool:
+    try:
+        return math.isclose(float(one), float(other), rel_tol=1e-9)
+    except (TypeError, ValueError):
+        return str(one) == str(other)
 
 
 def _elsewhere(metrics: Mapping[str, float]) -> str:
@@ -127,19 +172,20 @@ def say_verdict(run: Run) -> str:
     return run.data.tags[VERDICT]
 
 
-def _finalists_table(finalists: pd.DataFrame) -> Table:
+def _finalists_table(finalists: pd.DataFrame, recipe: Mapping[str, Any]) -> Table:
     settings = [name for name in finalists if not str(name).endswith("accuracy")]
     alone = len(finalists) == 1
     varied = [name for name in settings if alone or finalists[name].nunique() > 1]
     rows = [
         [
+            f"{number}, the winner" if _is_recipe(row, recipe) else f"{number}",
             f"{100 * row['accuracy']:.1f} %",
             f"{100 * row['search_accuracy']:.1f} %",
-            *(f"{row[name]:.3g}" if isinstance(row[name], float) else str(row[name]) for name in varied),
+            *(_say_setting(row[name]) for name in varied),
         ]
-        for row in finalists.to_dict("records")
+        for number, row in enumerate(finalists.to_dict("records"), start=1)
     ]
-    columns = ["on fresh episodes", "in the search", *map(str, varied)]
+    columns = ["finalist", "on fresh episodes", "in the search", *map(str, varied)]
     title = "The only finalist, with its settings" if alone else "The finalists, with the settings in which they differ"
     return Table(title, columns, rows)
 

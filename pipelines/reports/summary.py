@@ -10,7 +10,7 @@ from pipelines.inputs.networks import ONNX_ARTIFACT
 from pipelines.reports.words import say_difference, say_over_episodes
 from pipelines.results.columns import aligned
 from pipelines.results.scores import METHODS_ARTIFACT, accuracies, differences_of_methods
-from pipelines.store.artifacts import fetch_artifact
+from pipelines.store.artifacts import fetch_artifact, short_place
 from pipelines.store.logging import ACCURACY_METRICS
 from pipelines.store.views import runs_address
 from registry.versions import CHAMPION, champion_of
@@ -53,7 +53,7 @@ def _table(
 ) -> list[str]:
     rows = [("method", "accuracy, 95 % interval")]
     rows += [(method, result.percent()) for method, result in results.items()]
-    rows += [("", ""), ("difference on the same images", "in points, 95 % interval over images, which decides")]
+    rows += [("", ""), ("difference on the same images", "in points, 95 % interval over images")]
     for (a, b), found in over_images.items():
         beside = say_over_episodes(differences[a, b])
         rows.append((f"{a} - {b}", say_difference(found, found.is_significant, beside)))
@@ -66,7 +66,9 @@ def where_lines(export_run: str, name: str) -> list[str]:
     address = runs_address(mlflow.get_run(export_run).info.experiment_id)
     standing = f"models:/{name}@{CHAMPION} (version {champion.version})" if champion else "none"
     return [
-        f"the classifier   {fetch_artifact(export_run, ONNX_ARTIFACT)}",
         f"champion         {standing}",
-        f"browse the runs  mlflow ui, then open {address}",
+        "browse the runs  mlflow ui, then open",
+        f"  {address}",
+        "the classifier",
+        f"  {short_place(str(fetch_artifact(export_run, ONNX_ARTIFACT)))}",
     ]

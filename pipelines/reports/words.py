@@ -89,7 +89,7 @@ def say_winner(verdict: Verdict) -> str:
     if verdict.best is verdict.base:
         return "nothing was better than the default recipe"
     gained = say_gain(verdict.gain_on_images, "the default recipe")
-    return gained if verdict.winner is verdict.best else f"{gained}, so the default recipe stays"
+    return gained if verdict.winner is verdict.best else f"the best of the others is {gained}, so that one stays"
 
 
 def say_seconds(seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from mlflow.entities import Run
@@ -11,6 +12,9 @@ from pipelines.store.params import used_params
 from tl_core.errors import InputError
 
 _NAMES = ("name",)  # params that say what a run is called, not what it did
+_RUNS = ("search_run",)  # params that are ids: what the run brought is among the others
+_ID = re.compile(r"\b[0-9a-f]{32}\b")
+_MOST_NAMED = 3  # settings in a name; all of them are in a table
 
 
 def find_comparable_runs(run_ids: Sequence[str], kind: str, tag: str, scored_on: str, advice: str) -> list[Run]:
@@ -30,6 +34,39 @@ def find_comparable_runs(run_ids: Sequence[str], kind: str, tag: str, scored_on:
             both = f"{runs[0].info.run_id} and {run.info.run_id}"
             raise InputError(f"{kind} runs {both} were scored on different {scored_on}; {advice}")
     return runs
+
+
+def tell_apart(names: Sequence[str], runs: Sequence[Run]) -> list[str]:
+    """Names of several runs, each different: those given, and where they are equal the settings that differ.
+
+    Runs of the same settings are told apart by the first digits of their ids.
+    """
+    alike: dict[str, dict[str, Run]] = {}
+    for name, run in zip(names, runs, strict=True):
+        alike.setdefault(name, {})[run.info.run_id] = run
+    settings = {run_id: words for of_name in alike.values() for run_id, words in _name_settings(of_name).items()}
+    found = []
+    for name, run in zip(names, runs, strict=True):
+        words = settings[run.info.run_id]
+        found.append(", ".join([name, *words] if len(alike) > 1 or not words else words))
+    return [
+        f"{name} ({run.info.run_id[:8]})" if found.count(name) > 1 else name
+        for name, run in zip(found, runs, strict=True)
+    ]
+
+
+def _name_settings(runs: Mapping[str, Run]) -> dict[str, list[str]]:
+    """Return by run id its values of the first settings that differ among these runs."""
+    _, *rows = settings_that_differ(runs)
+    telling = [row for row in rows if row[0] not in _RUNS][:_MOST_NAMED]
+    return {
+        run_id: [f"{name} {_ID.sub(_first_digits, values[at])}" for name, *values in telling]
+        for at, run_id in enumerate(runs)
+    }
+
+
+def _first_digits(run_id: re.Match[str]) -> str:
+    return run_id[0][:8]
 
 
 def settings_that_differ(runs: Mapping[str, Run]) -> list[list[str]]:

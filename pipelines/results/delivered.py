@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pipelines.results.nearest import Neighbours
 from pipelines.results.network_scores import NetworkScore
 from pipelines.results.predictions import log_answers, readable_name, thumbnail
 from pipelines.store.artifacts import fetch_artifact
@@ -78,7 +79,9 @@ def list_candidates(candidates: Sequence[Candidate], losses: NDArray[np.float64]
     return tuple({"weights": one.features, "l2": one.l2, "log_loss": float(loss)} for one, loss in pairs)
 
 
-def log_estimate(estimate: DeliveredEstimate, dataset: ImageDataset, procedure: Procedure, groups: Groups) -> None:
+def log_estimate(
+    estimate: DeliveredEstimate, dataset: ImageDataset, procedure: Procedure, groups: Groups, neighbours: Neighbours
+) -> None:
     """Log an estimate with the active run: its metrics, its predictions image by image, and what a page shows."""
     scores = estimate.scores
     mlflow.log_metrics(
@@ -94,7 +97,7 @@ def log_estimate(estimate: DeliveredEstimate, dataset: ImageDataset, procedure: 
     if estimate.bar is not None:
         mlflow.log_metrics({"believe_from": estimate.bar, "wanted_precision": estimate.wanted_precision})
     mlflow.log_dict(_to_json(estimate), ESTIMATE_ARTIFACT)
-    log_answers(dataset, _answers(procedure), "out-of-fold predictions")
+    log_answers(dataset, _answers(procedure), "out-of-fold predictions", lambda _: neighbours)
     with tempfile.TemporaryDirectory() as folder:
         _table(dataset, procedure, groups, estimate.candidates).to_parquet(Path(folder, OUT_OF_FOLD_ARTIFACT))
         _learned_from(dataset).to_parquet(Path(folder, LEARNED_ARTIFACT))
@@ -127,11 +130,9 @@ def read_estimate(run_id: str) -> DeliveredEstimate:
     )
 
 
-def log_suspects(suspects: Sequence[Suspect], dataset: ImageDataset, features: NDArray[np.float32]) -> None:
+def log_suspects(suspects: Sequence[Suspect], dataset: ImageDataset, neighbours: Neighbours) -> None:
     """Log the most suspect labels, each with its picture and the nearest images of both classes."""
-    centred = features - features.mean(0)
-    unit = centred / np.maximum(1e-12, np.linalg.norm(centred, axis=1, keepdims=True))
-    rows = [_suspect_row(one, dataset, unit) for one in suspects[:_MOST_SUSPECTS]]
+    rows = [_suspect_row(one, dataset, neighbours) for one in suspects[:_MOST_SUSPECTS]]
     mlflow.log_metric("n_suspects", len(suspects))
     if not rows:
         return
@@ -140,15 +141,10 @@ def log_suspects(suspects: Sequence[Suspect], dataset: ImageDataset, features: N
         mlflow.log_artifacts(folder)
 
 
-def _suspect_row(suspect: Suspect, dataset: ImageDataset, unit: NDArray[np.float32]) -> dict[str, object]:
-    similarity = unit @ unit[suspect.image]
-    # The image itself, or a copy of it under the other label, would say nothing.
-    similarity[dataset.near_duplicates == dataset.near_duplicates[suspect.image]] = -np.inf
+def _suspect_row(suspect: Suspect, dataset: ImageDataset, neighbours: Neighbours) -> dict[str, object]:
+    found = {name: neighbours.find(suspect.image, getattr(suspect, name)) for name in ("label", "likely")}
     nearest = {
-        f"nearest_{name}": thumbnail(
-            dataset.images[int(np.where(dataset.labels == label, similarity, -np.inf).argmax())]
-        )
-        for name, label in (("label", suspect.label), ("likely", suspect.likely))
+        f"nearest_{name}": None if row is None else thumbnail(dataset.images[row]) for name, row in found.items()
     }
     return {
         "file": readable_name(dataset, suspect.image),

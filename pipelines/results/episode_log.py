@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -13,9 +13,11 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from pipelines.inputs.networks import RECIPE_ARTIFACT
 from pipelines.results.figures import draw_distribution
+from pipelines.results.nearest import Neighbours
 from pipelines.results.predictions import log_answers
 from pipelines.results.scores import EPISODES_ARTIFACT
 from pipelines.store.child_runs import ChildRuns, FinishedRun
@@ -23,6 +25,7 @@ from pipelines.store.journal import append_journal, read_journal
 from pipelines.store.logging import log_drawing, log_series
 from tl_core.data.dataset import ImageDataset
 from tl_core.data.episodes import Episode, EpisodePool
+from tl_core.data.splits import Indices
 from tl_core.fewshot.metrics import METRICS
 from tl_core.fewshot.results import EpisodeResult
 from tl_core.recipes.episode import EpisodeShape
@@ -30,6 +33,8 @@ from tl_core.recipes.finetune import FinetuneRecipe
 from tl_core.scoring.episodes import Estimate, RunningEstimate, estimate
 from tl_core.scoring.images import Interval, bootstrap
 from tl_core.training.staged import ImagePredictions
+
+FeaturesOf = Callable[[Indices], NDArray[np.float32]]
 
 
 class EpisodeLog:
@@ -90,15 +95,20 @@ class EpisodeLog:
             probabilities=np.concatenate([result.confidences for result in self._results]).astype(np.float32),
         )
 
-    def close(self) -> tuple[Estimate, Interval]:
-        """Log means, table and pictures; returns the accuracy over episodes and, with its own interval, over images."""
+    def close(self, features_of: FeaturesOf | None = None) -> tuple[Estimate, Interval]:
+        """Log means, table and pictures; returns the accuracy over episodes and, with its own interval, over images.
+
+        Args:
+            features_of: from rows of the data set to features, to show nearest images beside mistakes.
+        """
         self._runs.close()
         accuracy = self.accuracy()
         metrics: dict[str, float] = {"n_episodes": accuracy.n}
         for name in METRICS:
             metrics |= _summary(name, [result.metrics[name] for result in self._results])
         answers = self._answers()
-        metrics["ece"] = log_answers(self._dataset, answers, "all episodes")
+        neighbours_of = partial(self._neighbours_of, features_of) if features_of else None
+        metrics["ece"] = log_answers(self._dataset, answers, "all episodes", neighbours_of)
         of_images = _accuracy_over_images(answers)
         metrics |= {
             "n_images": of_images.n,
@@ -109,6 +119,15 @@ class EpisodeLog:
         log_series({"episode/accuracy": [result.accuracy for result in self._results]})
         self._log_artifacts(accuracy)
         return accuracy, of_images
+
+    def _neighbours_of(self, features_of: FeaturesOf, position: int) -> Neighbours:
+        """Return the support images of the episode that an answer belongs to, and the image itself."""
+        ends = np.cumsum([len(result.labels) for result in self._results])
+        number = int(np.searchsorted(ends, position, side="right"))
+        episode = self._results[number].episode
+        query = episode.query_rows[position - ends[number]]  # counted from the end
+        rows = np.append(episode.support_rows, query)
+        return Neighbours(self._dataset, rows, features_of(rows))
 
     def _log_artifacts(self, accuracy: Estimate) -> None:
         accuracies = [result.accuracy for result in self._results]

@@ -10,6 +10,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
@@ -25,7 +26,8 @@ mpl.use("agg")
 mpl.rcParams["text.parse_math"] = False  # a class may be called "$x"
 
 _BLUE, _ORANGE = "#0072b2", "#d55e00"  # Okabe and Ito: distinct for colour-blind readers
-_COLOURS = (_BLUE, _ORANGE, "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
+_GREEN = "#009e73"
+_COLOURS = (_BLUE, _ORANGE, _GREEN, "#cc79a7", "#56b4e9", "#e69f00", "#000000")
 _MAX_ANNOTATED = 20
 
 
@@ -109,24 +111,36 @@ def draw_curves(curves: Sequence[Curve], panels: tuple[int, int] = (1, 2)) -> Fi
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     left, right = figure.subplots(*panels)
     for i, curve in enumerate(curves):
-        colour = _COLOURS[i % len(_COLOURS)]
+        colour = _colour(i)
         for axes, train, val, scale in (
             (left, curve.train_loss, curve.val_loss, 1),
             (right, curve.train_accuracy, curve.val_accuracy, 100),
         ):
             axes.plot(_epochs(train), scale * np.asarray(train), color=colour, linestyle="--", alpha=0.6)
-            axes.plot(_epochs(val), scale * np.asarray(val), color=colour, marker=".", label=curve.name)
-    validated = ", validation solid" if any(len(curve.val_loss) for curve in curves) else ""
-    left.set(xlabel="epoch", ylabel="loss", title=f"Loss: training dashed{validated}")
-    right.set(xlabel="epoch", ylabel="accuracy in %", title="Accuracy: training dashed, validation solid")
+            axes.plot(_epochs(val), scale * np.asarray(val), color=colour, marker=".")
+    left.set(xlabel="epoch", ylabel="loss", title="Loss")
+    right.set(xlabel="epoch", ylabel="accuracy in %", title="Accuracy")
     for axes in (left, right):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         if len(curves) == 1:
             for first in np.flatnonzero(np.diff(curves[0].stage)):
                 axes.axvline(first + 1.5, color="grey", linestyle=":", label="_next stage")
-    if len(curves) > 1:
-        right.legend()
+    figure.legend(handles=_keys_of_curves(curves), loc="outside upper center", ncols=2)
     return figure
+
+
+def _keys_of_curves(curves: Sequence[Curve]) -> list[Line2D]:
+    """What dashed and solid lines are, and of several trainings whose colour is whose."""
+    keys = [Line2D([], [], color=_COLOURS[-1], linestyle="--", label="training")]
+    if any(len(curve.val_loss) or len(curve.val_accuracy) for curve in curves):
+        keys.append(Line2D([], [], color=_COLOURS[-1], label="validation"))
+    if len(curves) == 1:
+        return keys
+    return [*keys, *(Line2D([], [], color=_colour(i), label=curve.name) for i, curve in enumerate(curves))]
+
+
+def _colour(number: int) -> str:
+    return _COLOURS[number % len(_COLOURS)]
 
 
 def _epochs(values: Sequence[float]) -> range:
@@ -235,13 +249,21 @@ def draw_maps(maps: Sequence[Map]) -> Figure:
     return figure
 
 
-def draw_trials(numbers: Sequence[int], accuracies: Sequence[float], stopped: Sequence[bool]) -> Figure:
-    """Accuracy of each trial of a search; one that was stopped early was asked fewer episodes."""
+def draw_trials(
+    numbers: Sequence[int], accuracies: Sequence[float], stopped: Sequence[bool], winner: int | None = None
+) -> Figure:
+    """Accuracy of each trial of a search; one that was stopped early was asked fewer episodes.
+
+    Args:
+        winner: position of the trial whose recipe the search ended with.
+    """
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
     x, y, early = np.asarray(numbers), 100 * np.asarray(accuracies), np.asarray(stopped, dtype=bool)
     axes.scatter(x[~early], y[~early], color=_BLUE, label="all episodes")
     axes.scatter(x[early], y[early], color=_ORANGE, marker="x", label="stopped early")
+    if winner is not None:
+        axes.scatter(x[[winner]], y[[winner]], s=160, facecolor="none", edgecolor=_GREEN, linewidth=2.5, label="winner")
     axes.set(xlabel="trial (0 is the default recipe)", ylabel="mean accuracy in %", title="Trials")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.legend(loc="outside upper center", ncols=2)

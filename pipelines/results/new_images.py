@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
 from scipy import stats
 
+from pipelines.results.nearest import Neighbours, NeighboursOf
 from pipelines.results.predictions import log_answers
 from pipelines.results.scores import image_accuracies
 from pipelines.store.find import find_run
@@ -23,6 +25,9 @@ from tl_core.errors import InputError
 from tl_core.scoring.images import Interval, wilson, wilson_of_share
 from tl_core.scoring.unlike import REFUSED
 from tl_core.training.staged import ImagePredictions
+
+FeaturesOf = Callable[[NDArray[np.uint8]], NDArray[np.float32] | None]
+_MOST_COMPARED = 2000  # images that a mistake is compared with: a sample of more
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,11 @@ def check_new(model: OnnxClassifier, dataset: ImageDataset) -> None:
 
 
 def log_new_images(
-    dataset: ImageDataset, rows: Indices, probabilities: NDArray[np.float32], unlike: NDArray[Any] | None
+    dataset: ImageDataset,
+    rows: Indices,
+    probabilities: NDArray[np.float32],
+    unlike: NDArray[Any] | None,
+    features_of: FeaturesOf,
 ) -> NewImageScores:
     """Log metrics and predictions with the active run.
 
@@ -58,6 +67,7 @@ def log_new_images(
         rows: those that were scored, int64 (n,).
         probabilities: float32 (n, n_classes).
         unlike: of each image whether it looks like none of the classes, (n,); None where the file has no threshold.
+        features_of: from images, uint8 (m, s, s, 3), to features; None where the file shows none.
     """
     labels, predicted = dataset.labels[rows], probabilities.argmax(1)
     right = labels == predicted
@@ -68,10 +78,27 @@ def log_new_images(
     scores = interval_metrics("accuracy", found.accuracy) | interval_metrics("balanced_accuracy", balanced)
     mlflow.log_metrics({**scores, "n_images": len(rows), "n_classes": len(recalls)})
     answers = ImagePredictions(rows, labels, predicted, probabilities.max(1))
-    mlflow.log_metric("calibration_error", log_answers(dataset, answers, "new images"))
+    neighbours_of = _neighbours_of(dataset, answers, features_of)
+    mlflow.log_metric("calibration_error", log_answers(dataset, answers, "new images", neighbours_of))
     if unlike is not None and unlike[0] is not None:
         mlflow.log_metrics(_drift(unlike.astype(bool)))
     return found
+
+
+def _neighbours_of(dataset: ImageDataset, answers: ImagePredictions, features_of: FeaturesOf) -> NeighboursOf | None:
+    """Compare each mistake with other new images; None where there is none, or the file shows no features."""
+    sample = np.random.default_rng(0).permutation(np.unique(answers.rows))[:_MOST_COMPARED]
+    known = None if (answers.labels == answers.predictions).all() else features_of(np.array(dataset.images[sample]))
+    if known is None:
+        return None
+
+    def neighbours_of(position: int) -> Neighbours:
+        row = int(answers.rows[position])
+        own = features_of(np.array(dataset.images[[row]]))
+        others = sample != row
+        return Neighbours(dataset, np.append(sample[others], row), np.concatenate([known[others], own]))
+
+    return neighbours_of
 
 
 def _drift(unlike: NDArray[np.bool_]) -> dict[str, float]:

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipelines.results.figures import draw_confusion
+from pipelines.results.nearest import NeighboursOf
 from pipelines.store.artifacts import fetch_artifact
-from pipelines.store.logging import log_drawing
+from pipelines.store.logging import beside_the_numbers, log_drawing
 from tl_core.data.dataset import ImageDataset
 from tl_core.data.splits import Indices
 from tl_core.scoring.classification import Reliability, count_confusions, reliability
@@ -31,7 +32,7 @@ CONFUSIONS_ARTIFACT, RELIABILITY_ARTIFACT = "confusion.json", "reliability.json"
 IMAGES_ARTIFACT, EXAMPLES_ARTIFACT = "images.parquet", "examples.parquet"
 N_EXAMPLES = 12
 """Examples of right answers, and as many of wrong ones, that are kept with their pictures."""
-THUMBNAIL = 96
+THUMBNAIL = 160
 """Longest side of a kept picture in pixels."""
 
 
@@ -42,7 +43,8 @@ class KeptAnswers:
     Attributes:
         counts: of each true class (rows) how often it was taken for each (columns), int64 (n_classes, n_classes).
         images: one row per scored image: file, content_hash, group (of near-duplicates), label, n_asked, n_right.
-        examples: file, label, prediction, probability, and jpeg, the picture's bytes.
+        examples: file, label, prediction, probability, and jpeg, the picture's bytes; of mistakes, where it is known,
+            nearest_label and nearest_prediction, pictures of labelled images.
     """
 
     class_names: tuple[str, ...]
@@ -57,11 +59,14 @@ class KeptAnswers:
         return {str(name): wilson_of_share(float(of_class.mean()), len(of_class)) for name, of_class in shares}
 
 
-def log_answers(dataset: ImageDataset, answers: ImagePredictions, of: str) -> float:
+def log_answers(
+    dataset: ImageDataset, answers: ImagePredictions, of: str, neighbours_of: NeighboursOf | None = None
+) -> float:
     """Keep what is known of the answers with the active run; returns their calibration error.
 
     Args:
         of: what was asked, as the confusion matrix says it.
+        neighbours_of: labelled images to show beside the mistakes.
     """
     names = dataset.class_names
     right = answers.labels == answers.predictions
@@ -72,7 +77,12 @@ def log_answers(dataset: ImageDataset, answers: ImagePredictions, of: str) -> fl
     mlflow.log_dict({name: values.tolist() for name, values in vars(calibration).items()}, RELIABILITY_ARTIFACT)
     with tempfile.TemporaryDirectory() as folder:
         _count_by_image(dataset, answers.rows, right).to_parquet(Path(folder, IMAGES_ARTIFACT))
-        _pick_examples(dataset, answers).to_parquet(Path(folder, EXAMPLES_ARTIFACT))
+        examples, positions = _pick_examples(dataset, answers)
+        if neighbours_of is not None:
+            with beside_the_numbers("images beside its mistakes"):
+                nearest = pd.DataFrame(_nearest_pictures(dataset, answers, positions, neighbours_of))
+                examples = examples.join(nearest)
+        examples.to_parquet(Path(folder, EXAMPLES_ARTIFACT))
         mlflow.log_artifacts(folder)
     return calibration.error
 
@@ -108,15 +118,15 @@ def _count_by_image(dataset: ImageDataset, rows: Indices, right: NDArray[np.bool
     )
 
 
-def _pick_examples(dataset: ImageDataset, answers: ImagePredictions) -> pd.DataFrame:
-    """The most confident mistakes, and right answers by chance: each of another image."""
+def _pick_examples(dataset: ImageDataset, answers: ImagePredictions) -> tuple[pd.DataFrame, Indices]:
+    """The most confident mistakes, and right answers by chance, each of another image; and their positions."""
     wrong = answers.labels != answers.predictions
     mistakes = np.flatnonzero(wrong)
     mistakes = mistakes[np.argsort(-answers.probabilities[mistakes], kind="stable")]
     hits = np.random.default_rng(0).permutation(np.flatnonzero(~wrong))
     chosen = np.concatenate([_of_other_images(answers.rows, order) for order in (mistakes, hits)]).astype(np.int64)
     names = np.array(dataset.class_names, dtype=object)
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
             "file": [readable_name(dataset, row) for row in answers.rows[chosen]],
             "label": names[answers.labels[chosen]],
@@ -125,6 +135,21 @@ def _pick_examples(dataset: ImageDataset, answers: ImagePredictions) -> pd.DataF
             "jpeg": [thumbnail(dataset.images[row]) for row in answers.rows[chosen]],
         }
     )
+    return table, chosen
+
+
+def _nearest_pictures(
+    dataset: ImageDataset, answers: ImagePredictions, positions: Indices, neighbours_of: NeighboursOf
+) -> dict[str, list[bytes | None]]:
+    """Columns of pictures: the nearest image of its own class, and of the class a mistake was taken for."""
+    pictures: dict[str, list[bytes | None]] = {"nearest_label": [], "nearest_prediction": []}
+    for at in map(int, positions):
+        label, taken = int(answers.labels[at]), int(answers.predictions[at])
+        neighbours = neighbours_of(at) if label != taken else None
+        for column, wanted in zip(pictures.values(), (label, taken), strict=True):
+            row = neighbours.find(int(answers.rows[at]), wanted) if neighbours else None
+            column.append(None if row is None else thumbnail(dataset.images[row]))
+    return pictures
 
 
 def _of_other_images(rows: Indices, order: Indices) -> Indices:

@@ -10,7 +10,7 @@ import pandas as pd
 from mlflow.entities import Run
 
 from pipelines.inputs.names import short_network
-from pipelines.results.comparable import find_comparable_runs
+from pipelines.results.comparable import find_comparable_runs, tell_apart
 from pipelines.results.predictions import IMAGES_ARTIFACT
 from pipelines.store.artifacts import fetch_artifact
 from tl_core.errors import InputError
@@ -42,6 +42,11 @@ class NoContentHashesError(InputError):
 def episodes_of(finetune_run: str) -> pd.DataFrame:
     """Read one row per episode: episode, seed, classes, its metrics, seconds."""
     return pd.read_parquet(fetch_artifact(finetune_run, EPISODES_ARTIFACT))
+
+
+def classes_of_episode(finetune_run: str) -> list[str]:
+    """Read the classes of a finetune run's first episode, in its order."""
+    return [str(name) for name in episodes_of(finetune_run)["classes"].iloc[0]]
 
 
 def accuracies(finetune_run: str) -> dict[int, float]:
@@ -114,13 +119,9 @@ def named_runs(finetune_runs: Sequence[str]) -> dict[str, Run]:
         InputError: fewer than two runs, the same run twice, or runs whose episodes are not the same.
     """
     advice = "give the same target, part, seed and episode shape to both"
-    return {
-        _readable(run): run for run in find_comparable_runs(finetune_runs, "finetune", "episodes", "episodes", advice)
-    }
-
-
-def _readable(run: Run) -> str:
-    return f"{short_network(run.data.tags['network'])} ({run.info.run_id[:8]})"
+    runs = find_comparable_runs(finetune_runs, "finetune", "episodes", "episodes", advice)
+    names = tell_apart([short_network(run.data.tags["network"]) for run in runs], runs)
+    return dict(zip(names, runs, strict=True))
 
 
 def accuracy_of(finetune_run: str) -> Estimate:

@@ -12,7 +12,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 
 from pipelines.inputs.names import short_weights
 from pipelines.results.columns import aligned
-from pipelines.results.comparable import find_comparable_runs
+from pipelines.results.comparable import find_comparable_runs, tell_apart
 from pipelines.results.figures import Curve
 from pipelines.store.artifacts import fetch_artifact
 from pipelines.store.params import used_params
@@ -41,11 +41,9 @@ def load_trainings(run_ids: Sequence[str]) -> list[TrainingResult]:
     advice = "give the same data, split, test_fraction and seed to both"
     runs = find_comparable_runs(run_ids, "train", "test_images", "test images", advice)
     names = [run.data.tags[MLFLOW_RUN_NAME].removeprefix("train ") for run in runs]
-    if len(set(names)) < len(names):
-        names = [f"{name} ({run.info.run_id[:8]})" for name, run in zip(names, runs, strict=True)]
     return [
         TrainingResult(name, run, hits_in(predictions_of(run.info.run_id)))
-        for name, run in zip(names, runs, strict=True)
+        for name, run in zip(tell_apart(names, runs), runs, strict=True)
     ]
 
 

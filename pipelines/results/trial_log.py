@@ -15,7 +15,7 @@ from plotly.graph_objects import Figure
 from pipelines.inputs.networks import RECIPE_ARTIFACT
 from pipelines.results.figures import draw_episodes_spent
 from pipelines.store.child_runs import ChildRuns, FinishedRun
-from pipelines.store.logging import log_drawing
+from pipelines.store.logging import log_drawing, log_plots
 from tl_core.scoring.episodes import estimate, independent_difference
 from tl_core.search.objective import TrialResult
 from tl_core.search.trials import count_episodes, count_trials
@@ -81,15 +81,14 @@ class TrialLog:
     def _log_plots(self) -> None:
         plots = optuna.visualization
         figures: dict[str, Callable[[optuna.Study], Figure]] = {
-            "history": plots.plot_optimization_history,
-            "slice": plots.plot_slice,
-            "parallel_coordinates": plots.plot_parallel_coordinate,
+            "History": plots.plot_optimization_history,
+            "Slices": plots.plot_slice,
+            "Parallel coordinates": plots.plot_parallel_coordinate,
         }
         values = [t.value for t in self._study.trials if t.state == TrialState.COMPLETE]
         if len(values) >= MIN_FOR_IMPORTANCES and len(set(values)) > 1:
-            figures["importances"] = plots.plot_param_importances
-        for name, draw in figures.items():
-            log_drawing(partial(draw, self._study), f"plots/{name}.html")
+            figures["Importances"] = plots.plot_param_importances
+        log_plots({title: partial(draw, self._study) for title, draw in figures.items()}, "plots/study.html")
         trials = {t.number: len(t.intermediate_values) for t in self._study.trials if t.state.is_finished()}
         log_drawing(partial(draw_episodes_spent, trials, self._n_episodes), "plots/episodes.png")
 

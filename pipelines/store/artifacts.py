@@ -35,3 +35,14 @@ def fetch_artifact(run_id: str, name: str) -> Path:
     if not path.exists():
         raise InputError(f"run {run_id} has no artifact {name!r}")
     return path
+
+
+def short_place(place: str) -> str:
+    """Return where something lies, as short as it can be copied from a terminal.
+
+    Of this machine the path, from the working directory on where it lies below it; any other address as it is.
+    """
+    if urlparse(place).scheme not in ("", "file"):
+        return place
+    path = Path(local_file_uri_to_path(place))
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

@@ -51,6 +51,20 @@ def log_drawing(draw: Callable[[], Drawing | Plot], name: str) -> None:
         mlflow.log_figure(draw(), name)
 
 
+def log_plots(plots: Mapping[str, Callable[[], Plot]], name: str) -> None:
+    """Keep plots as one page with the active run, each below its title; the page brings its script and asks no network.
+
+    A plot that cannot be drawn is left out with a warning.
+    """
+    parts: list[str] = []
+    for title, draw in plots.items():
+        with beside_the_numbers(f"{title} in {name}"):
+            script = not parts  # once for all of them: it is 5 MB
+            parts.append(str(draw().update_layout(title=title).to_html(full_html=False, include_plotlyjs=script)))
+    head = '<!doctype html><html lang="en"><meta charset="utf-8"><title>Plots</title>'
+    mlflow.log_text(f"{head}{''.join(parts)}", name)
+
+
 def log_series(series: Mapping[str, Sequence[float]]) -> None:
     """Log whole curves of the active run, with the position as step, in as few calls as the store takes."""
     run = mlflow.active_run()

@@ -17,7 +17,7 @@ from pipelines.configs.fields import make_config
 from pipelines.inputs.names import network_name, short_network, short_weights
 from pipelines.reports.comparisons import _say_standing
 from pipelines.reports.words import say_interval
-from pipelines.results.columns import aligned
+from pipelines.results.columns import WIDTH, aligned
 from pipelines.store.artifacts import fetch_artifact
 from pipelines.train import TrainConfig
 from tests.conftest import write_colour_images
@@ -76,7 +76,8 @@ def test_what_is_not_significantly_different_is_not_called_best(data: Path, stor
     assert "They were given the same settings." in report
     text = fetch_artifact(run_id, "comparison.txt").read_text()
     assert "setting" not in text
-    assert "over 12 images, p = 1: not significantly different" in text
+    assert "over 12 images, p = 1: not significantly different" in " ".join(text.split())
+    assert max(map(len, text.splitlines())) <= WIDTH
     (row,) = pd.read_csv(fetch_artifact(run_id, "differences.csv")).to_dict("records")
     assert row["difference"] == 0  # the predictions are the same, and yet twelve images say little
     assert row["low"] < -0.05
@@ -127,6 +128,23 @@ def test_a_table_says_shortly_what_a_network_started_from(weights: str, short: s
 
 def test_raw_pixels_have_no_weights() -> None:
     assert short_network(network_name("pixels", BackboneSpec("pixels", 64), seed=3)) == "pixels"
+
+
+def test_what_a_terminal_has_no_room_for_goes_on_below() -> None:
+    words = "many words " * 12
+    name, *more = aligned([("a name", words)])
+    assert name.startswith("a name  many words")
+    assert all(line.startswith("        many") or line.startswith("        words") for line in more)
+    assert aligned([("n" * 70, words)])[0] == "n" * 70
+    cells = aligned([("run", "weights", "accuracy"), ("first", "w" * 64, "90 %"), ("second", "v" * 64, "91 %")])
+    assert cells[:3] == ["first", f"  weights   {'w' * 64}", "  accuracy  90 %"]
+    for lines in ([name, *more], aligned([("n" * 70, words)]), cells):
+        assert max(map(len, lines)) <= WIDTH
+
+
+def test_a_number_stays_with_its_sign() -> None:
+    lines = aligned([("a name", "in words " * 7 + "± 3.24 over 6 episodes")])
+    assert any("± 3.24" in line for line in lines)
 
 
 def test_columns_are_as_wide_as_their_widest_cell() -> None:

@@ -30,7 +30,7 @@ pytestmark = [
 PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("training", "serving", "reproductions"))]
 RUNS = [line for page in PAGES for line in runs_of(page) if " rollback " not in line]
 SERVING_PAGE = commands(ROOT / "docs" / "serving.md")
-SERVING = [line for line in SERVING_PAGE if line.startswith("python -m serving")]
+SERVING = [line for line in SERVING_PAGE if line.startswith("python -m serving ")]  # the page: test_page.py
 SERVER, *QUESTION = [line for line in SERVING_PAGE if re.match("mlflow models serve|.printf|  curl", line)]
 BIN = Path(sys.executable).parent
 

@@ -90,7 +90,11 @@ def test_a_search_leaves_its_plots(two_at_a_time: str) -> None:
     import mlflow
 
     plots = {file.path for file in mlflow.MlflowClient().list_artifacts(two_at_a_time, "plots")}
-    assert {"plots/history.html", "plots/slice.html", "plots/parallel_coordinates.html", "plots/episodes.png"} <= plots
+    assert plots == {"plots/study.html", "plots/episodes.png"}
+    page = mlflow.artifacts.load_text(f"runs:/{two_at_a_time}/plots/study.html")
+    assert "<script src=" not in page
+    assert page.count("plotly.js v") == 1  # its banner: the script is there, and once
+    assert page.count("Plotly.newPlot(") >= 3
 
 
 def test_the_study_opens_in_optuna(two_at_a_time: str, store: Path) -> None:

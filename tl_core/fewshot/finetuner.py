@@ -115,6 +115,12 @@ class Finetuner:
             tuning.cut.restore()
         return Classifier(self.spec, backbone, head, recipe.test_views, temperature).cpu().eval()
 
+    def features_of(self, rows: Indices, recipe: FinetuneRecipe) -> NDArray[np.float32]:
+        """Features of images before fine-tuning, float32 (n, n_features)."""
+        cut = self._cuts.at(recipe)
+        views = cut.activations.fixed(rows, view=0)[:, None]
+        return suffix_features(cut.split.suffix, views).cpu().numpy()
+
     def features_around(
         self, episode: Episode, recipe: FinetuneRecipe
     ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:

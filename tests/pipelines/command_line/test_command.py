@@ -15,6 +15,7 @@ import pytest
 
 from pipelines import prepare
 from pipelines.command_line.command import run_command_line
+from pipelines.command_line.last_words import conclude
 from pipelines.prepare import PrepareConfig
 from tl_core.errors import DataWarning
 
@@ -44,7 +45,7 @@ def test_the_last_lines_for_people_have_the_numbers_and_the_run(
     colours: Path, store: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines = said(monkeypatch, capsys, "--data", str(colours))
-    table = dict(line.split(maxsplit=1) for line in lines[lines.index("") + 1 :])
+    table = dict(line.split(maxsplit=1) for line in lines[lines.index("") + 1 :] if line)
     assert (table["n_images"], table["n_classes"]) == ("60", "3")
     assert mlflow.MlflowClient().get_run(table["run"]).info.status == "FINISHED"
 
@@ -90,3 +91,22 @@ def test_a_terminal_without_colours_gets_none(no_color: str, coloured: bool) -> 
     assert process.returncode == 0
     assert b"usage" in text
     assert (b"\x1b[" in text) == coloured
+
+
+def test_the_report_is_named_first_and_from_here(
+    colours: Path, store: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with mlflow.start_run() as run:
+        mlflow.set_tag("kind", "finetune")
+        mlflow.log_text("page", "report.html")
+        mlflow.log_metric("accuracy", 0.5)
+    empty, *lines = conclude(run.info.run_id, as_json=False).splitlines()
+    assert empty == ""
+    assert lines[0].split() == ["report", f"mlruns/0/{run.info.run_id}/artifacts/report.html"]
+    assert Path(lines[0].split()[1]).read_text() == "page"
+    assert lines[-1].split() == ["accuracy", "0.5"]
+    assert max(map(len, lines)) <= 80
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert conclude(run.info.run_id, as_json=False).splitlines()[1].split()[1].startswith(f"{tmp_path}/mlruns/")

@@ -33,8 +33,9 @@ def test_without_a_name_every_entry_point_is_listed_with_a_line(arguments: tuple
     done = transfer_lab(*arguments)
     assert done.returncode == 0
     assert done.stdout.startswith("usage: transfer-lab NAME ")
-    listed = dict(line.split(maxsplit=1) for line in done.stdout.splitlines() if line.startswith("  "))
+    listed = dict(line.split(maxsplit=1) for line in done.stdout.splitlines() if line[:2] == "  " != line[1:3])
     assert list(listed) == [*ENTRY_POINTS]
+    assert max(map(len, done.stdout.splitlines())) <= 80
     assert all(len(purpose) > 10 for purpose in listed.values())
 
 

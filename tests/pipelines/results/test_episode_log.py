@@ -37,7 +37,11 @@ def test_one_more_metric_reaches_every_record(
         log = EpisodeLog(dataset, build_pool(dataset, "all"), SHAPE, 0, LINEAR_PROBE, journal)
         for result in results:
             log.add(result)
-        log.close()
+        log.close(lambda rows: np.eye(len(rows), dtype=np.float32))
+        for at, row in enumerate(np.concatenate([result.episode.query_rows for result in results])):
+            known = log._neighbours_of(lambda rows: np.eye(len(rows), dtype=np.float32), at)
+            support = results[at // len(results[0].labels)].episode.support_rows
+            assert known._rows.tolist() == [*support, row]
     client = mlflow.MlflowClient()
     metrics = client.get_run(parent.info.run_id).data.metrics
     assert metrics["largest_logit"] == pytest.approx(np.mean(values))

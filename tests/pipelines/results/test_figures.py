@@ -22,10 +22,10 @@ class Shown:
 def test_curves_of_several_trainings_are_in_one_figure_each_in_a_colour_of_its_own() -> None:
     frozen = Curve("frozen", [2.0, 1.0], [0.2, 0.4], [2.1, 1.5], [0.3, 0.35])
     tuned = Curve("all trainable", [2.0, 0.5, 0.1], [0.3, 0.8, 0.9], [1.9, 1.0, 0.9], [0.4, 0.6, 0.7])
-    loss, accuracy = draw_curves([frozen, tuned]).axes
-    legend = accuracy.get_legend()
-    assert legend is not None
-    assert [text.get_text() for text in legend.get_texts()] == ["frozen", "all trainable"]
+    figure = draw_curves([frozen, tuned])
+    loss, accuracy = figure.axes
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["training", "validation", "frozen", "all trainable"]
     drawn = [list(line.get_ydata()) for line in loss.lines]
     assert drawn == [[2.0, 1.0], [2.1, 1.5], [2.0, 0.5, 0.1], [1.9, 1.0, 0.9]]
     assert [list(line.get_xdata()) for line in loss.lines][2] == [1, 2, 3]
@@ -41,10 +41,10 @@ def test_a_second_stage_begins_where_its_first_epoch_is() -> None:
     assert not [line for line in draw_curves([curve, curve]).axes[0].lines if line.get_linestyle() == ":"]
 
 
-def test_a_title_promises_only_what_is_drawn() -> None:
-    loss, accuracy = draw_curves([Curve("", [1.0], [0.5], [], [0.4])]).axes
-    assert loss.get_title() == "Loss: training dashed"
-    assert accuracy.get_title() == "Accuracy: training dashed, validation solid"
+@pytest.mark.parametrize(("validated", "keys"), [([0.4], ["training", "validation"]), ([], ["training"])])
+def test_a_legend_promises_only_what_is_drawn(validated: list[float], keys: list[str]) -> None:
+    (legend,) = draw_curves([Curve("", [1.0], [0.5], [], validated)]).legends
+    assert [text.get_text() for text in legend.get_texts()] == keys
 
 
 @pytest.mark.parametrize(("n_query", "n_episodes"), [(10, 40), (75, 600), (10, 4), (1, 30)])
