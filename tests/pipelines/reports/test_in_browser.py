@@ -19,6 +19,7 @@ from pipelines.reports.comparisons import difference_table, methods_section
 from pipelines.reports.page import Page, Section, render_page
 from pipelines.reports.predictions import answers_sections, features_section
 from pipelines.reports.sections import curves_section, distribution_section, search_section, shots_section
+from pipelines.reports.words import say_gain
 from pipelines.results.figures import Curve
 from pipelines.results.nearest import Neighbours
 from pipelines.results.predictions import log_answers, thumbnail
@@ -27,6 +28,7 @@ from tests.browser import dump_dom, measure_page, needs_chromium, requests_of
 from tl_core.data.dataset import ImageDataset
 from tl_core.recipes.finetune import FinetuneRecipe
 from tl_core.scoring.episodes import Estimate
+from tl_core.scoring.paired import PairedDifference
 from tl_core.training.staged import ImagePredictions
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
@@ -119,7 +121,8 @@ def made_sections() -> list[Section]:
         log_trials()
         mlflow.log_dict(asdict(FinetuneRecipe(l2=0.1)), "recipe.json")
         mlflow.log_param("searched", "l2+augment")
-        mlflow.log_metrics({"n_trials": 12, "episodes_spent": 400, "gain": 0.1, "gain_ci95": 0.05, "optimism": 0.01})
+        mlflow.log_metrics({"n_trials": 12, "episodes_spent": 400, "optimism": 0.01})
+        mlflow.set_tag("verdict", say_gain(PairedDifference(0.1, 0.05, 0.15, 0.01, 120), "the default recipe"))
     found = mlflow.MlflowClient().get_run(run.info.run_id)
     results = {name: Estimate(0.5 + 0.03 * i, 0.04, 0.1, 30) for i, name in enumerate(NAMES)}
     pairs = [[f"{a} - {b}", "+1.25 (-0.81 to +3.31) over 120 images"] for a, b in itertools.pairwise(NAMES)]
