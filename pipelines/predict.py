@@ -63,14 +63,17 @@ def run(config: PredictConfig) -> str:
     from tqdm import tqdm
 
     from pipelines.inputs.names import short_data, short_model
+    from pipelines.store.logging import interval_metrics
     from pipelines.store.runs import tracked_run
     from registry.versions import find_version, resolve_onnx
+    from serving.answers import score_known
     from serving.batch import Options
     from serving.job import check_output, write_predictions
     from serving.model import OnnxClassifier
     from serving.pictures import draw_album, make_folder
     from serving.sources import open_source
     from tl_core.errors import InputError
+    from tl_core.scoring.images import Interval
 
     name = f"predict {short_data(config.images)} with {short_model(config.model)}"
     with tracked_run("predict", config, name) as run_id:
@@ -95,11 +98,16 @@ def run(config: PredictConfig) -> str:
             speed = (outcome.files - outcome.resumed) / (time.perf_counter() - started)
             if config.pictures:
                 print(draw_album(source, output, model.class_names, Path(config.pictures)))
+            accuracy = score_known(source, output, model.class_names)
         mlflow.log_metrics({**_counts_of(outcome), "images_per_second": speed})
         mlflow.log_artifact(str(output))
         if config.pictures:
             mlflow.log_artifacts(config.pictures, "pictures")
         unlike = "" if outcome.unlike is None else f"{outcome.unlike:,} look like none of the classes, "
+        if accuracy is not None:
+            found = Interval(accuracy.value, accuracy.low, accuracy.high, accuracy.n)
+            mlflow.log_metrics({**interval_metrics("accuracy", found), "n_labelled": accuracy.n})
+            print(accuracy.sentence())
         print(f"predict {run_id}: {outcome.files:,} images, {unlike}{speed:,.0f} images/s, written to {output}")
     if outcome.unreadable:
         raise InputError(

@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from serving.answers import score_known
 from serving.batch import DEFAULT_BATCH_SIZE, Options
 from serving.job import Outcome, check_output, write_predictions
 from serving.model import OnnxClassifier
@@ -45,13 +46,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             progress = _Progress(source.count)
             outcome = write_predictions(model, source, given.output, options, progress.add)
             drawn = draw_album(source, given.output, model.class_names, given.pictures) if given.pictures else ""
+            accuracy = score_known(source, given.output, model.class_names)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("error: interrupted; the same command continues where it stopped", file=sys.stderr)
         return 130
-    _say(f"{summary(outcome)}: {given.output}", *([drawn] if drawn else []))
+    known = [accuracy.sentence()] if accuracy else []
+    _say(f"{summary(outcome)}: {given.output}", *known, *([drawn] if drawn else []))
     return 2 if outcome.unreadable else 0
 
 

@@ -138,7 +138,8 @@ def test_the_champion_loads_in_mlflow_and_agrees_with_predict(line: tuple[str, P
     import mlflow
 
     output = tmp_path / "predictions.csv"
-    predict.run(predict.PredictConfig(model=f"models:/{NAME}@champion", images=str(line[1]), output=str(output)))
+    config = predict.PredictConfig(model=f"models:/{NAME}@champion", images=str(line[1]), output=str(output))
+    run_id = predict.run(config)
     with output.open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 60
@@ -147,7 +148,10 @@ def test_the_champion_loads_in_mlflow_and_agrees_with_predict(line: tuple[str, P
     )
     assert list(answers["label"]) == [row["label"] for row in rows]
     assert answers["probability"].tolist() == pytest.approx([float(row["probability"]) for row in rows], abs=6e-5)
-    assert np.mean([row["label"] == Path(row["file"]).parent.name for row in rows]) > 0.9
+    right = np.mean([row["label"] == Path(row["file"]).parent.name for row in rows])
+    assert right > 0.9
+    metrics = mlflow.get_run(run_id).data.metrics
+    assert (metrics["accuracy"], metrics["n_labelled"]) == (right, 60), "the folders are named like the classes"
 
 
 def test_one_image_is_predicted_and_drawn(line: tuple[str, Path], tmp_path: Path) -> None:
