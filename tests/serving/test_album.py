@@ -202,7 +202,7 @@ def test_labels_saved_by_mouse_and_keyboard_are_a_data_set(pictures: Path, tmp_p
     )
     assert (seen["title"], seen["cards"], seen["broken"]) == ("12 images, least sure first", 12, 0)
     assert (seen["act"]["sure"], seen["act"]["visible"]) == (4, [])
-    assert seen["act"]["names"][0] == "blue/001.png: predicted red, 50.0 %, labelled blue"
+    assert seen["act"]["names"][0] == "blue/001.png: predicted red, 50 %, labelled blue"
     assert f"Save corrections.csv in {pictures}" in seen["status"]
     table = pictures / "corrections.csv"
     table.write_text(seen["csv"], "utf-8", newline="")
