@@ -239,7 +239,11 @@ def _networks_section(estimate: DeliveredEstimate) -> Section:
         f"{taken.network} had the least log loss. The same procedure was run with each network alone; differences are "
         "paired, over images, and allow for their number. The time is that of the features on this machine."
     )
-    return Section("Networks", [text, *_say_faster(estimate.networks, taken)], [Table("Beside each other, on the same images", columns, rows)])
+    return Section(
+        "Networks",
+        [text, *_say_faster(estimate.networks, taken)],
+        [Table("Beside each other, on the same images", columns, rows)],
+    )
 
 
 def _say_faster(networks: Sequence[NetworkScore], taken: NetworkScore) -> list[str]:
