@@ -52,9 +52,12 @@ def wilson_of_share(share: float, n: float) -> Interval:
 
 
 def bootstrap(values: NDArray[np.float64], seed: int = 0) -> Interval:
-    """Mean over images with its percentile interval (Efron, 1979), from `N_RESAMPLES` resamples of the images."""
-    if np.ptp(values) == 0:  # every resample is the same
-        return Interval(float(values[0]), float(values[0]), float(values[0]), len(values))
+    """Mean over images with its percentile interval (Efron, 1979), from `N_RESAMPLES` resamples of the images.
+
+    Where all images have the same share, every resample has too, and Wilson's interval is taken.
+    """
+    if np.ptp(values) == 0:
+        return wilson_of_share(float(values[0]), len(values))
     result = stats.bootstrap(
         (values,), np.mean, n_resamples=N_RESAMPLES, batch=100, method="percentile", rng=np.random.default_rng(seed)
     )

@@ -33,3 +33,11 @@ def test_the_bootstrap_agrees_with_the_normal_interval_of_a_large_sample() -> No
     half = 1.96 * values.std(ddof=1) / np.sqrt(4000)
     assert result.value == pytest.approx(values.mean())
     assert (result.low, result.high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.003)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.0, 0.5])
+def test_images_that_all_have_the_same_share_leave_an_interval(share: float) -> None:
+    found = bootstrap(np.full(6, share))
+    assert (found.value, found.n) == (share, 6)
+    assert found.high - found.low > 0.3, "6 of 6 is 61 to 100"
+    assert found.low <= share <= found.high
