@@ -417,6 +417,13 @@ def test_with_test_views_a_turned_query_gets_the_same_answer(recipe: FinetuneRec
         torch.testing.assert_close(answer, of_turned, rtol=1e-3, atol=1e-3)
 
 
+def test_a_probe_is_solved_with_smoothed_labels() -> None:
+    episodes = draw(NOISE, 2)
+    sharp, smooth = (run(tuner(PIXELS), episodes, replace(LINEAR_PROBE, label_smoothing=s)) for s in (0.0, 0.4))
+    for one, other in zip(sharp, smooth, strict=True):
+        assert other.confidences.mean() < one.confidences.mean() - 0.05
+
+
 @pytest.mark.parametrize("n_per_class", [5, 12])
 def test_the_penalty_of_a_fit_is_a_prior_that_its_images_outweigh(n_per_class: int) -> None:
     noise, l2 = noise_dataset(n_per_class=n_per_class), 1e-2

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tl_core.heads.head import penalty_of
 from tl_core.heads.linear import LinearHead
 from tl_core.heads.prototypes import PrototypeHead
 from tl_core.heads.temperature import (
@@ -38,6 +39,21 @@ def test_the_temperature_is_the_most_probable_one_for_images_left_out() -> None:
             for i, temperature in enumerate(TEMPERATURES):
                 held_out[i] += nn.functional.cross_entropy(logits / temperature, its[held], reduction="sum")
         assert float(found[episode]) == pytest.approx(TEMPERATURES[int(held_out.argmin())], rel=1e-5)
+
+
+def test_a_fold_is_fitted_with_the_penalty_of_its_own_images() -> None:
+    penalties: list[float] = []
+
+    class Recording(LinearHead):
+        @staticmethod
+        def solve(
+            points: Tensor, labels: Tensor, n_classes: int, l2: float, label_smoothing: float
+        ) -> tuple[Tensor, Tensor]:
+            penalties.append(l2)
+            return LinearHead.solve(points, labels, n_classes, l2, label_smoothing)
+
+    solved_temperatures(Recording, *noisy_classes(n_shot=5, noise=0.5), l2=0.01)
+    assert penalties == [penalty_of(0.01, 12)] * 5
 
 
 def test_noise_asks_for_a_higher_temperature() -> None:

@@ -81,6 +81,29 @@ def test_the_lowest_bar_that_is_known_to_hold_is_recommended() -> None:
     assert recommend_bar(few, 0.95) is None, "12 of 12 do not show 95 %"
 
 
+def test_each_of_many_bars_is_tested_for_their_number() -> None:
+    # 59 of 59 right: 95 % are with 5 % risk at one bar, and with 0.5 % at each of ten only 91 %.
+    right = made([0, 1] * 29 + [0], [0.99] * 59)
+    assert recommend_bar(right, 0.95, bars=(0.0,)) == 0.0
+    assert recommend_bar(right, 0.95, bars=tuple(np.linspace(0, 0.9, 10))) is None
+
+
+def test_images_of_one_group_are_believed_as_one() -> None:
+    right, groups = made([0, 1] * 60, [0.99] * 120), np.arange(120) // 12
+    assert recommend_bar(right, 0.9, bars=(0.0,)) == 0.0
+    assert recommend_bar(right, 0.9, groups, bars=(0.0,)) is None
+    (found,) = when_to_believe(right, groups, bars=(0.0,))
+    assert found.right.n == 10
+    assert found.right.low == pytest.approx(exact_interval(10, 10)[0])
+
+
+def test_classes_of_equal_size_and_accuracy_have_the_interval_of_all_images() -> None:
+    found = score_delivered(made([0, 1] * 50, [0.9] * 80 + [0.2] * 20))
+    both = found.accuracy, found.balanced_accuracy
+    assert both[0].low == pytest.approx(both[1].low, abs=0.005)
+    assert both[0].high == pytest.approx(both[1].high, abs=0.005)
+
+
 def test_suspects_are_the_mistaken_images_least_probable_label_first() -> None:
     found = find_suspects(made([0, 1, 0, 1], [0.9, 0.1, 0.3, 0.8], n_repeats=2))
     assert [(one.image, one.label, one.likely) for one in found] == [(1, 1, 0), (2, 0, 1)]

@@ -320,6 +320,15 @@ def test_trials_that_are_clearly_worse_are_stopped_before_all_episodes_are_spent
     assert [len(result.scores) for result in results] == asked == [N_EPISODES] + [4] * 5
 
 
+def test_a_trial_that_is_better_on_average_is_not_stopped_for_being_a_little_worse_on_most() -> None:
+    def far_better_once(recipe: FinetuneRecipe) -> Iterator[float]:
+        for step, ease in enumerate(EASE):
+            yield 0.5 + float(ease) + (0 if recipe == BASE else 0.4 if step == 0 else -0.01)
+
+    results = run(build_study("study", None, 0), far_better_once, 3)
+    assert [result.state for result in results] == ["complete"] * 3
+
+
 def test_trials_that_are_better_than_the_best_one_so_far_are_never_stopped() -> None:
     trials = itertools.count(1)
 
