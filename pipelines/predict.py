@@ -19,6 +19,7 @@ from tl_core.recipes.checks import check_range
 from tl_core.recipes.choices import LeastProbability
 
 if TYPE_CHECKING:
+    from serving.answers import Accuracy
     from serving.job import Outcome
 
 
@@ -63,7 +64,6 @@ def run(config: PredictConfig) -> str:
     from tqdm import tqdm
 
     from pipelines.inputs.names import short_data, short_model
-    from pipelines.store.logging import interval_metrics
     from pipelines.store.runs import tracked_run
     from registry.versions import find_version, resolve_onnx
     from serving.answers import score_known
@@ -73,7 +73,6 @@ def run(config: PredictConfig) -> str:
     from serving.pictures import draw_album, make_folder
     from serving.sources import open_source
     from tl_core.errors import InputError
-    from tl_core.scoring.images import Interval
 
     name = f"predict {short_data(config.images)} with {short_model(config.model)}"
     with tracked_run("predict", config, name) as run_id:
@@ -99,14 +98,12 @@ def run(config: PredictConfig) -> str:
             if config.pictures:
                 print(draw_album(source, output, model.class_names, Path(config.pictures)))
             accuracy = score_known(source, output, model.class_names)
-        mlflow.log_metrics({**_counts_of(outcome), "images_per_second": speed})
+        mlflow.log_metrics({**_counts_of(outcome), **_scores_of(accuracy), "images_per_second": speed})
         mlflow.log_artifact(str(output))
         if config.pictures:
             mlflow.log_artifacts(config.pictures, "pictures")
         unlike = "" if outcome.unlike is None else f"{outcome.unlike:,} look like none of the classes, "
         if accuracy is not None:
-            found = Interval(accuracy.value, accuracy.low, accuracy.high, accuracy.n)
-            mlflow.log_metrics({**interval_metrics("accuracy", found), "n_labelled": accuracy.n})
             print(accuracy.sentence())
         print(f"predict {run_id}: {outcome.files:,} images, {unlike}{speed:,.0f} images/s, written to {output}")
     if outcome.unreadable:
@@ -114,6 +111,16 @@ def run(config: PredictConfig) -> str:
             f"{outcome.unreadable} of {outcome.files} images could not be read; {output} lists them with the reason"
         )
     return run_id
+
+
+def _scores_of(accuracy: Accuracy | None) -> dict[str, float]:
+    from pipelines.store.logging import interval_metrics
+    from tl_core.scoring.images import Interval
+
+    if accuracy is None:
+        return {}
+    found = Interval(accuracy.value, accuracy.low, accuracy.high, accuracy.n)
+    return interval_metrics("accuracy", found) | {"n_labelled": accuracy.n}
 
 
 def _counts_of(outcome: Outcome) -> dict[str, float]:

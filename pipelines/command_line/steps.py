@@ -1,4 +1,4 @@
-"""What a command of many steps is doing: `step 3 of 7: ...`, and how long that took the last time."""
+"""Progress of a command of many steps: `step 3 of 7: ...`, and how long that took the last time."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ class Matrix:
 
     @property
     def is_numbered(self) -> bool:
-        """Whether the columns are headed by numbers: not every name has room above a column."""
+        """True if the columns are headed by numbers: not every name has room above a column."""
         return any(len(name) > _LONG_NAME for name in self.names)
 
 

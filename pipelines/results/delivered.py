@@ -39,7 +39,7 @@ _MOST_SUSPECTS, _MOST_LEARNED = 20, 12
 
 @dataclass(frozen=True)
 class DeliveredEstimate:
-    """What is known of a delivered classifier before it is used.
+    """Estimate of a delivered classifier, before it is used.
 
     Attributes:
         scores: on new images.

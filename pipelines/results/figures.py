@@ -130,7 +130,7 @@ def draw_curves(curves: Sequence[Curve], panels: tuple[int, int] = (1, 2)) -> Fi
 
 
 def _keys_of_curves(curves: Sequence[Curve]) -> list[Line2D]:
-    """What dashed and solid lines are, and of several trainings whose colour is whose."""
+    """Key of dashed and solid lines, and of the colours of several trainings."""
     keys = [Line2D([], [], color=_COLOURS[-1], linestyle="--", label="training")]
     if any(len(curve.val_loss) or len(curve.val_accuracy) for curve in curves):
         keys.append(Line2D([], [], color=_COLOURS[-1], label="validation"))

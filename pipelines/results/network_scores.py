@@ -19,7 +19,7 @@ from tl_core.scoring.paired import PairedDifference, paired_over_images
 
 @dataclass(frozen=True)
 class NetworkScore:
-    """What a file with this network alone would be.
+    """Score of the file that this network alone would give.
 
     Attributes:
         network: weights and image size, as in the candidates.

@@ -32,7 +32,7 @@ _PART_WORDS = frozenset({"train", "training", "val", "valid", "validation", "tes
 
 @dataclass(frozen=True)
 class CsvForm:
-    """How a csv file is written, and its columns; `heading` is false where the first row is data."""
+    """Dialect and columns of a csv file; `heading` is false where the first row is data."""
 
     encoding: str
     separator: str

@@ -20,7 +20,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Believed:
-    """What is left where predictions below a probability are withheld.
+    """Predictions that are left where those below a probability are withheld.
 
     Attributes:
         bar: the probability.

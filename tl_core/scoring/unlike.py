@@ -22,7 +22,7 @@ Labels = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class KnownClasses:
-    """What tells images of these classes from others.
+    """Means and threshold that tell images of these classes from others.
 
     Attributes:
         means: float32 (n_classes, d), rows of length 1.
