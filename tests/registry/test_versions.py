@@ -118,6 +118,16 @@ def test_a_version_that_an_interrupted_call_has_made_is_taken_over(version: Mode
     assert int(register_colours(tmp_path, export_run="e").version) > int(interrupted.version)
 
 
+def test_a_version_of_a_registration_that_is_still_at_work_is_left_alone(store: str, tmp_path: Path) -> None:
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    living = register_colours(tmp_path, export_run="e")
+    assert living.run_id is not None
+    client.update_run(living.run_id, status="RUNNING")
+    assert register_colours(tmp_path, export_run="e").version != living.version
+
+
 def test_without_champion_nothing_is_rolled_back(store: str) -> None:
     with pytest.raises(InputError, match="colours has no champion"):
         roll_back(NAME)
