@@ -28,7 +28,9 @@ left_open = [trial for trial in trials if not trial.state.is_finished()]
 print("counted", len(counted), "lost", len(lost), "open", len(left_open))
 runs = mlflow.search_runs(search_all_experiments=True, output_format="list")
 print("running", [run.info.status for run in runs].count("RUNNING"))
-print("repeated", all(trial.params in [other.params for other in counted] for trial in lost))
+# A trial may be lost before it has all of its parameters.
+again = [any(trial.params.items() <= other.params.items() for other in counted) for trial in lost]
+print("repeated", all(again))
 """
 
 

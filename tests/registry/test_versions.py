@@ -118,6 +118,18 @@ def test_a_version_that_an_interrupted_call_has_made_is_taken_over(version: Mode
     assert int(register_colours(tmp_path, export_run="e").version) > int(interrupted.version)
 
 
+def test_a_name_with_a_quote_is_a_name(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import mlflow
+
+    name = "Ann's colours"
+    monkeypatch.setattr("tests.registry.conftest.NAME", name)
+    monkeypatch.chdir(tmp_path)
+    interrupted = register_colours(tmp_path, export_run="e")
+    assert interrupted.run_id is not None
+    mlflow.MlflowClient().set_terminated(interrupted.run_id, "KILLED")
+    assert register_colours(tmp_path, export_run="e").version == interrupted.version == 1
+
+
 def test_a_version_of_a_registration_that_is_still_at_work_is_left_alone(store: str, tmp_path: Path) -> None:
     import mlflow
 
