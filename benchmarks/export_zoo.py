@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from pipelines.inputs.networks import N_SAMPLES
+from pipelines.inputs.artifacts import N_SAMPLES
 from serving.model import OnnxClassifier
 from serving.sources import open_source
 from tl_core.data.dataset import ImageDataset, copy_files, load_dataset

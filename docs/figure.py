@@ -28,7 +28,8 @@ def score_first_episode(finetune_run: str) -> tuple[ImageDataset, EpisodeResult]
     """Repeat the first episode of a finetune run; the result is the one that the run has logged."""
     import torch
 
-    from pipelines.inputs.networks import RECIPE_ARTIFACT, load_network
+    from pipelines.inputs.artifacts import RECIPE_ARTIFACT
+    from pipelines.inputs.networks import load_network
     from pipelines.store.artifacts import fetch_artifact
     from pipelines.store.find import find_run
     from pipelines.store.params import used_params

@@ -210,7 +210,7 @@ def _log_classifier(chosen: NetworkOnImages, features: Tensor, folds: Folds, pro
     import numpy as np
     import torch
 
-    from pipelines.inputs.networks import CHOSEN_WEIGHTS
+    from pipelines.inputs.artifacts import CHOSEN_WEIGHTS
     from pipelines.inputs.provenance import log_normalisation
     from pipelines.results.classifiers import save_for_export
     from tl_core.heads.classifier import Classifier, ClassifierDescription

@@ -46,7 +46,7 @@ def run(config: ExportConfig) -> str:
     import mlflow
 
     from pipelines.configs.fields import flat_params
-    from pipelines.inputs.networks import CLASSIFIER_ARTIFACT, ONNX_ARTIFACT, SIZE_METRIC
+    from pipelines.inputs.artifacts import CLASSIFIER_ARTIFACT, ONNX_ARTIFACT, SIZE_METRIC
     from pipelines.inputs.run_ids import with_run_ids
     from pipelines.store.artifacts import fetch_artifact
     from pipelines.store.find import find_run
@@ -78,7 +78,7 @@ def run(config: ExportConfig) -> str:
 
 def _metadata(description: ClassifierDescription, fit_run: Run) -> dict[str, str]:
     from pipelines.configs.entry_points import project_version
-    from pipelines.inputs.networks import CHOSEN_WEIGHTS
+    from pipelines.inputs.artifacts import CHOSEN_WEIGHTS
     from pipelines.store.params import used_params
     from tl_core.images.decoding import PREPROCESS_VERSION
     from tl_core.networks.weights_spec import credit_of
@@ -150,7 +150,7 @@ def _check(classifier: Classifier, path: Path, fit_run: str) -> NDArray[np.uint8
     import mlflow
     import numpy as np
 
-    from pipelines.inputs.networks import LATENCY_METRIC, SAMPLE_FILES_ARTIFACT, SAMPLES_ARTIFACT
+    from pipelines.inputs.artifacts import LATENCY_METRIC, SAMPLE_FILES_ARTIFACT, SAMPLES_ARTIFACT
     from pipelines.store.artifacts import fetch_artifact
     from serving.model import OnnxClassifier
     from serving.sources import open_source
@@ -196,7 +196,7 @@ def _answer_seconds(model: OnnxClassifier, content: bytes) -> float:
 def _add_int8(path: Path, images: NDArray[np.uint8]) -> None:
     import mlflow
 
-    from pipelines.inputs.networks import INT8_ARTIFACT
+    from pipelines.inputs.artifacts import INT8_ARTIFACT
     from tl_core.export.int8 import equal_answers, quantise_onnx
 
     target = path.with_name(Path(INT8_ARTIFACT).name)

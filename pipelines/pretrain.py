@@ -71,7 +71,7 @@ def _lead(config: PretrainConfig, device: torch.device, world: World) -> str:
     import mlflow
     import numpy as np
 
-    from pipelines.inputs.networks import BACKBONE_ARTIFACT
+    from pipelines.inputs.artifacts import BACKBONE_ARTIFACT
     from pipelines.inputs.provenance import log_seen_images
     from pipelines.inputs.run_ids import with_run_ids
     from pipelines.reports.log import log_report

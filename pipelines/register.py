@@ -52,7 +52,7 @@ def run(config: RegisterConfig) -> str:
     import mlflow
 
     from pipelines.configs.fields import flat_params
-    from pipelines.inputs.networks import ONNX_ARTIFACT
+    from pipelines.inputs.artifacts import ONNX_ARTIFACT
     from pipelines.inputs.run_ids import with_run_ids
     from pipelines.registration.evidence import find_scored_run
     from pipelines.registration.version_notes import describe_version

@@ -32,7 +32,7 @@ def run(config: RegisterBackboneConfig) -> str:
     import mlflow
 
     from pipelines.configs.fields import flat_params
-    from pipelines.inputs.networks import BACKBONE_ARTIFACT
+    from pipelines.inputs.artifacts import BACKBONE_ARTIFACT
     from pipelines.store.artifacts import fetch_artifact
     from pipelines.store.find import find_run
     from pipelines.store.params import log_params

@@ -168,8 +168,8 @@ def _score_again(
 
 def _say(verdict: Verdict, reported: Verdict | None) -> dict[str, str]:
     """Tags that say who wins."""
+    from pipelines.inputs.artifacts import REPORTED_VERDICT, VERDICT
     from pipelines.reports.words import say_gain, say_winner
-    from pipelines.results.trial_log import REPORTED_VERDICT, VERDICT
 
     if reported is None or reported.best is reported.base:
         return {VERDICT: say_winner(verdict)}

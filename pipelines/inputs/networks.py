@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from pipelines.inputs.artifacts import BACKBONE_ARTIFACT, BASELINE_SIZE, RECIPE_ARTIFACT
 from pipelines.inputs.names import BASELINES
 from pipelines.store.artifacts import fetch_artifact
 from pipelines.store.find import find_run
@@ -17,20 +18,6 @@ from tl_core.networks.weights import load_weights
 from tl_core.networks.weights_spec import EMBEDDED, is_weights_spec
 from tl_core.recipes.choices import Features
 from tl_core.recipes.finetune import FinetuneRecipe, parse_recipe
-
-CHOSEN_WEIGHTS = "chosen_weights"
-"""Tag of a classify run: of the weights that were compared those that its classifier has."""
-BACKBONE_ARTIFACT = "backbone"
-RECIPE_ARTIFACT = "recipe.json"
-CLASSIFIER_ARTIFACT = "classifier"
-SAMPLES_ARTIFACT, SAMPLE_FILES_ARTIFACT = "samples.npz", "samples.zip"
-N_SAMPLES = 66
-"""Images kept beside a classifier, as files too, so that the export can be checked on them: two batches of 33."""
-ONNX_ARTIFACT, INT8_ARTIFACT = "onnx/classifier.onnx", "onnx/classifier.int8.onnx"
-LATENCY_METRIC, SIZE_METRIC = "latency_ms", "megabytes"
-"""Of an export run: how long one image takes, and how large the file is."""
-
-BASELINE_SIZE = 32
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import json
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import mlflow
 import numpy as np
@@ -18,8 +19,10 @@ from pipelines.store.redaction import redact
 from tl_core.data.dataset import ImageDataset
 from tl_core.data.splits import Indices
 from tl_core.errors import InputError
-from tl_core.networks.backbones import BackboneSpec
 from tl_core.recipes.finetune import FinetuneRecipe
+
+if TYPE_CHECKING:
+    from tl_core.networks.backbones import BackboneSpec
 
 SEEN_ARTIFACT = "seen_images.npy"
 NORMALISATION = "normalisation"

@@ -6,7 +6,7 @@ import json
 
 from mlflow.entities import Run
 
-from pipelines.inputs.networks import LATENCY_METRIC, SIZE_METRIC
+from pipelines.inputs.artifacts import LATENCY_METRIC, SIZE_METRIC
 from pipelines.inputs.provenance import check_same_origin
 from pipelines.results.predictions import CONFUSIONS_ARTIFACT
 from pipelines.results.scores import SCORED_THEMSELVES, NoContentHashesError, image_accuracies

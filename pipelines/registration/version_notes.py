@@ -11,7 +11,7 @@ import numpy as np
 from mlflow.entities import Run
 
 from pipelines.configs.entry_points import REPORT_ARTIFACT
-from pipelines.inputs.networks import LATENCY_METRIC, SIZE_METRIC
+from pipelines.inputs.artifacts import LATENCY_METRIC, SIZE_METRIC
 from pipelines.registration.evidence import SCORED_ON
 from pipelines.results.delivered import read_estimate
 from pipelines.results.headline import headline_of

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import mlflow
 from mlflow.entities import Run
 
-from pipelines.inputs.networks import LATENCY_METRIC, ONNX_ARTIFACT, SIZE_METRIC
+from pipelines.inputs.artifacts import LATENCY_METRIC, ONNX_ARTIFACT, SIZE_METRIC
 from pipelines.reports.page import Command, Section, Table
 from pipelines.store.params import used_params
 from pipelines.store.runs import KIND

@@ -36,7 +36,7 @@ def report_data_set(run: Run) -> Page:
             *([_left_out_section(sheet, n_unreadable)] if _is_anything_left_out(sheet) else []),
             *([_repeated_section(sheet, of_groups)] if of_groups else []),
             _classes_section(sheet),
-            _sizes_section(sheet),
+            *([_sizes_section(sheet)] if sheet.sizes else []),
             origin_section(run),
         ],
     )
@@ -120,8 +120,6 @@ def _classes_section(sheet: DataSheet) -> Section:
 
 def _sizes_section(sheet: DataSheet) -> Section:
     total, measured = sum(sheet.counts.values()), sheet.n_measured
-    if not measured:
-        return Section("Sizes", ["No file says how large its image is."])
     sides = sorted((min(width, height), count) for width, height, count in sheet.sizes)
     sentences = [f"The shorter side is from {sides[0][0]:,} to {sides[-1][0]:,} pixels long."]
     if measured < total:

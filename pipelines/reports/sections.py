@@ -12,14 +12,13 @@ import numpy as np
 import pandas as pd
 from mlflow.entities import Run
 
-from pipelines.inputs.networks import RECIPE_ARTIFACT
+from pipelines.inputs.artifacts import RECIPE_ARTIFACT, REPORTED_VERDICT, VERDICT
 from pipelines.reports.charts import chart_style, make_chart
 from pipelines.reports.page import Section, Table
 from pipelines.reports.words import say_estimate
 from pipelines.results.figures import Curve, draw_curves, draw_distribution, draw_shots, draw_trials
 from pipelines.results.scores import episodes_of
 from pipelines.results.shots import say_trend
-from pipelines.results.trial_log import REPORTED_VERDICT, VERDICT
 from pipelines.store.artifacts import fetch_artifact
 from pipelines.store.params import used_params
 from tl_core.scoring.episodes import Estimate, estimate

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import mlflow
 
-from pipelines.inputs.networks import ONNX_ARTIFACT
+from pipelines.inputs.artifacts import ONNX_ARTIFACT
 from pipelines.reports.words import say_difference, say_over_episodes
 from pipelines.results.columns import aligned
 from pipelines.results.scores import METHODS_ARTIFACT, accuracies, differences_of_methods

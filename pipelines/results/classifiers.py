@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.inputs.networks import CLASSIFIER_ARTIFACT, N_SAMPLES, SAMPLE_FILES_ARTIFACT, SAMPLES_ARTIFACT
+from pipelines.inputs.artifacts import CLASSIFIER_ARTIFACT, N_SAMPLES, SAMPLE_FILES_ARTIFACT, SAMPLES_ARTIFACT
 from tl_core.data.dataset import ImageDataset, copy_files
 from tl_core.data.splits import Indices
 from tl_core.heads.classifier import Classifier, ClassifierDescription

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import warnings
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -26,6 +27,8 @@ PER_GROUP, MOST_GROUPS = 4, 12
 MOST_NAMES = 200
 """Files that are named, of those that are left out for one reason."""
 _MOST_MEASURED = 2000
+MOST_SEARCHED = 10_000
+"""Images above which neither near-duplicates nor sizes are looked for: that would take longer than all the rest."""
 _OF_CLASS, _OF_GROUP = "class", "group"
 
 
@@ -60,8 +63,13 @@ class DataSheet:
 
 def log_sheet(dataset: ImageDataset) -> None:
     """Keep the facts on a data set, and some of its images, with the active run."""
-    groups, remarks = _near_duplicates(dataset)
-    sizes = count_sizes(dataset.name, _spread(dataset.file_names), class_level=dataset.class_level)
+    if len(dataset.labels) > MOST_SEARCHED:
+        groups: list[Indices] = []
+        remarks = [f"near-duplicates and sizes are not looked for here among more than {MOST_SEARCHED:,} images"]
+        sizes = Counter[tuple[int, int]]()
+    else:
+        groups, remarks = _near_duplicates(dataset)
+        sizes = count_sizes(dataset.name, _spread(dataset.file_names), class_level=dataset.class_level)
     sheet = DataSheet(
         counts=dataset.class_counts(),
         unreadable={file.name: file.reason for file in dataset.unreadable[:MOST_NAMES]},

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlflow
 import numpy as np
@@ -19,16 +19,18 @@ from pipelines.results.network_scores import NetworkScore
 from pipelines.results.predictions import log_answers, readable_name, thumbnail
 from pipelines.store.artifacts import fetch_artifact
 from pipelines.store.logging import interval_metrics
-from tl_core.crossvalidation.folds import Folds, Groups
-from tl_core.crossvalidation.learning_curve import CurvePoint
-from tl_core.crossvalidation.procedure import Candidate, Procedure
 from tl_core.data.dataset import ImageDataset
 from tl_core.recipes.choices import Priors
 from tl_core.scoring.delivered import DeliveredScores
 from tl_core.scoring.images import Interval
 from tl_core.scoring.selective import Believed
 from tl_core.scoring.suspects import Suspect
-from tl_core.training.staged import ImagePredictions
+
+if TYPE_CHECKING:  # torch, which a page does not need
+    from tl_core.crossvalidation.folds import Folds, Groups
+    from tl_core.crossvalidation.learning_curve import CurvePoint
+    from tl_core.crossvalidation.procedure import Candidate, Procedure
+    from tl_core.training.staged import ImagePredictions
 
 ESTIMATE_ARTIFACT = "estimate.json"
 OUT_OF_FOLD_ARTIFACT = "out_of_fold.parquet"
@@ -110,6 +112,8 @@ def read_estimate(run_id: str) -> DeliveredEstimate:
     Raises:
         InputError: the run keeps none.
     """
+    from tl_core.crossvalidation.learning_curve import CurvePoint
+
     found: dict[str, Any] = json.loads(fetch_artifact(run_id, ESTIMATE_ARTIFACT).read_text())
     scores = found.pop("scores")
     for name in ("accuracy", "balanced_accuracy"):
@@ -164,6 +168,8 @@ def _to_json(estimate: DeliveredEstimate) -> dict[str, Any]:
 
 
 def _answers(procedure: Procedure) -> ImagePredictions:
+    from tl_core.training.staged import ImagePredictions
+
     found = procedure.out_of_fold
     predicted = found.probabilities.argmax(1)
     return ImagePredictions(found.image, found.label, predicted, found.probabilities.max(1).astype(np.float32))

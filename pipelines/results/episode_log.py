@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pipelines.inputs.networks import RECIPE_ARTIFACT
+from pipelines.inputs.artifacts import RECIPE_ARTIFACT
 from pipelines.results.figures import draw_distribution
 from pipelines.results.nearest import Neighbours
 from pipelines.results.predictions import log_answers

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tl_core.crossvalidation.folds import Groups
-from tl_core.crossvalidation.procedure import Procedure
 from tl_core.recipes.choices import Priors
 from tl_core.scoring.delivered import score_delivered
 from tl_core.scoring.images import Interval
 from tl_core.scoring.paired import PairedDifference, paired_over_images
+
+if TYPE_CHECKING:
+    from tl_core.crossvalidation.folds import Groups
+    from tl_core.crossvalidation.procedure import Procedure
 
 
 @dataclass(frozen=True)

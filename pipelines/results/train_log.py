@@ -12,7 +12,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 
-from pipelines.inputs.networks import CLASSIFIER_ARTIFACT
+from pipelines.inputs.artifacts import CLASSIFIER_ARTIFACT
 from pipelines.results.classifiers import save_samples
 from pipelines.results.figures import Curve, draw_curves
 from pipelines.results.predictions import log_answers, readable_name

@@ -12,7 +12,7 @@ import pandas as pd
 from optuna.trial import TrialState
 from plotly.graph_objects import Figure
 
-from pipelines.inputs.networks import RECIPE_ARTIFACT
+from pipelines.inputs.artifacts import RECIPE_ARTIFACT
 from pipelines.results.figures import draw_episodes_spent
 from pipelines.store.child_runs import ChildRuns, FinishedRun
 from pipelines.store.logging import log_drawing, log_plots
@@ -22,8 +22,6 @@ from tl_core.search.trials import count_episodes, count_trials
 from tl_core.search.verdict import Finalist, Verdict
 
 MIN_FOR_IMPORTANCES = 4
-VERDICT, REPORTED_VERDICT = "verdict", "report_verdict"
-"""Tags of a search: who wins, and how much the best one gains on the half that nothing was chosen on, in words."""
 
 
 class TrialLog:

@@ -16,7 +16,7 @@ from PIL import Image
 from pipelines.classify import ClassifyConfig
 from pipelines.classify import run as classify
 from pipelines.configs.fields import make_config
-from pipelines.inputs.networks import ONNX_ARTIFACT
+from pipelines.inputs.artifacts import ONNX_ARTIFACT
 from pipelines.predict import PredictConfig
 from pipelines.predict import run as predict
 from pipelines.reports.delivered import advise

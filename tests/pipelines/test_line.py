@@ -17,7 +17,7 @@ from mlflow.entities import Run
 from pipelines import main, predict
 from pipelines.configs.fields import make_config, with_values
 from pipelines.finetune import FinetuneConfig
-from pipelines.inputs.networks import CLASSIFIER_ARTIFACT
+from pipelines.inputs.artifacts import CLASSIFIER_ARTIFACT
 from pipelines.main import MainConfig
 from pipelines.store.artifacts import fetch_artifact
 from tests.conftest import COLOURS, own_store, write_colour_images
@@ -242,7 +242,7 @@ def test_a_file_that_does_not_answer_as_torch_does_is_not_kept_and_the_worst_ima
     import mlflow
 
     from pipelines import export
-    from pipelines.inputs.networks import SAMPLES_ARTIFACT
+    from pipelines.inputs.artifacts import SAMPLES_ARTIFACT
     from pipelines.store.artifacts import fetch_artifact
 
     fit_run = child_of_kind(line[0], "fit").info.run_id
@@ -267,7 +267,7 @@ def test_an_int8_variant_lies_beside_the_file(line: tuple[str, Path]) -> None:
     import mlflow
 
     from pipelines import export
-    from pipelines.inputs.networks import INT8_ARTIFACT, ONNX_ARTIFACT
+    from pipelines.inputs.artifacts import INT8_ARTIFACT, ONNX_ARTIFACT
     from pipelines.store.artifacts import fetch_artifact
 
     run_id = export.run(export.ExportConfig(run=child_of_kind(line[0], "fit").info.run_id, int8=True))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import mlflow
@@ -11,10 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.configs.fields import make_config
+from pipelines.configs.fields import ROOT, make_config
 from pipelines.prepare import PrepareConfig, run
 from pipelines.report import ReportConfig
 from pipelines.report import run as write_report
+from pipelines.results import data_sheet
 from pipelines.results.data_sheet import read_pictures, read_sheet
 from tests.conftest import write_colour_images
 from tl_core.data.sizes import count_sizes
@@ -101,3 +104,15 @@ def test_the_page_of_a_thousand_classes_is_small_and_says_what_it_leaves_out(tmp
     assert "class 700: 1 image" in text
     assert len(re.findall("data:image/jpeg", text)) == 99
     assert len(text) < 1_000_000
+
+
+def test_among_many_images_near_duplicates_are_not_looked_for(untidy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data_sheet, "MOST_SEARCHED", 10)
+    text = page_of(prepared(untidy, unreadable="skip"))
+    assert "near-duplicates and sizes are not looked for here among more than 10 images" in text
+    assert ">Sizes</h2>" not in text
+
+
+def test_a_page_is_made_without_torch() -> None:
+    code = "import sys, pipelines.reports.kinds; sys.exit('torch' in sys.modules or 'optuna' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False, timeout=60).returncode == 0

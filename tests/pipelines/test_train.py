@@ -81,7 +81,7 @@ def test_the_records_of_a_training_agree_with_each_other(trained: Run, parts: Pa
 
 @pytest.mark.parametrize("trained", ["last", "stages"], indirect=True)
 def test_the_exported_file_gives_the_predictions_that_were_scored(trained: Run, parts: Path) -> None:
-    from pipelines.inputs.networks import ONNX_ARTIFACT
+    from pipelines.inputs.artifacts import ONNX_ARTIFACT
     from serving.model import OnnxClassifier
 
     export_run = export.run(export.ExportConfig(run=trained.info.run_id))
