@@ -69,7 +69,9 @@ def log_sheet(dataset: ImageDataset) -> None:
         sizes = Counter[tuple[int, int]]()
     else:
         groups, remarks = _near_duplicates(dataset)
-        sizes = count_sizes(dataset.name, _spread(dataset.file_names), class_level=dataset.class_level)
+        measured = [dataset.file_names[row] for row in _spread(np.arange(len(dataset.labels)), _MOST_MEASURED)]
+        sizes = count_sizes(dataset.name, measured, class_level=dataset.class_level)
+        mlflow.log_metrics({"n_near_duplicates": sum(map(len, groups))})
     sheet = DataSheet(
         counts=dataset.class_counts(),
         unreadable={file.name: file.reason for file in dataset.unreadable[:MOST_NAMES]},
@@ -81,7 +83,6 @@ def log_sheet(dataset: ImageDataset) -> None:
         sizes=[(width, height, count) for (width, height), count in sizes.most_common()],
     )
     mlflow.log_dict(asdict(sheet), SHEET_ARTIFACT)
-    mlflow.log_metrics({"n_near_duplicates": sheet.n_repeated})
     tables = [
         *_of_classes(dataset),
         *(_pictures(dataset, rows[:PER_GROUP], _OF_GROUP) for rows in groups[:MOST_GROUPS]),
@@ -120,21 +121,17 @@ def _near_duplicates(dataset: ImageDataset) -> tuple[list[Indices], list[str]]:
     return sorted(several, key=len, reverse=True), [str(one.message) for one in caught]
 
 
-def _spread(names: tuple[str, ...]) -> list[str]:
-    """Return as many names as are measured, from all over the data set."""
-    at = np.linspace(0, len(names) - 1, min(len(names), _MOST_MEASURED)).round().astype(int)
-    return [names[position] for position in at]
+def _spread(rows: Indices, most: int) -> Indices:
+    """Return at most so many of the rows, from all over them."""
+    found: Indices = rows[np.linspace(0, len(rows) - 1, min(len(rows), most)).round().astype(np.int64)]
+    return found
 
 
 def _of_classes(dataset: ImageDataset) -> list[pd.DataFrame]:
     counts = np.bincount(dataset.labels, minlength=len(dataset.class_names))
     fewest = np.sort(np.argsort(counts, kind="stable")[:MOST_CLASSES])
-    return [_pictures(dataset, _spread_rows(np.flatnonzero(dataset.labels == label)), _OF_CLASS) for label in fewest]
-
-
-def _spread_rows(rows: Indices) -> Indices:
-    found: Indices = rows[np.linspace(0, len(rows) - 1, min(len(rows), PER_CLASS)).round().astype(np.int64)]
-    return found
+    members = [np.flatnonzero(dataset.labels == label) for label in fewest]
+    return [_pictures(dataset, _spread(rows, PER_CLASS), _OF_CLASS) for rows in members]
 
 
 def _pictures(dataset: ImageDataset, rows: Indices, kind: str) -> pd.DataFrame:

@@ -6,9 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from tl_core.recipes.choices import Priors
 from tl_core.scoring.delivered import score_delivered
 from tl_core.scoring.images import Interval
@@ -51,8 +48,13 @@ def score_networks(
     procedure: Procedure, priors: Priors, groups: Groups, milliseconds: Mapping[str, float]
 ) -> tuple[NetworkScore, ...]:
     """Score each network alone, in the order of the candidates; differences allow for their number."""
+    import torch
+
+    from tl_core.crossvalidation.solver import image_weights
+
     taken = procedure.classifier.candidate.features
-    weights = _image_weights(procedure.out_of_fold.labels, priors)
+    labels = torch.from_numpy(procedure.out_of_fold.labels)
+    weights = image_weights(labels, torch.ones(1, len(labels), dtype=torch.bool), priors)[0].double().numpy()
     hits = {name: found.right() for name, found in procedure.alone.items()}
     scores = []
     for name, found in procedure.alone.items():
@@ -63,12 +65,3 @@ def score_networks(
         difference = None if name == taken else paired_over_images(lead, weights, groups.of_image, n_pairs)
         scores.append(NetworkScore(name, accuracy, difference, milliseconds[name]))
     return tuple(scores)
-
-
-def _image_weights(labels: NDArray[np.int64], priors: Priors) -> NDArray[np.float64]:
-    """Weights of the images (n,), 1 on average; with `balanced` every class has the same total."""
-    if priors == "data":
-        return np.ones(len(labels))
-    counts = np.bincount(labels)
-    weights: NDArray[np.float64] = len(labels) / (len(counts) * counts[labels])
-    return weights

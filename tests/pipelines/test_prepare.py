@@ -108,7 +108,9 @@ def test_the_page_of_a_thousand_classes_is_small_and_says_what_it_leaves_out(tmp
 
 def test_among_many_images_near_duplicates_are_not_looked_for(untidy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data_sheet, "MOST_SEARCHED", 10)
-    text = page_of(prepared(untidy, unreadable="skip"))
+    run_id = prepared(untidy, unreadable="skip")
+    assert "n_near_duplicates" not in mlflow.get_run(run_id).data.metrics, "what was not counted is not 0"
+    text = page_of(run_id)
     assert "near-duplicates and sizes are not looked for here among more than 10 images" in text
     assert ">Sizes</h2>" not in text
 

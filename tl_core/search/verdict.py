@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,7 +85,7 @@ class Verdict:
         """best - base on the same fresh episodes of the same images."""
         return paired_difference(self.best.scores, self.base.scores)
 
-    @property
+    @cached_property
     def gain_on_images(self) -> PairedDifference:
         """best - base on other images of the same kind, the luckiest of the others allowed for."""
         images, of_answer, n_asked = np.unique(self.best.rows, return_inverse=True, return_counts=True)
