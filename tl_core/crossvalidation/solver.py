@@ -167,13 +167,16 @@ class _Descent:
         self.ahead_weight = new_weight + push * moved_weight
         self.ahead_bias = new_bias + push * moved_bias
         self.weight, self.bias = new_weight, new_bias
-        if not (trust or measure):
+        in_doubt = trust and bool((self.part < 1).any())  # the whole bound needs no test
+        if not (in_doubt or measure):
             return None
         change = self._logits(step_weight, step_bias)
         largest = change.abs().amax((0, 2))
-        failed = self._is_steeper(logits, change, step_weight, step_bias)
-        self._go_back(failed)
-        return largest.where(~failed[0, :, 0], torch.inf) if measure else None
+        if in_doubt:
+            failed = self._is_steeper(logits, change, step_weight, step_bias)
+            self._go_back(failed)
+            largest = largest.where(~failed[0, :, 0], torch.inf)
+        return largest if measure else None
 
     def _logits(self, weight: Tensor, bias: Tensor) -> Tensor:
         return (self.shared.rotated @ weight.flatten(1)).view(-1, *weight.shape[1:]) + bias
