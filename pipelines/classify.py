@@ -83,6 +83,7 @@ def run(config: ClassifyConfig) -> str:
     from pipelines.inputs.own_images import open_own_images
     from pipelines.reports.log import log_report
     from pipelines.results.delivered import log_estimate, log_suspects
+    from pipelines.results.drift import log_learned_features
     from pipelines.results.nearest import Neighbours
     from pipelines.results.network_scores import score_networks
     from pipelines.store.logging import log_dataset
@@ -114,6 +115,7 @@ def run(config: ClassifyConfig) -> str:
             log_estimate(estimate, chosen.dataset, procedure, images.groups, neighbours)
             log_suspects(find_suspects(procedure.out_of_fold), chosen.dataset, neighbours)
             _log_folds(procedure, folds)
+            log_learned_features(matrices[name].numpy(), chosen.dataset, images.groups.of_image)
             _log_classifier(chosen, matrices[name], folds, procedure, config.seed)
         with _timed("export", steps):
             export_run = export.run(export.ExportConfig(run=run_id))

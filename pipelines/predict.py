@@ -70,7 +70,7 @@ def run(config: PredictConfig) -> str:
     from serving.batch import Options
     from serving.job import check_output, write_predictions
     from serving.model import OnnxClassifier
-    from serving.pictures import draw_album, make_folder
+    from serving.pictures import SHEET, draw_album, make_folder
     from serving.sources import open_source
     from tl_core.errors import InputError
 
@@ -96,12 +96,13 @@ def run(config: PredictConfig) -> str:
             outcome = write_predictions(model, source, output, options, progress.update)
             speed = (outcome.files - outcome.resumed) / (time.perf_counter() - started)
             if config.pictures:
-                print(draw_album(source, output, model.class_names, Path(config.pictures)))
+                print(draw_album(source, output, model.class_names, Path(config.pictures), model.resize_rule))
             accuracy = score_known(source, output, model.class_names)
         mlflow.log_metrics({**_counts_of(outcome), **_scores_of(accuracy), "images_per_second": speed})
         mlflow.log_artifact(str(output))
-        if config.pictures:
-            mlflow.log_artifacts(config.pictures, "pictures")
+        # The page and its thousands of thumbnails stay where they were asked for.
+        if config.pictures and (sheet := Path(config.pictures, SHEET)).exists():
+            mlflow.log_artifact(str(sheet))
         unlike = "" if outcome.unlike is None else f"{outcome.unlike:,} look like none of the classes, "
         if accuracy is not None:
             print(accuracy.sentence())

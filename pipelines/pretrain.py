@@ -44,7 +44,7 @@ class PretrainConfig:
     network: Network = field(default_factory=Network)
     novel: str = ""
     """Data spec of other classes; where given, few-shot accuracies on them are logged with the backbone."""
-    novel_shape: EpisodeShape = field(default_factory=EpisodeShape)
+    novel_episodes: EpisodeShape = field(default_factory=EpisodeShape)
     seed: int = 0
     """Seed of the split, the initial weights, the batches and the views."""
     recipe: PretrainRecipe = field(default_factory=PretrainRecipe)
@@ -99,7 +99,7 @@ def _lead(config: PretrainConfig, device: torch.device, world: World) -> str:
                 class_level=config.data.class_level,
             )
             pool = build_pool(novel, "all")
-            check_pool(pool, fit_shape(pool, config.novel_shape))
+            check_pool(pool, fit_shape(pool, config.novel_episodes))
         checkpoint = hold_checkpoint("pretrain", config, work.dataset.fingerprint)
         max_lr = work.training.settle_max_lr(device)
         mlflow.log_metric("max_lr", max_lr)
@@ -187,7 +187,7 @@ def _check_features(work: _Work, novel: ImageDataset, config: PretrainConfig, de
 
     log_dataset(novel, "novel")
     for name, result in check_features(
-        work.training.backbone, work.spec, novel, config.novel_shape, config.seed, device
+        work.training.backbone, work.spec, novel, config.novel_episodes, config.seed, device
     ).items():
         mlflow.log_metrics({f"novel/{name}": result.mean, f"novel/{name}_ci95": result.ci95})
         print(f"{name.replace('_', ' ')} on {config.novel}: {result.percent()}")

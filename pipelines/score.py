@@ -70,7 +70,8 @@ def run(config: ScoreConfig) -> str:
         rows, dataset = _known_images(model, dataset)
         probabilities, similarities = _predict(model, dataset, rows)
         unlike = None if similarities is None else np.array(model.look_unlike(similarities, len(rows)), dtype=object)
-        found = log_new_images(dataset, rows, probabilities, unlike, partial(features_in_file, path))
+        fit_run = model.metadata.get("fit_run", "")
+        found = log_new_images(dataset, rows, probabilities, unlike, partial(features_in_file, path), fit_run)
         if version is not None and (model_id := logged_model_of(version)):
             scored_on = dataset_of(mlflow.get_run(run_id))
             log_model_metrics(model_id, interval_metrics("accuracy", found.accuracy), scored_on)

@@ -45,7 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(f"note: {notice}", file=sys.stderr)
             progress = _Progress(source.count)
             outcome = write_predictions(model, source, given.output, options, progress.add)
-            drawn = draw_album(source, given.output, model.class_names, given.pictures) if given.pictures else ""
+            drawn = ""
+            if given.pictures:
+                drawn = draw_album(source, given.output, model.class_names, given.pictures, model.resize_rule)
             accuracy = score_known(source, given.output, model.class_names)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -13,6 +13,7 @@ import shlex
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -21,7 +22,7 @@ from PIL import Image
 
 from serving.answers import Answer
 from serving.batch import usable_cores
-from tl_core.images.decoding import UnreadableImageError, decode_image
+from tl_core.images.decoding import ResizeRule, UnreadableImageError, decode_image
 
 PAGE, THUMBNAILS = "index.html", "thumbnails"
 LABELS = "corrections.csv"
@@ -43,12 +44,14 @@ class Album:
         root: the folder, or the archive, that the files were found in; empty for one that all of them lie in.
         n_images: number of images that could be read.
         answers: those on the page.
+        resize_rule: how an image becomes square for the classifier, and so on the page.
     """
 
     root: str
     class_names: Sequence[str]
     n_images: int
     answers: Sequence[Answer]
+    resize_rule: ResizeRule = "crop"
 
 
 class LeastSure:
@@ -84,7 +87,7 @@ def write_page(album: Album, folder: Path) -> None:
     if _has_album(folder):
         for old in (folder / THUMBNAILS).glob(5 * "[0-9]" + ".jpg"):
             old.unlink()
-    _write_thumbnails(album.answers, folder / THUMBNAILS)
+    _write_thumbnails(album, folder / THUMBNAILS)
     page = _TEMPLATE.read_text("utf-8").replace(_DATA, _as_json(_describe(album, folder)))
     (folder / PAGE).write_text(page, "utf-8")
 
@@ -104,11 +107,11 @@ def _is_text(name: str) -> bool:
     return True
 
 
-def _write_thumbnails(answers: Sequence[Answer], folder: Path) -> None:
+def _write_thumbnails(album: Album, folder: Path) -> None:
     folder.mkdir(exist_ok=True)
-    places = [folder / _thumbnail(number) for number in range(len(answers))]
+    places = [folder / _thumbnail(number) for number in range(len(album.answers))]
     with ThreadPoolExecutor(usable_cores()) as threads:
-        for _ in threads.map(_write_thumbnail, answers, places):
+        for _ in threads.map(partial(_write_thumbnail, album.resize_rule), album.answers, places):
             pass  # whose error is raised here
 
 
@@ -116,9 +119,9 @@ def _thumbnail(number: int) -> str:
     return f"{number:05d}.jpg"
 
 
-def _write_thumbnail(answer: Answer, place: Path) -> None:
+def _write_thumbnail(rule: ResizeRule, answer: Answer, place: Path) -> None:
     try:
-        pixels = decode_image(answer.file.read(), _SIDE)
+        pixels = decode_image(answer.file.read(), _SIDE, rule)
     except (UnreadableImageError, OSError):  # it was readable a moment ago; the page shows its name
         return
     Image.fromarray(pixels).save(place, "JPEG", quality=_QUALITY)

@@ -14,7 +14,7 @@ from serving.album import PAGE, Album, LeastSure, has_other_page, write_page
 from serving.answers import Answer, read_answers
 from serving.sources import ImageSource
 from tl_core.errors import InputError
-from tl_core.images.decoding import UnreadableImageError, decode_image
+from tl_core.images.decoding import ResizeRule, UnreadableImageError, decode_image
 
 MAX_PICTURES = 100
 """Images of which a picture of their own is drawn, the first ones: more are not looked at one by one."""
@@ -50,12 +50,15 @@ def make_folder(folder: Path, images: str) -> None:
         raise InputError(f"pictures {folder} has an {PAGE} that is no album; give another folder")
 
 
-def draw_album(source: ImageSource, table: Path, class_names: Sequence[str], folder: Path) -> str:
+def draw_album(
+    source: ImageSource, table: Path, class_names: Sequence[str], folder: Path, rule: ResizeRule = "crop"
+) -> str:
     """Draw the first `MAX_PICTURES` predictions, a page of all and a sheet of mistakes; says what was drawn.
 
     Args:
         table: what `write_predictions` wrote for this source.
         class_names: an image's class is known where the folder that it lies in is called like one of them.
+        rule: how an image becomes square for the classifier.
 
     Raises:
         InputError: the source has changed since, or the pictures cannot be written.
@@ -72,10 +75,11 @@ def draw_album(source: ImageSource, table: Path, class_names: Sequence[str], fol
                 mistakes = heapq.nsmallest(_SHEET_COLUMNS * _SHEET_ROWS, [*mistakes, answer], key=_confidence_then_name)
             if n_images <= MAX_PICTURES:
                 stem = Path(answer.prediction.file).stem[:_MOST_STEM]
-                draw_answer(answer).save(folder / f"{n_images:03d}-{stem}.png")
-        write_page(Album(source.root, class_names, n_images, least_sure.list()), folder)
+                draw_answer(answer, rule).save(folder / f"{n_images:03d}-{stem}.png")
+        write_page(Album(source.root, class_names, n_images, least_sure.list(), rule), folder)
+        (folder / SHEET).unlink(missing_ok=True)  # of an earlier call
         if mistakes:
-            draw_mistakes(mistakes).save(folder / SHEET)
+            draw_mistakes(mistakes, rule).save(folder / SHEET)
     except OSError as error:
         raise InputError(f"pictures cannot be written to {folder} ({error.strerror or error})") from error
     drawn = f"{min(n_images, MAX_PICTURES)} pictures in {folder}; to look through and correct: {folder / PAGE}"
@@ -92,13 +96,13 @@ def _confidence_then_name(answer: Answer) -> tuple[float, str]:
     return -answer.probability, answer.prediction.file
 
 
-def draw_answer(answer: Answer) -> Image.Image:
+def draw_answer(answer: Answer, rule: ResizeRule = "crop") -> Image.Image:
     """The image under its predicted class, and beside it the probabilities as bars."""
     top = answer.prediction.top[:_MOST_BARS]
     below = max(_SIDE, _LINE * len(top))
     width = _SIDE + 4 * _MARGIN + _NAMES + _BARS + _NUMBERS
     canvas = Image.new("RGB", (width, 2 * _LINE + below + 2 * _MARGIN), _WHITE)
-    _paste(canvas, answer, _MARGIN, _MARGIN)
+    _paste(canvas, answer, _MARGIN, _MARGIN, rule)
     draw = ImageDraw.Draw(canvas)
     bars = _SIDE + 3 * _MARGIN + _NAMES
     for rank, (name, probability) in enumerate(top):
@@ -112,7 +116,7 @@ def draw_answer(answer: Answer) -> Image.Image:
     return canvas
 
 
-def draw_mistakes(answers: Sequence[Answer]) -> Image.Image:
+def draw_mistakes(answers: Sequence[Answer], rule: ResizeRule = "crop") -> Image.Image:
     """A sheet of wrongly classified images, as they are ordered."""
     columns = min(_SHEET_COLUMNS, len(answers))
     rows = -(-len(answers) // columns)
@@ -120,11 +124,11 @@ def draw_mistakes(answers: Sequence[Answer]) -> Image.Image:
     canvas = Image.new("RGB", (columns * width + _MARGIN, rows * height + _MARGIN), _WHITE)
     for position, answer in enumerate(answers):
         row, column = divmod(position, columns)
-        _paste(canvas, answer, column * width + _MARGIN, row * height + _MARGIN)
+        _paste(canvas, answer, column * width + _MARGIN, row * height + _MARGIN, rule)
     return canvas
 
 
-def _paste(canvas: Image.Image, answer: Answer, x: int, y: int) -> None:
+def _paste(canvas: Image.Image, answer: Answer, x: int, y: int, rule: ResizeRule) -> None:
     """Two lines of text and below them the image."""
     draw = ImageDraw.Draw(canvas)
     best, probability = answer.prediction.top[0]
@@ -136,7 +140,7 @@ def _paste(canvas: Image.Image, answer: Answer, x: int, y: int) -> None:
     if answer.is_mistake:
         draw.text((x, y + _LINE), _fitted(draw, f"is {answer.label}", _SIDE), colour, _font())
     try:
-        canvas.paste(Image.fromarray(decode_image(answer.file.read(), _SIDE)), (x, y + 2 * _LINE))
+        canvas.paste(Image.fromarray(decode_image(answer.file.read(), _SIDE, rule)), (x, y + 2 * _LINE))
     except (UnreadableImageError, OSError) as error:  # it was readable a moment ago
         draw.text((x, y + 2 * _LINE), _fitted(draw, str(error), _SIDE), colour, _font())
 

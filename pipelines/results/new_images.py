@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +10,8 @@ import mlflow
 import numpy as np
 from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
-from scipy import stats
 
+from pipelines.results.drift import FeaturesOf, count_unlike, measure_drift
 from pipelines.results.nearest import Neighbours, NeighboursOf
 from pipelines.results.predictions import log_answers
 from pipelines.results.scores import image_accuracies
@@ -23,10 +22,8 @@ from tl_core.data.dataset import ImageDataset
 from tl_core.data.splits import Indices
 from tl_core.errors import InputError
 from tl_core.scoring.images import Interval, wilson, wilson_of_share
-from tl_core.scoring.unlike import REFUSED
 from tl_core.training.staged import ImagePredictions
 
-FeaturesOf = Callable[[NDArray[np.uint8]], NDArray[np.float32] | None]
 _MOST_COMPARED = 2000  # images that a mistake is compared with: a sample of more
 
 
@@ -60,6 +57,7 @@ def log_new_images(
     probabilities: NDArray[np.float32],
     unlike: NDArray[Any] | None,
     features_of: FeaturesOf,
+    fit_run: str,
 ) -> NewImageScores:
     """Log metrics and predictions with the active run.
 
@@ -67,7 +65,8 @@ def log_new_images(
         rows: those that were scored, int64 (n,).
         probabilities: float32 (n, n_classes).
         unlike: of each image whether it looks like none of the classes, (n,); None where the file has no threshold.
-        features_of: from images, uint8 (m, s, s, 3), to features; None where the file shows none.
+        features_of: the features by which the file compares images with its classes.
+        fit_run: id of the run that made the classifier; empty if it is not known.
     """
     labels, predicted = dataset.labels[rows], probabilities.argmax(1)
     right = labels == predicted
@@ -81,7 +80,10 @@ def log_new_images(
     neighbours_of = _neighbours_of(dataset, answers, features_of)
     mlflow.log_metric("calibration_error", log_answers(dataset, answers, "new images", neighbours_of))
     if unlike is not None and unlike[0] is not None:
-        mlflow.log_metrics(_drift(unlike.astype(bool)))
+        mlflow.log_metrics(count_unlike(unlike))
+    # Where the records of the run that made the file are not here, there is nothing to compare with.
+    with suppress(InputError, MlflowException):
+        mlflow.log_metrics(measure_drift(find_run(fit_run, "classify").info.run_id, dataset, rows, features_of))
     return found
 
 
@@ -99,10 +101,3 @@ def _neighbours_of(dataset: ImageDataset, answers: ImagePredictions, features_of
         return Neighbours(dataset, np.append(sample[others], row), np.concatenate([known[others], own]))
 
     return neighbours_of
-
-
-def _drift(unlike: NDArray[np.bool_]) -> dict[str, float]:
-    """Share of images that look like none of the classes, and the p-value of so many among images like the old ones."""
-    n_unlike = int(unlike.sum())
-    test = stats.binomtest(n_unlike, len(unlike), REFUSED, alternative="greater")
-    return {"n_unlike": n_unlike, "unlike_share": n_unlike / len(unlike), "unlike_p_value": float(test.pvalue)}

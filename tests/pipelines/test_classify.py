@@ -198,10 +198,24 @@ def test_score_of_new_images_leaves_unknown_classes_out(
     assert run.data.tags["model_version"] == "models:/scored/1"
     page = fetch_artifact(run.info.run_id, "report.html").read_text()
     assert "of 20 new images are named rightly" in page
+    assert run.data.metrics["drift_p_value"] > 0.05
+    assert "not significantly different from the images it was made from" in page
     model_id = logged_model_of(mlflow.MlflowClient().get_model_version("scored", "1"))
     logged = mlflow.MlflowClient().get_logged_model(model_id).metrics or []
     found = {(metric.key, metric.dataset_name) for metric in logged}
     assert found == {(f"accuracy{end}", name) for end in ("", "_low", "_high") for name in ("colours", "new")}
+
+
+def test_score_notices_images_of_another_camera(colours: Path, tmp_path: Path) -> None:
+    classify(config_of(colours, name="camera"))
+    new = write_colour_images(tmp_path / "new", n_per_class=10, seed=9)
+    for file in new.glob("*/*.png"):
+        with Image.open(file) as image:
+            darker = image.point(lambda value: value // 2)
+        darker.save(file)
+    run_id = score(make_config(ScoreConfig, model="models:/camera@champion", data=str(new)))
+    assert mlflow.MlflowClient().get_run(run_id).data.metrics["drift_p_value"] < 0.01
+    assert "another camera" in fetch_artifact(run_id, "report.html").read_text()
 
 
 def test_score_of_images_that_were_learned_is_refused(colours: Path, tmp_path: Path) -> None:

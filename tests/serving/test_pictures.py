@@ -19,6 +19,7 @@ from serving.tables import Prediction, join_parts, write_part
 from tests.serving.conftest import CLASS_NAMES, below
 from tests.serving.test_sources import as_zip
 from tl_core.errors import InputError
+from tl_core.images.decoding import ResizeRule
 
 
 def predicted(file: str, best: str, probability: float) -> Prediction:
@@ -31,7 +32,11 @@ def answer(file: Path, best: str, probability: float, label: str = "") -> Answer
 
 
 def drawn_of(
-    spec: Path | str, rows: Sequence[Prediction], folder: Path, class_names: Sequence[str] = CLASS_NAMES
+    spec: Path | str,
+    rows: Sequence[Prediction],
+    folder: Path,
+    class_names: Sequence[str] = CLASS_NAMES,
+    rule: ResizeRule = "crop",
 ) -> str:
     """Write a table of predictions for a source and draw it."""
     table = folder / "table.csv"
@@ -39,7 +44,7 @@ def drawn_of(
     join_parts([folder / "part.csv"], table, top_k=3)
     make_folder(folder / "album", str(spec))
     with open_source(str(spec)) as source:
-        return draw_album(source, table, class_names, folder / "album")
+        return draw_album(source, table, class_names, folder / "album", rule)
 
 
 def count_pixels(image: Image.Image, colour: str) -> int:
@@ -60,6 +65,21 @@ def test_a_picture_shows_the_image_and_its_probabilities_as_bars(pictures: Path)
     assert longest_run(picture, "#0072b2") == 180  # 90 % of 200 pixels
     assert longest_run(picture, "#bbbbbb") == 10
     assert count_pixels(picture, "#bbbbbb") % 10 == 0  # two bars of the same length
+
+
+@pytest.mark.parametrize(("rule", "left"), [("crop", (0, 0, 255)), ("stretch", (255, 0, 0))])
+def test_pictures_are_made_square_as_the_classifier_makes_them(
+    rule: ResizeRule, left: tuple[int, int, int], tmp_path: Path
+) -> None:
+    wide = Image.new("RGB", (90, 30), "blue")
+    wide.paste("red", (0, 0, 30, 30))
+    (tmp_path / "wide").mkdir()
+    wide.save(tmp_path / "wide" / "000.png")
+    drawn_of(tmp_path / "wide", [predicted(str(tmp_path / "wide" / "000.png"), "red", 0.9)], tmp_path, rule=rule)
+    album = tmp_path / "album"
+    with Image.open(album / "thumbnails" / "00000.jpg") as thumbnail, Image.open(album / "001-000.png") as picture:
+        for found in (thumbnail.getpixel((20, 90)), picture.getpixel((12 + 20, 56 + 90))):
+            assert np.abs(np.subtract(found, left)).max() < 10
 
 
 @pytest.mark.parametrize(("label", "colour"), [("red", "#009e73"), ("blue", "#d55e00"), ("", "#000000")])
@@ -85,9 +105,9 @@ def test_the_sheet_holds_the_most_confident_mistakes_in_order(
     monkeypatch.setattr(drawing, "_SHEET_ROWS", 1)
     drawn: list[tuple[str, str, float]] = []
 
-    def spy(answers: Sequence[Answer]) -> Image.Image:
+    def spy(answers: Sequence[Answer], rule: ResizeRule) -> Image.Image:
         drawn.extend((Path(a.file.name).name, a.label, a.prediction.top[0][1]) for a in answers)
-        return draw_mistakes(answers)
+        return draw_mistakes(answers, rule)
 
     monkeypatch.setattr(drawing, "draw_mistakes", spy)
     files = below(pictures)  # four blue, four green, four red
