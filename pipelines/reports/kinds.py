@@ -51,7 +51,7 @@ def _finetune(run: Run) -> Page:
     return Page(
         title_of(run),
         sentence(say_estimate(accuracy), gain),
-        [task_of(run), other_images(run)],
+        [task_of(run), other_images(run), *_say_fallbacks(run)],
         [
             distribution_section(run),
             *answers_sections(run),
@@ -61,6 +61,17 @@ def _finetune(run: Run) -> Page:
             _recipe_section(run),
         ],
     )
+
+
+def _say_fallbacks(run: Run) -> list[str]:
+    """Say in how many episodes fine-tuning was taken back."""
+    n_fell_back = int(run.data.metrics.get("n_fell_back", 0))
+    if not n_fell_back:
+        return []
+    return [
+        f"In {n_fell_back:,} of {run.data.metrics['n_episodes']:,.0f} episodes fine-tuning made the loss on its own "
+        "images grow and was taken back: the head of the start was scored. A lower max_lr may help."
+    ]
 
 
 def _say_gain(run: Run) -> str:

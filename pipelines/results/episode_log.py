@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -114,11 +115,24 @@ class EpisodeLog:
             "n_images": of_images.n,
             "accuracy_low": of_images.low,
             "accuracy_high": of_images.high,
+            **self._count_fallbacks(),
         }
         mlflow.log_metrics(metrics)
         log_series({"episode/accuracy": [result.accuracy for result in self._results]})
         self._log_artifacts(accuracy)
         return accuracy, of_images
+
+    def _count_fallbacks(self) -> dict[str, float]:
+        """Count the episodes whose fine-tuning was taken back; nothing where there is none."""
+        n_fell_back = sum(result.fell_back for result in self._results)
+        if not n_fell_back:
+            return {}
+        print(
+            f"warning: in {n_fell_back:,} of {len(self._results):,} episodes fine-tuning made the loss grow and was "
+            "taken back: backbone and head of the start were scored; give a lower max_lr",
+            file=sys.stderr,
+        )
+        return {"n_fell_back": n_fell_back}
 
     def _neighbours_of(self, features_of: FeaturesOf, position: int) -> Neighbours:
         """Return the support images of the episode that an answer belongs to, and the image itself."""

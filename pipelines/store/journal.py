@@ -25,6 +25,7 @@ def append_journal(path: Path, result: EpisodeResult) -> None:
         "predictions": result.predictions.tolist(),
         "confidences": result.confidences.tolist(),
         "seconds": result.seconds,
+        "fell_back": result.fell_back,
     }
     text = json.dumps(record)
     with disk_full_as_input_error(path), path.open("a") as file:
@@ -67,7 +68,8 @@ def _parse(line: bytes, episode: Episode) -> EpisodeResult | None:
         if any(array.shape != episode.query_rows.shape for array in arrays):
             return None
         labels, predictions = (array.astype(np.int64) for array in arrays[:2])
-        return EpisodeResult(episode, record["metrics"], labels, predictions, arrays[2], float(record["seconds"]))
+        seconds, fell_back = float(record["seconds"]), bool(record["fell_back"])
+        return EpisodeResult(episode, record["metrics"], labels, predictions, arrays[2], seconds, fell_back)
     except (AttributeError, KeyError, TypeError, ValueError):
         return None  # of another version, which wrote other fields
 

@@ -10,6 +10,7 @@ import pytest
 from pipelines import finetune
 from pipelines.configs.fields import make_config
 from pipelines.finetune import FinetuneConfig
+from pipelines.store.artifacts import fetch_artifact
 from tests.conftest import write_colour_images
 from tl_core.recipes.finetune import FinetuneRecipe
 
@@ -31,3 +32,26 @@ def test_auto_finds_a_rate_where_the_other_half_is_smaller(n_per_class: int, sto
     run = mlflow.MlflowClient().get_run(finetune.run(config))
     assert 1e-7 < run.data.metrics["max_lr"] < 100
     assert run.data.metrics["n_episodes"] == 1
+
+
+def test_episodes_whose_fine_tuning_is_taken_back_are_counted(
+    store: str, colours: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scored = {}
+    for steps in (0, 10):
+        config = make_config(
+            FinetuneConfig,
+            target=str(colours),
+            weights="random",
+            image_size=16,
+            n_episodes=3,
+            workers=1,
+            recipe=FinetuneRecipe(freeze_depth=0.0, max_lr=100.0, steps=steps, optimizer="sgd"),
+        )
+        scored[steps] = mlflow.MlflowClient().get_run(finetune.run(config))
+    assert "in 3 of 3 episodes fine-tuning made the loss grow and was taken back" in capsys.readouterr().err
+    assert scored[10].data.metrics["n_fell_back"] == 3
+    assert "n_fell_back" not in scored[0].data.metrics
+    assert scored[10].data.metrics["accuracy"] == scored[0].data.metrics["accuracy"]
+    page = fetch_artifact(scored[10].info.run_id, "report.html").read_text()
+    assert "In 3 of 3 episodes fine-tuning made the loss on its own images grow" in page

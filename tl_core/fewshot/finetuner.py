@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from torch import nn
 from tl_core.data.dataset import ImageDataset
 from tl_core.data.episodes import Episode
 from tl_core.data.splits import Indices
+from tl_core.errors import DataWarning
 from tl_core.fewshot.probing import Probing
 from tl_core.fewshot.results import EpisodeResult
 from tl_core.fewshot.support import MAX_BATCH, Support, count_views, suffix_features
@@ -109,11 +111,18 @@ class Finetuner:
         fitting = self._probing(recipe) if self.is_probing(recipe) else tuning
         try:
             temperature = fitting.find_temperature(support)
-            head = tuning.train(support)[1]
+            network, fell_back = tuning.train(support)
             backbone = copy.deepcopy(self.backbone)
         finally:
             tuning.cut.restore()
-        return Classifier(self.spec, backbone, head, recipe.test_views, temperature).cpu().eval()
+        if fell_back:
+            warnings.warn(
+                f"fine-tuning with max_lr={recipe.max_lr} made the loss grow and was taken back: backbone and head "
+                "of the start were kept; give a lower max_lr",
+                DataWarning,
+                stacklevel=2,
+            )
+        return Classifier(self.spec, backbone, network[1], recipe.test_views, temperature).cpu().eval()
 
     def features_of(self, rows: Indices, recipe: FinetuneRecipe) -> NDArray[np.float32]:
         """Features of images before fine-tuning, float32 (n, n_features)."""

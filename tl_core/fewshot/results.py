@@ -21,6 +21,7 @@ class EpisodeResult:
         metrics: by the names of `METRICS`, on the query images.
         labels, predictions: int64 (n_way * n_query,), as labels of the dataset, not of the episode.
         confidences: float64 (n_way * n_query,), the probability of each prediction.
+        fell_back: whether fine-tuning was taken back, as it had made the loss on the support images grow.
     """
 
     episode: Episode
@@ -29,6 +30,7 @@ class EpisodeResult:
     predictions: NDArray[np.int64]
     confidences: NDArray[np.float64]
     seconds: float
+    fell_back: bool = False
 
     @property
     def accuracy(self) -> float:
@@ -41,12 +43,13 @@ class EpisodeResult:
         return self.metrics["loss"]
 
 
-def score_episode(episode: Episode, logits: Tensor, seconds: float) -> EpisodeResult:
+def score_episode(episode: Episode, logits: Tensor, seconds: float, fell_back: bool = False) -> EpisodeResult:
     """Score an episode's query logits.
 
     Args:
         logits: float (n_way * n_query, n_way), on the CPU.
         seconds: that the episode took.
+        fell_back: as in `EpisodeResult`.
     """
     labels = from_numpy(episode.query_labels)
     class_ids = np.array(episode.class_ids, dtype=np.int64)
@@ -57,4 +60,5 @@ def score_episode(episode: Episode, logits: Tensor, seconds: float) -> EpisodeRe
         predictions=class_ids[logits.argmax(1).numpy()],
         confidences=logits.double().softmax(1).amax(1).numpy(),
         seconds=seconds,
+        fell_back=fell_back,
     )

@@ -1,13 +1,20 @@
-"""Steps on the unfrozen part of a backbone and its head: for one support set, or for several side by side."""
+"""Steps on the unfrozen part of a backbone and its head: for one support set, or for several side by side.
+
+A head knows its support images before any step, as it starts from them. Steps that leave it with a much greater loss on
+them were too large, and are taken back.
+"""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from tl_core.compute.devices import pick_dtype
 from tl_core.data.episodes import Episode
@@ -21,12 +28,14 @@ from tl_core.heads.head import penalty_of
 from tl_core.heads.table import build_head
 from tl_core.heads.temperature import best_temperatures, split_folds
 from tl_core.recipes.finetune import FinetuneRecipe
-from tl_core.training.loop import fit, predict_logits, start_training
+from tl_core.training.loop import TrainingDivergedError, fit, predict_logits, start_training
 from tl_core.training.lr_finder import N_STEPS, RATES, lr_range_test
 from tl_core.training.optimizers import FitOptions, build_optimizer
 from tl_core.views.fixed import fixed_views
 
 _QUERY_CHUNK = 256
+_GROWTH = 0.5
+"""Growth of the support images' loss above which steps are taken back, as a part of what guessing loses."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +54,12 @@ class Tuning:
         support = episode.support_rows, episode.support_labels, episode.seed
         try:
             temperature = self.find_temperature(support)
-            logits = self._predict(self.train(support), episode.query_rows) / temperature
+            network, fell_back = self.train(support)
+            logits = self._predict(network, episode.query_rows) / temperature
         finally:
             # Afterwards, not before the next episode: that one may cut elsewhere, and its frozen part must be whole.
             self.cut.restore()
-        return score_episode(episode, logits, time.perf_counter() - started)
+        return score_episode(episode, logits, time.perf_counter() - started, fell_back)
 
     @property
     def is_stackable(self) -> bool:
@@ -61,26 +71,58 @@ class Tuning:
         started = time.perf_counter()
         starts = [self._start((e.support_rows, e.support_labels, e.seed)) for e in episodes]
         networks = StackedNetworks([network for network, _ in starts])
+        fell_back = [False] * len(episodes)
         if self.recipe.steps > 0:
             steps = zip(*(batches for _, batches in starts), strict=True)
             stacked = ((torch.stack([x for x, _ in s]), torch.stack([y for _, y in s])) for s in steps)
+            before = self._stacked_losses(networks, episodes)
             networks.train(stacked, self._options(float(self.recipe.max_lr)))
+            after = self._stacked_losses(networks, episodes)
+            n_classes = len(episodes[0].class_ids)
+            fell_back = [_has_failed(*losses, n_classes) for losses in zip(before, after, strict=True)]
         views = [
             networks.predict(torch.stack([self.cut.activations.fixed(e.query_rows, view) for e in episodes]))
             for view in fixed_views(self.recipe.test_views)
         ]
         seconds = (time.perf_counter() - started) / len(episodes)
-        for episode, of_views in zip(episodes, torch.stack(views, dim=1), strict=True):
-            yield score_episode(episode, average_views(of_views), seconds)
+        for number, (episode, of_views) in enumerate(zip(episodes, torch.stack(views, dim=1), strict=True)):
+            kept = self._predict(starts[number][0], episode.query_rows) if fell_back[number] else None
+            logits = average_views(of_views) if kept is None else kept
+            yield score_episode(episode, logits, seconds, fell_back[number])
 
-    def train(self, support: Support) -> nn.Sequential:
-        """Train suffix and head from the backbone's own weights."""
+    def train(self, support: Support) -> tuple[nn.Sequential, bool]:
+        """Train suffix and head from the backbone's own weights.
+
+        Returns:
+            The network, and whether its steps were taken back: it is then the backbone and head of the start.
+        """
         network, batches = self._start(support)
-        if self.cut.is_trained(self.recipe):
-            options = self._options(float(self.recipe.max_lr))
+        if not self.cut.is_trained(self.recipe):
+            return network, False
+        before, after = self._loss(network, support), math.nan
+        options = self._options(float(self.recipe.max_lr))
+        with suppress(TrainingDivergedError):
             for _ in fit(start_training(network, options), lambda _: batches, options):
-                pass  # one epoch
-        return network
+                after = self._loss(network, support)  # after one epoch, which is all
+        if not _has_failed(before, after, int(support[1].max()) + 1):
+            return network, False
+        self.cut.restore()
+        return self._start(support)[0], True
+
+    def _loss(self, network: nn.Module, support: Support) -> float:
+        """Loss on the support images as they are, in evaluation mode."""
+        rows, labels, _ = support
+        logits = predict_logits(network, torch.split(self.cut.activations.fixed(rows, view=0), _QUERY_CHUNK))
+        return float(F.cross_entropy(logits, torch.from_numpy(labels), label_smoothing=self.recipe.label_smoothing))
+
+    def _stacked_losses(self, networks: StackedNetworks, episodes: Sequence[Episode]) -> list[float]:
+        """Loss of each episode on its support images, as `_loss`."""
+        logits = networks.predict(torch.stack([self.cut.activations.fixed(e.support_rows, view=0) for e in episodes]))
+        smoothing = self.recipe.label_smoothing
+        return [
+            float(F.cross_entropy(of_one, torch.from_numpy(e.support_labels), label_smoothing=smoothing))
+            for of_one, e in zip(logits, episodes, strict=True)
+        ]
 
     def find_temperature(self, support: Support) -> float:
         """Find by cross-validation what the logits are divided by; 1 where the recipe asks for none."""
@@ -90,7 +132,7 @@ class Tuning:
             return 1.0
         logits = torch.empty(len(rows), int(targets.max()) + 1)
         for kept, held in folds:
-            network = self.train((rows[kept], labels[kept], seed))
+            network, _ = self.train((rows[kept], labels[kept], seed))
             logits[held] = self._predict(network, rows[held])
             self.cut.restore()
         return float(best_temperatures(logits[None], targets[None]))
@@ -135,3 +177,8 @@ class Tuning:
             batch_statistics=False,
             dtype=pick_dtype(self.recipe.precision, self.device, self.backbone),
         )
+
+
+def _has_failed(before: float, after: float, n_classes: int) -> bool:
+    """Return whether the support images' loss has grown too much."""
+    return not after <= before + _GROWTH * math.log(n_classes)  # as NaN has

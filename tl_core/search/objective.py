@@ -12,7 +12,6 @@ from optuna.trial import FrozenTrial, TrialState
 from tl_core.errors import InputError
 from tl_core.recipes.finetune import FinetuneRecipe
 from tl_core.search.space import SearchSpace
-from tl_core.training.loop import TrainingDivergedError
 
 ScoreRecipe = Callable[[FinetuneRecipe], Iterable[float]]
 """From a recipe to its accuracy on each of some episodes, lazily: what is not asked for is not computed."""
@@ -112,7 +111,7 @@ class TrialObjective:
                     raise optuna.TrialPruned
             if known is not None and known.state == TrialState.PRUNED:
                 raise optuna.TrialPruned
-        except (TrainingDivergedError, InputError) as error:
+        except InputError as error:
             trial.set_user_attr(REASON, str(error))
             raise
         return float(np.mean(self._scores))

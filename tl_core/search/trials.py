@@ -31,7 +31,6 @@ from tl_core.search.objective import (
 )
 from tl_core.search.space import SearchSpace
 from tl_core.search.studies import LAID_DOWN, check_study_settings
-from tl_core.training.loop import TrainingDivergedError
 
 _POLL = 0.5
 
@@ -82,7 +81,7 @@ def run_trial(
         return None
     work = TrialObjective(space, base, score_recipe, budget)
     try:
-        study.optimize(work, n_trials=1, catch=(TrainingDivergedError, InputError, SurplusError))
+        study.optimize(work, n_trials=1, catch=(InputError, SurplusError))
     except Exception as error:
         # The result of a trial that was declared dead is refused by three kinds of errors; an own one must be heard.
         if error is work.error or not work.was_lost(study):

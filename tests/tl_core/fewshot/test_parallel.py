@@ -25,7 +25,6 @@ from tl_core.fewshot.parallel import run_episodes
 from tl_core.freezing.activations import MAX_IN_MEMORY, FrozenActivations
 from tl_core.networks.backbones import BackboneSpec
 from tl_core.recipes.finetune import FinetuneRecipe
-from tl_core.training.loop import TrainingDivergedError
 
 RECIPES = {
     "probe": LINEAR_PROBE,
@@ -52,9 +51,9 @@ def test_the_last_episodes_alone_give_the_answers_they_gave_among_all(recipe: Fi
     assert alone == among_all[3:]
 
 
-def test_a_process_that_diverges_says_so() -> None:
-    with pytest.raises(TrainingDivergedError, match="give a lower max_lr"):
-        list(run_episodes(tuner(RESNET), draw(NOISE, 2), replace(FULL, optimizer="sgd", max_lr=100.0, steps=30), 2))
+def test_a_process_says_that_fine_tuning_was_taken_back() -> None:
+    recipe = replace(FULL, optimizer="sgd", max_lr=100.0, steps=30)
+    assert all(result.fell_back for result in run_episodes(tuner(RESNET), draw(NOISE, 2), recipe, 2))
 
 
 @pytest.mark.parametrize("name", ["half", "half-crop", "full"])
@@ -77,12 +76,6 @@ def test_side_by_side_training_leaves_the_backbone_as_it_was() -> None:
     before = {name: value.clone() for name, value in finetuner.backbone.state_dict().items()}
     list(finetuner.run_episodes(draw(NOISE, 2), FULL, together=2))
     assert all(torch.equal(value, before[name]) for name, value in finetuner.backbone.state_dict().items())
-
-
-def test_an_episode_side_by_side_that_diverges_says_so() -> None:
-    recipe = replace(FULL, optimizer="sgd", max_lr=100.0, steps=30)
-    with pytest.raises(TrainingDivergedError, match="give a lower max_lr"):
-        list(tuner(RESNET).run_episodes(draw(NOISE, 2), recipe, together=2))
 
 
 def test_large_activations_are_mapped_and_equal_those_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
