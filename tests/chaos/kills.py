@@ -2,7 +2,7 @@
 
     python -m tests.chaos.kills --kills 50 --seed 0
 
-Prints one line per kill and a table. Which command, when it dies and who dies with it is drawn from the seed.
+Prints one line per kill and a table. When a command dies, by which signal, and who dies with it is drawn from the seed.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import runpy
 import shutil
 import signal
@@ -37,12 +38,14 @@ PROCESSES = get_context("forkserver")  # what takes seconds to import is there b
 PROCESSES.set_forkserver_preload(["mlflow", "optuna", "pandas", "timm", "torch", "matplotlib.pyplot", "onnxruntime"])
 
 EXPERIMENT, MODEL = "chaos", "chaos-model"
+CLASSIFIER = "chaos-classifier"
 N_IMAGES = 900
 SMALL = "--image_size 16"
 SHAPE = "--n_way 5 --n_shot 5 --n_query 5"
 RECIPE = "--freeze_depth 0.5 --steps 8"
-TIMED = ("images_per_second", "seconds", "n_resumed")
-"""Metrics that speak of time, or of the interruption itself."""
+TIMED = ("per_second", "seconds", "n_resumed", "latency")
+"""Words in names of metrics that speak of time, or of the interruption itself."""
+SIGNALS = {"killed": signal.SIGKILL, "ended": signal.SIGTERM, "interrupted": signal.SIGINT}
 
 COMMANDS: dict[str, str] = {
     "pretrain": f"pretrain {SMALL} --epochs 4 --batch_size 64 --device cpu --seed 1",
@@ -50,7 +53,34 @@ COMMANDS: dict[str, str] = {
     "search": f"search --weights {{pretrain}} {SHAPE} --n_trials 4 --n_episodes 5 --final_episodes 5 --steps 4",
     "predict": "predict --model {model} --images {images} --output {folder}/predictions.csv --batch_size 4",
     "register": f"register --run {{export}} --finetune_run {{finetune}} --name {MODEL}",
+    "train": f"train --data {{learned}} {SMALL} --backbone resnet10_small --epochs 4 --batch_size 64 --device cpu",
+    "fit": f"fit --weights {{pretrain}} {RECIPE}",
+    "export": "export --run {fit}",
+    "main": f"main --weights {{pretrain}} {SHAPE} --n_trials 2 --n_episodes 10 --device cpu --name {MODEL}",
+    "classify": f"classify --data {{learned}} --weights pixels {SMALL} --name {CLASSIFIER}",
+    "score": "score --model {classifier} --data {new}",
+    "reproduce": "reproduce --name {reproduction} --data {learned} --weights {pretrain}",
 }
+
+REPRODUCTION = """
+question = "Which head?"
+command = "none"
+published = "nothing"
+entry_point = "finetune"
+
+[arguments]
+n_way = 5
+n_shot = 5
+n_query = 5
+n_episodes = 8
+
+[[variants]]
+name = "linear"
+
+[[variants]]
+name = "prototypes"
+head = "prototypes"
+"""
 
 
 @dataclass(frozen=True)
@@ -139,6 +169,7 @@ class Case:
 
     number: int
     kind: str
+    signal: str
     victim: str
     after: float
     lost: list[str] = field(default_factory=list)
@@ -151,7 +182,7 @@ class Case:
         """As one line of the report."""
         found = "; ".join(self.lost + self.duplicated + self.stale) or "equal"
         when = "after its run had ended" if self.finished else f"{self.after:5.2f} s into its run"
-        return f"{self.number:3d} {self.kind:<9} {self.victim:<7} killed {when}: {found}"
+        return f"{self.number:3d} {self.kind:<9} {self.victim:<7} {self.signal} {when}: {found}"
 
 
 def prepare(folder: Path) -> dict[str, str]:
@@ -159,29 +190,33 @@ def prepare(folder: Path) -> dict[str, str]:
     base = World(folder / "base")
     (base.folder / "out").mkdir(parents=True)
     base.client().create_experiment(EXPERIMENT, (base.folder / "artifacts").as_uri())
-    names = {"images": str(folder / "images.zip")}
-    digits = load_dataset("digits:target", 16, cache_dir=base.folder / "cache")
-    copy_files("digits:target", digits.file_names[:N_IMAGES], folder / "images.zip", base.folder / "cache")
-    copy_world(base, World(folder / "pretrain"))
-    for kind in (
-        "pretrain",
-        "finetune",
-        "search",
-        f"fit --weights {{pretrain}} {RECIPE}",
-        "export --run {fit}",
-    ):
-        if kind in COMMANDS:
-            copy_world(base, World(folder / kind))
-        base.run(kind, names)
-        word = kind.split()[0]
-        run = base.newest(word)
-        assert run is not None
-        names[word] = run.info.run_id
+    names = {name: str(folder / f"{name}.zip") for name in ("images", "learned", "new")}
+    digits = load_dataset("digits:target", 16, cache_dir=base.folder / "cache").file_names
+    for name, files in {"images": digits[:N_IMAGES], "learned": digits[::9], "new": digits[4::18]}.items():
+        copy_files("digits:target", files, Path(names[name]), base.folder / "cache")
+    names["reproduction"] = str(folder / "heads.toml")
+    Path(names["reproduction"]).write_text(REPRODUCTION)
+    for kind in ("pretrain", "finetune", "search", "fit", "export", "classify"):
+        names[kind] = _prepare_kind(base, folder, kind, names)
     names["model"] = str(base.folder / "artifacts" / names["export"] / "artifacts" / "onnx" / "classifier.onnx")
-    for kind in ("predict", "register"):
-        copy_world(base, World(folder / kind))
-        base.run(kind, names)
+    exported = base.newest("export")  # by classify
+    assert exported is not None
+    names["classifier"] = str(
+        base.folder / "artifacts" / exported.info.run_id / "artifacts" / "onnx" / "classifier.onnx"
+    )
+    for kind in ("predict", "register", "train", "score", "reproduce", "main"):
+        _prepare_kind(base, folder, kind, names)
     return names
+
+
+def _prepare_kind(base: World, folder: Path, kind: str, names: Mapping[str, str]) -> str:
+    """Run a command undisturbed; returns its run's id. What was there before it is kept, to start killed ones from."""
+    copy_world(base, World(folder / kind))
+    base.run(kind, names)
+    copy_world(base, World(folder / f"{kind}-done"))
+    run = base.newest(kind)
+    assert run is not None
+    return run.info.run_id
 
 
 def copy_world(source: World, target: World) -> None:
@@ -198,36 +233,63 @@ def result_of(world: World, kind: str) -> dict[str, object]:
     run, client = done[0], world.client()
     found: dict[str, object] = {"finished runs": len(done)}
     for name, value in run.data.metrics.items():
-        if not name.endswith(TIMED):
+        if not _is_timed(name):
             history = client.get_metric_history(run.info.run_id, name)
             found[f"metric {name}"] = [(point.step, point.value) for point in history] if len(history) > 1 else value
     children = [r for r in world.runs() if r.data.tags.get("mlflow.parentRunId") == run.info.run_id]
     for child in children:
-        values = {n: v for n, v in child.data.metrics.items() if not n.endswith(TIMED)}
-        found[f"child {child.info.run_name}"] = (child.info.status, values, child.data.params)
-    found["children"] = Counter(child.info.run_name for child in children)
+        values = {n: v for n, v in child.data.metrics.items() if not _is_timed(n)}
+        params = {n: v for n, v in child.data.params.items() if not _is_run_id(v)}
+        found[f"child {_without_ids(child)}"] = (child.info.status, values, params)
+    found["children"] = Counter(map(_without_ids, children))
     return {**found, **_files_of(world, kind, run)}
 
 
+def _is_timed(metric: str) -> bool:
+    return any(word in metric for word in TIMED)
+
+
+def _is_of_one_run(tag: str) -> bool:
+    return tag.endswith("_run") or _is_timed(tag)
+
+
+def _is_run_id(value: str) -> bool:
+    return re.fullmatch("[0-9a-f]{32}", value) is not None
+
+
+def _without_ids(run: Run) -> str:
+    """Return a run's name without the ids of others, which are new in every run."""
+    return re.sub(r"\b[0-9a-f]{8}\b", "ID", str(run.info.run_name))
+
+
 def _files_of(world: World, kind: str, run: Run) -> dict[str, object]:
-    artifacts = Path(str(run.info.artifact_uri).removeprefix("file://"))
-    if kind == "pretrain":
-        return {"weights": _digest(artifacts / "backbone" / "weights.safetensors")}
+    artifacts, out = Path(str(run.info.artifact_uri).removeprefix("file://")), world.folder / "out"
+    files_with_equal_bytes = {
+        "pretrain": ["backbone/weights.safetensors"],
+        "finetune": ["confusion.json"],
+        "search": ["recipe.json", "finalists.csv"],
+        "train": ["predictions.parquet"],
+        "classify": ["confusion.json"],
+        "score": ["confusion.json"],
+    }
+    found: dict[str, object] = {name: _digest(artifacts / name) for name in files_with_equal_bytes.get(kind, [])}
     if kind == "finetune":
-        table = pd.read_parquet(artifacts / "episodes.parquet").drop(columns="seconds")
-        return {"table": table.to_csv(), "confusion": _digest(artifacts / "confusion.json")}
-    if kind == "search":
-        return {"recipe": _digest(artifacts / "recipe.json"), "finalists": _digest(artifacts / "finalists.csv")}
+        found["table"] = pd.read_parquet(artifacts / "episodes.parquet").drop(columns="seconds").to_csv()
     if kind == "predict":
-        out = world.folder / "out"
-        return {"output": _digest(out / "predictions.csv"), "files": sorted(path.name for path in out.iterdir())}
-    versions = world.client().search_model_versions(f"name = '{MODEL}'")
-    aliases = world.client().get_registered_model(MODEL).aliases
+        found |= {"output": _digest(out / "predictions.csv"), "files": sorted(path.name for path in out.iterdir())}
+    if kind in ("register", "main", "classify"):
+        found |= _versions_of(world, CLASSIFIER if kind == "classify" else MODEL)
+    names = sorted(str(path.relative_to(artifacts)) for path in artifacts.rglob("*") if path.is_file())
+    return {**found, "artifacts": names, "gate": run.data.tags.get("gate", "")}
+
+
+def _versions_of(world: World, model: str) -> dict[str, object]:
+    versions = world.client().search_model_versions(f"name = '{model}'")
+    aliases = world.client().get_registered_model(model).aliases
     return {
         "versions": sorted(str(version.version) for version in versions),
         "aliases": {name: str(version) for name, version in aliases.items()},
-        "gate": run.data.tags["gate"],
-        "tags": {v.version: {k: t for k, t in v.tags.items() if not k.endswith("_run")} for v in versions},
+        "tags": {v.version: {k: t for k, t in v.tags.items() if not _is_of_one_run(k)} for v in versions},
     }
 
 
@@ -252,7 +314,8 @@ def kill_once(case: Case, folder: Path, names: Mapping[str, str], expected: Mapp
 def draw_case(number: int, kind: str, seconds: float) -> Case:
     """When a command dies, and who dies with it."""
     rng = np.random.default_rng([number, *kind.encode()])
-    return Case(number, kind, str(rng.choice(["process", "group"])), float(rng.uniform(0, seconds)))
+    victim, signal_name = str(rng.choice(["process", "group"])), str(rng.choice(list(SIGNALS)))
+    return Case(number, kind, signal_name, victim, float(rng.uniform(0, seconds)))
 
 
 def _left_over(cache: Path) -> list[Path]:
@@ -277,7 +340,10 @@ def _kill(world: World, case: Case, names: Mapping[str, str]) -> None:
         time.sleep(0.005)
     process.join(case.after)
     with suppress(ProcessLookupError):
-        os.kill(process.pid, signal.SIGKILL) if case.victim == "process" else os.killpg(process.pid, signal.SIGKILL)
+        (os.kill if case.victim == "process" else os.killpg)(process.pid, SIGNALS[case.signal])
+    process.join(60)  # what is asked to end may write its last words
+    with suppress(ProcessLookupError):
+        os.kill(process.pid, signal.SIGKILL)
     process.join()
     time.sleep(0.2)
     with suppress(ProcessLookupError):  # what has outlived its parent, if anything has
@@ -327,11 +393,11 @@ def run(config: Config) -> list[Case]:
         names: dict[str, str] = json.loads(names_file.read_text())
         if not config.kills:
             return []
-        expected = {kind: result_of(World(folder / "base"), kind) for kind in kinds}
+        expected = {kind: result_of(World(folder / f"{kind}-done"), kind) for kind in kinds}
         cases = []
         for number in range(config.first, config.first + config.kills):
             kind = kinds[number % len(kinds)]
-            seconds = config.pace * seconds_of(World(folder / "base"), kind)
+            seconds = config.pace * seconds_of(World(folder / f"{kind}-done"), kind)
             # The seed shifts all numbers, so that another one draws other moments.
             cases.append(draw_case(number + 1000 * config.seed, kind, seconds))
             kill_once(cases[-1], folder, names, expected[kind])
