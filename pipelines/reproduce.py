@@ -60,7 +60,8 @@ def run(config: ReproduceConfig) -> str:
         n_done = n_runs - len(failed)
         if n_done == 0:
             raise InputError(failed[0])
-        lines = [*describe_results(found, list(next(iter(plan.values())))), "", f"published: {reproduction.published}"]
+        lines = [*describe_results(found, list(next(iter(plan.values())))), ""]
+        lines += [f"published: {reproduction.published}"] if reproduction.published else []
         lines += [f"measured:  {reproduction.measured}"] if reproduction.measured else []
         lines += [f"failed:    {sentence}" for sentence in failed]
         mlflow.log_text("\n".join(lines), "results.txt")

@@ -67,11 +67,12 @@ def load_reproduction(name: str) -> Reproduction:
         raise InputError(f"expected one of {', '.join(reproduction_names())}, got {name!r}{hint}")
     try:
         fields = tomllib.loads(path.read_text())
-        entry_point = fields["entry_point"]
+        entry_point = fields.get("entry_point", "none")
         shared = fields.get("arguments", {})
         rows = fields.get("variants", [{"name": path.stem}])
         variants = {row["name"]: {k: str(v) for k, v in {**shared, **row}.items() if k != "name"} for row in rows}
-        reproduction = Reproduction(path.stem, fields["published"], fields["measured"], entry_point, variants)
+        said = (fields.get(name, "") for name in ("published", "measured"))  # of one's own may have neither
+        reproduction = Reproduction(path.stem, *said, entry_point, variants)
     except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise InputError(f"{path} is not a reproduction ({type(error).__name__}: {error})") from error
     unknown = sorted(set(fields) - _FIELDS)

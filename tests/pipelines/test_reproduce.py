@@ -222,7 +222,7 @@ def test_what_does_not_fit_a_reproduction_is_refused_before_anything_runs(
     ("text", "sentence"),
     [
         ("entry_point = ", "is not a reproduction"),
-        ('published = ""\nmeasured = ""', "is not a reproduction .KeyError: 'entry_point'"),
+        ('published = ""\nmeasured = ""', "expected train, finetune, got the entry point 'none'"),
         (
             'published = ""\nmeasured = ""\nentry_point = "search"',
             "expected train, finetune, got the entry point 'search'",
@@ -240,7 +240,7 @@ def test_a_file_that_is_no_reproduction_is_refused(text: str, sentence: str, tmp
 
 
 def test_a_reproduction_of_ones_own_is_named_by_its_path(tmp_path: Path) -> None:
-    text = 'published = ""\nmeasured = ""\nentry_point = "train"\n[arguments]\nepochs = "1,2"\nmax_lr = 1e-2'
+    text = 'entry_point = "train"\n[arguments]\nepochs = "1,2"\nmax_lr = 1e-2'
     (tmp_path / "own.toml").write_text(text)
     plan = plan_runs(load_reproduction(str(tmp_path / "own.toml")), "here,there", "random", "max_lr=1e-3")
     assert list(plan) == ["here", "there"]
