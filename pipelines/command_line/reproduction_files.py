@@ -71,8 +71,8 @@ def load_reproduction(name: str) -> Reproduction:
         shared = fields.get("arguments", {})
         rows = fields.get("variants", [{"name": path.stem}])
         variants = {row["name"]: {k: str(v) for k, v in {**shared, **row}.items() if k != "name"} for row in rows}
-        said = (fields.get(name, "") for name in ("published", "measured"))  # of one's own may have neither
-        reproduction = Reproduction(path.stem, *said, entry_point, variants)
+        published, measured = fields.get("published", ""), fields.get("measured", "")  # one's own may have neither
+        reproduction = Reproduction(path.stem, published, measured, entry_point, variants)
     except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise InputError(f"{path} is not a reproduction ({type(error).__name__}: {error})") from error
     unknown = sorted(set(fields) - _FIELDS)
