@@ -50,8 +50,8 @@ def report_main(run: Run) -> Page:
     steps = steps_of(run)
     return Page(
         title_of(run),
-        sentence(say_estimate(estimate(scores[name])), _say_gain(differences)),
-        [*_warnings(run), *_floor(differences[name, _FLOOR]), task_of(found), other_images(found)],
+        sentence(say_estimate(estimate(scores[name])), say_gain(differences[name, _FLOOR], "the raw pixels")),
+        [*_warnings(run), *_advise(differences, name), task_of(found), other_images(found)],
         [
             classifier_section(steps, steps["fit"][-1], _FITTED),
             methods_section(
@@ -69,18 +69,12 @@ def report_main(run: Run) -> Page:
     )
 
 
-def _say_gain(differences: Mapping[tuple[str, str], PairedDifference]) -> str:
-    """Over the recipe that the search started from, or where nothing was searched over no network at all."""
-    if (_FOUND, _BASE) in differences:
-        return say_gain(differences[_FOUND, _BASE], "the default recipe")
-    return say_gain(differences[_BASE, _FLOOR], "the raw pixels")
-
-
-def _floor(found: PairedDifference) -> list[str]:
-    """Warn where the classifier does no better than no network at all."""
-    if found.low > 0:
-        return []
-    return [f"Mind that it is {say_gain(found, 'the raw pixels')}: another backbone may serve you better."]
+def _advise(differences: Mapping[tuple[str, str], PairedDifference], name: str) -> list[str]:
+    """Say what the search gained, and warn where the classifier does no better than no network at all."""
+    searched = differences.get((_FOUND, _BASE))
+    gained = [f"What the search found is {say_gain(searched, 'the default recipe')}."] if searched else []
+    is_better = differences[name, _FLOOR].low > 0
+    return gained if is_better else ["Mind that raw pixels may do as well: try another backbone.", *gained]
 
 
 def _warnings(run: Run) -> list[str]:

@@ -462,7 +462,7 @@ def test_every_step_with_an_answer_has_a_report_that_says_it(line: tuple[str, Pa
     assert len(headlines) == 7
     assert headlines[searched.info.run_id].startswith(f"{score} ± ")
     assert headlines[line[0]].startswith(f"{score} ± ")
-    assert "the default recipe" in headlines[line[0]]
+    assert "the raw pixels" in headlines[line[0]]
     assert "test images of the source" in headlines[child_of_kind(line[0], "pretrain").info.run_id]
 
 
