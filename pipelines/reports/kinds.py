@@ -103,7 +103,7 @@ def _train(run: Run) -> Page:
     accuracy = wilson(training.hits)
     return Page(
         title_of(run),
-        f"{say_interval(accuracy)} of {accuracy.n:,} test images",
+        f"{say_interval(accuracy)} of {accuracy.n:,} test images are named rightly",
         ["No test image has been trained on or has chosen anything. The interval is over the test images."],
         [
             curves_section("Learning", [curve_of(training)], [_say_chosen(run)]),
@@ -128,7 +128,7 @@ def _pretrain(run: Run) -> Page:
     accuracy = wilson_of_share(run.data.metrics["test/accuracy"], int(run.data.metrics["n_test"]))
     return Page(
         title_of(run),
-        f"{say_interval(accuracy)} of {accuracy.n:,} test images of the source",
+        f"{say_interval(accuracy)} of {accuracy.n:,} test images of the source are named rightly",
         ["How well its features carry to other classes is what finetune runs measure."],
         [pretraining_section(run), cost_section(run), origin_section(run)],
     )
