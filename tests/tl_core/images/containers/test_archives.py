@@ -7,6 +7,7 @@ import stat
 import tarfile
 import tracemalloc
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,13 @@ def sparse(path: Path, headers: dict[str, str]) -> Path:
         info.pax_headers, info.size = headers, 600
         archive.addfile(info, io.BytesIO(b"word\n" * 120))
     return path
+
+
+def test_threads_read_their_own_members_of_a_tar(tmp_path: Path) -> None:
+    files = {f"cat/{number}.png": bytes([number]) * 200_000 for number in range(64)}
+    with open_archive(tarred(tmp_path / "a.tar", files)) as read, ThreadPoolExecutor(8) as threads:
+        names = list(files) * 4
+        assert all(content == files[name] for name, content in zip(names, threads.map(read, names), strict=True))
 
 
 def test_members_that_are_left_out_are_named(tmp_path: Path) -> None:
