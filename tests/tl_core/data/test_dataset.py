@@ -321,6 +321,14 @@ def test_names_need_not_be_utf8(colours: Path) -> None:
     assert os.fsencode(again.file_names[-1]) == b"red/\xff.png"
 
 
+def test_a_class_folder_that_is_no_utf8_has_a_name_that_tables_can_hold(colours: Path) -> None:
+    os.rename(colours / "red", os.fsencode(colours) + b"/caf\xe9")  # noqa: PTH104 - no text, hence no path
+    dataset = load(colours)
+    assert dataset.class_names == ("blue", "caf\\udce9", "green")
+    assert dataset.class_counts()["caf\\udce9"] == load(colours).class_counts()["blue"]
+    assert next(name for name in dataset.file_names if not name.isascii()).startswith("caf\udce9/")
+
+
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ImageDataset]:
     """Both parts of the embedded digits."""
