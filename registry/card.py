@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -31,7 +32,7 @@ _SPEAKS_OF: dict[ScoredOn, str] = {
 
 @dataclass(frozen=True)
 class Confusions:
-    """Counts of predictions by true class (row) and predicted class (column)."""
+    """Counts of predictions: positions of the true and the predicted class, and how often they met."""
 
     class_names: Sequence[str]
     counts: Sequence[Sequence[int]]
@@ -123,12 +124,13 @@ def _confusion_lines(confusions: Confusions | None) -> list[str]:
     if confusions is None:
         return []
     names = confusions.class_names
+    totals: Counter[int] = Counter()
+    for true, _, count in confusions.counts:
+        totals[true] += count
     shares = (
-        (count / total, names[true], names[answer])
-        for true, row in enumerate(confusions.counts)
-        for total in [sum(row)]
-        for answer, count in enumerate(row)
-        if count and answer != true
+        (count / totals[true], names[true], names[answer])
+        for true, answer, count in confusions.counts
+        if answer != true
     )
     worst = heapq.nlargest(_MOST_CONFUSIONS, shares)
     if not worst:

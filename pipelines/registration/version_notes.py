@@ -15,7 +15,7 @@ from pipelines.inputs.artifacts import LATENCY_METRIC, SIZE_METRIC
 from pipelines.registration.evidence import SCORED_ON
 from pipelines.results.delivered import read_estimate
 from pipelines.results.headline import headline_of
-from pipelines.results.predictions import CONFUSIONS_ARTIFACT
+from pipelines.results.predictions import CONFUSIONS_ARTIFACT, read_confusions
 from pipelines.results.scores import SCORED_THEMSELVES, accuracy_of
 from pipelines.results.trainings import hits_in, predictions_of
 from pipelines.store.artifacts import fetch_artifact
@@ -155,7 +155,7 @@ def _kept_confusions(scored_run: Run) -> Confusions | None:
         found = json.loads(fetch_artifact(scored_run.info.run_id, CONFUSIONS_ARTIFACT).read_text())
     except InputError:  # a run of an earlier version
         return None
-    return Confusions(found["class_names"], found["counts"])
+    return Confusions(found["class_names"], read_confusions(found).tolist())
 
 
 def _confusions_of_images(train_run: Run, model: OnnxClassifier) -> Confusions | None:
@@ -165,7 +165,7 @@ def _confusions_of_images(train_run: Run, model: OnnxClassifier) -> Confusions |
         labels, answers = (
             np.array([number[name] for name in table[column]], dtype=np.int64) for column in ("label", "prediction")
         )
-        counts = count_confusions(labels, answers, len(number))
+        confusions = count_confusions(labels, answers)
     except (InputError, KeyError, OSError, ValueError):  # as in `load_evidence`: the gate refuses, the card is silent
         return None
-    return Confusions(model.class_names, counts.tolist())
+    return Confusions(model.class_names, confusions.tolist())

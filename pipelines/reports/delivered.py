@@ -86,10 +86,8 @@ def _say_hardest(estimate: DeliveredEstimate) -> str:
     names = join_words([estimate.class_names[label] for label in labels])
     if len(labels) > 1:
         return f"Hardest are {names}: {how_often} of the images of each are named rightly."
-    row = estimate.scores.confusions[labels[0]].copy()
-    row[labels[0]] = 0
-    clearly = row.any() and (row == row.max()).sum() == 1
-    taken = f", most often taken for {estimate.class_names[int(row.argmax())]}" if clearly else ""
+    other = estimate.scores.taken_for[labels[0]]
+    taken = f", most often taken for {estimate.class_names[other]}" if other >= 0 else ""
     return f"Hardest is {names}: {how_often} of its images are named rightly{taken}."
 
 

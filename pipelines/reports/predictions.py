@@ -20,6 +20,7 @@ from pipelines.results.feature_map import read_feature_map
 from pipelines.results.figures import Map, draw_maps, draw_reliability
 from pipelines.results.predictions import KeptAnswers, read_answers
 from pipelines.results.scores import classes_of_episode
+from tl_core.scoring.classification import confusion_matrix, shares_of_pairs
 from tl_core.scoring.images import Interval
 
 _MOST_DRAWN, _MOST_SHADED, _MOST_CONFUSIONS = 25, 30, 10
@@ -102,24 +103,19 @@ def _recall_row(name: str, found: Interval) -> Row:
 
 def _confusions(answers: KeptAnswers) -> list[list[str]]:
     """The most frequent confusions, in words and shares of the true class."""
-    shares = _shares(answers)
-    np.fill_diagonal(shares, 0)
-    order = np.argsort(-shares, axis=None, kind="stable")[:_MOST_CONFUSIONS]
-    pairs = [divmod(int(at), len(shares)) for at in order]
-    names = answers.class_names
-    return [[f"{names[i]} taken for {names[j]}", f"{100 * shares[i, j]:.1f} %"] for i, j in pairs if shares[i, j] > 0]
+    shares, names = shares_of_pairs(answers.confusions), answers.class_names
+    mistakes = np.flatnonzero(answers.confusions[:, 0] != answers.confusions[:, 1])
+    order = mistakes[np.argsort(-shares[mistakes], kind="stable")[:_MOST_CONFUSIONS]]
+    pairs = zip(answers.confusions[order, :2].tolist(), shares[order].tolist(), strict=True)
+    return [[f"{names[true]} taken for {names[taken]}", f"{100 * share:.1f} %"] for (true, taken), share in pairs]
 
 
 def _confusion_parts(answers: KeptAnswers, confusions: Sequence[Sequence[str]]) -> list[Table | Matrix]:
     if len(answers.class_names) <= _MOST_SHADED:
         caption = "Of the answers about each true class (row), the share in % for each class (column)"
-        return [Matrix(caption, answers.class_names, _shares(answers).tolist())]
+        shares = confusion_matrix(answers.confusions, np.arange(len(answers.class_names)))
+        return [Matrix(caption, answers.class_names, shares.tolist())]
     return [Table("The most frequent confusions", ["confusion", "share"], confusions)] if confusions else []
-
-
-def _shares(answers: KeptAnswers) -> NDArray[np.float64]:
-    shares: NDArray[np.float64] = answers.counts / np.maximum(1, answers.counts.sum(axis=1, keepdims=True))
-    return shares
 
 
 def _examples_section(answers: KeptAnswers) -> Section:

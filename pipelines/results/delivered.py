@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from pipelines.results.nearest import Neighbours
 from pipelines.results.network_scores import NetworkScore
-from pipelines.results.predictions import log_answers, readable_name, thumbnail
+from pipelines.results.predictions import log_answers, pairs_of_matrix, readable_name, thumbnail
 from pipelines.store.artifacts import fetch_artifact
 from pipelines.store.logging import interval_metrics
 from tl_core.data.dataset import ImageDataset
 from tl_core.recipes.choices import Priors
-from tl_core.scoring.delivered import DeliveredScores
+from tl_core.scoring.delivered import DeliveredScores, find_taken_for
 from tl_core.scoring.images import Interval
 from tl_core.scoring.selective import Believed
 from tl_core.scoring.suspects import Suspect
@@ -98,7 +98,7 @@ def log_estimate(
     )
     if estimate.bar is not None:
         mlflow.log_metrics({"believe_from": estimate.bar, "wanted_precision": estimate.wanted_precision})
-    mlflow.log_dict(_to_json(estimate), ESTIMATE_ARTIFACT)
+    mlflow.log_dict(asdict(estimate), ESTIMATE_ARTIFACT)
     log_answers(dataset, _answers(procedure), "out-of-fold predictions", lambda _: neighbours)
     with tempfile.TemporaryDirectory() as folder:
         _table(dataset, procedure, groups, estimate.candidates).to_parquet(Path(folder, OUT_OF_FOLD_ARTIFACT))
@@ -119,7 +119,10 @@ def read_estimate(run_id: str) -> DeliveredEstimate:
     for name in ("accuracy", "balanced_accuracy"):
         scores[name] = Interval(**scores[name])
     scores["recalls"] = tuple(Interval(**recall) for recall in scores["recalls"])
-    scores["confusions"] = np.array(scores["confusions"])
+    if "confusions" in scores:  # of earlier releases: the whole matrix
+        counts = np.array(scores.pop("confusions"))
+        scores["taken_for"] = find_taken_for(pairs_of_matrix(counts), len(counts))
+    scores["taken_for"] = tuple(scores["taken_for"])
     believed = (Believed(b["bar"], Interval(**b["answered"]), Interval(**b["right"])) for b in found.pop("believed"))
     curve = (CurvePoint(point["n_images"], Interval(**point["accuracy"])) for point in found.pop("curve"))
     networks = tuple(map(NetworkScore.from_json, found.pop("networks", ())))  # earlier releases kept none
@@ -157,13 +160,6 @@ def _suspect_row(suspect: Suspect, dataset: ImageDataset, neighbours: Neighbours
         "probability": suspect.probability,
         "jpeg": thumbnail(dataset.images[suspect.image]),
         **nearest,
-    }
-
-
-def _to_json(estimate: DeliveredEstimate) -> dict[str, Any]:
-    return {
-        **asdict(estimate),
-        "scores": {**asdict(estimate.scores), "confusions": estimate.scores.confusions.tolist()},
     }
 
 

@@ -15,7 +15,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from tl_core.scoring.classification import Reliability
+from tl_core.scoring.classification import Reliability, confusion_matrix, shares_of_pairs
 from tl_core.scoring.episodes import Estimate
 from tl_core.scoring.images import Interval
 
@@ -28,12 +28,20 @@ mpl.rcParams["text.parse_math"] = False  # a class may be called "$x"
 _BLUE, _ORANGE = "#0072b2", "#d55e00"  # Okabe and Ito: distinct for colour-blind readers
 _GREEN = "#009e73"
 _COLOURS = (_BLUE, _ORANGE, _GREEN, "#cc79a7", "#56b4e9", "#e69f00", "#000000")
-_MAX_ANNOTATED = 20
+_MAX_ANNOTATED, _MAX_CLASSES = 20, 100
 
 
-def draw_confusion(counts: NDArray[np.int64], class_names: Sequence[str], of: str = "all episodes") -> Figure:
-    """Confusion matrix in shares of each true class; counts is (n_classes, n_classes), true classes in rows."""
-    shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
+def draw_confusion(confusions: NDArray[np.int64], class_names: Sequence[str], of: str = "all episodes") -> Figure:
+    """Confusion matrix in shares of each true class, true classes in rows; of many classes, the hardest ones.
+
+    Args:
+        confusions: from `count_confusions`.
+    """
+    classes = _hardest_classes(confusions, len(class_names))
+    shares = confusion_matrix(confusions, classes)
+    if len(classes) < len(class_names):
+        of = f"{of}; the {len(classes)} hardest of {len(class_names):,} classes"
+        class_names = [class_names[label] for label in classes]
     n = len(class_names)
     side = 3.5 + 0.42 * min(n, 40)
     figure = Figure(figsize=(side, side), layout="constrained")
@@ -50,6 +58,15 @@ def draw_confusion(counts: NDArray[np.int64], class_names: Sequence[str], of: st
                 axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=colour, fontsize=9)
     figure.colorbar(picture, ax=axes, shrink=0.7, format=lambda share, _: f"{100 * share:.0f} %")
     return figure
+
+
+def _hardest_classes(confusions: NDArray[np.int64], n_classes: int) -> NDArray[np.int64]:
+    """Classes with the least recall, as many as a figure can name, sorted."""
+    hits = confusions[:, 0] == confusions[:, 1]
+    recalls = np.ones(n_classes)  # of a class that was not asked
+    recalls[confusions[:, 0]] = 0
+    recalls[confusions[hits, 0]] = shares_of_pairs(confusions)[hits]
+    return np.sort(np.argsort(recalls, kind="stable")[:_MAX_CLASSES])
 
 
 def draw_distribution(accuracies: Sequence[float] | NDArray[np.float64], result: Estimate) -> Figure:

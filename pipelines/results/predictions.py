@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import json
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import mlflow
 import numpy as np
@@ -41,14 +42,14 @@ class KeptAnswers:
     """The answers of a run, read back.
 
     Attributes:
-        counts: of each true class (rows) how often it was taken for each (columns), int64 (n_classes, n_classes).
+        confusions: from `count_confusions`.
         images: one row per scored image: file, content_hash, group (of near-duplicates), label, n_asked, n_right.
         examples: file, label, prediction, probability, and jpeg, the picture's bytes; of mistakes, where it is known,
             nearest_label and nearest_prediction, pictures of labelled images.
     """
 
     class_names: tuple[str, ...]
-    counts: NDArray[np.int64]
+    confusions: NDArray[np.int64]
     reliability: Reliability
     images: pd.DataFrame
     examples: pd.DataFrame
@@ -70,9 +71,9 @@ def log_answers(
     """
     names = dataset.class_names
     right = answers.labels == answers.predictions
-    counts = count_confusions(answers.labels, answers.predictions, len(names))
-    mlflow.log_dict({"class_names": names, "counts": counts.tolist()}, CONFUSIONS_ARTIFACT)
-    log_drawing(partial(draw_confusion, counts, names, of), "confusion.png")
+    confusions = count_confusions(answers.labels, answers.predictions)
+    mlflow.log_dict({"class_names": names, "confusions": confusions.tolist()}, CONFUSIONS_ARTIFACT)
+    log_drawing(partial(draw_confusion, confusions, names, of), "confusion.png")
     calibration = reliability(answers.probabilities.astype(np.float64), right)
     mlflow.log_dict({name: values.tolist() for name, values in vars(calibration).items()}, RELIABILITY_ARTIFACT)
     with tempfile.TemporaryDirectory() as folder:
@@ -93,15 +94,28 @@ def read_answers(run_id: str) -> KeptAnswers:
     Raises:
         InputError: it has kept none, as runs of earlier versions have not.
     """
-    confusions = json.loads(fetch_artifact(run_id, CONFUSIONS_ARTIFACT).read_text())
+    kept = json.loads(fetch_artifact(run_id, CONFUSIONS_ARTIFACT).read_text())
     bins = json.loads(fetch_artifact(run_id, RELIABILITY_ARTIFACT).read_text())
     return KeptAnswers(
-        class_names=tuple(confusions["class_names"]),
-        counts=np.array(confusions["counts"], dtype=np.int64),
+        class_names=tuple(kept["class_names"]),
+        confusions=read_confusions(kept),
         reliability=Reliability(**{name: np.array(values) for name, values in bins.items()}),
         images=pd.read_parquet(fetch_artifact(run_id, IMAGES_ARTIFACT)),
         examples=pd.read_parquet(fetch_artifact(run_id, EXAMPLES_ARTIFACT)),
     )
+
+
+def read_confusions(kept: Mapping[str, Any]) -> NDArray[np.int64]:
+    """Confusions, as `count_confusions` gives them, from the content of `CONFUSIONS_ARTIFACT`."""
+    if "confusions" in kept:
+        return np.array(kept["confusions"], dtype=np.int64).reshape(-1, 3)
+    return pairs_of_matrix(np.array(kept["counts"], dtype=np.int64))  # of earlier releases
+
+
+def pairs_of_matrix(counts: NDArray[Any]) -> NDArray[Any]:
+    """Confusions as `count_confusions` gives them, from a matrix with true classes in rows."""
+    pairs = np.nonzero(counts)
+    return np.stack([*pairs, counts[pairs]], axis=1).reshape(-1, 3)
 
 
 def _count_by_image(dataset: ImageDataset, rows: Indices, right: NDArray[np.bool_]) -> pd.DataFrame:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import mlflow
@@ -37,7 +38,8 @@ from pipelines.reports.words import (
     say_seconds,
 )
 from pipelines.results.figures import _COLOURS
-from pipelines.results.predictions import N_EXAMPLES, log_answers, read_answers
+from pipelines.results.predictions import CONFUSIONS_ARTIFACT, N_EXAMPLES, log_answers, read_answers, read_confusions
+from pipelines.store.artifacts import fetch_artifact
 from pipelines.store.runs import tracked_run
 from tl_core.data.dataset import ImageDataset
 from tl_core.errors import InputError
@@ -220,7 +222,7 @@ def test_kept_answers_say_what_was_answered(store: str) -> None:
     with mlflow.start_run() as run:
         log_answers(*made_answers(), "all")
     kept = read_answers(run.info.run_id)
-    assert kept.counts.tolist() == [[40, 0], [10, 30]]
+    assert kept.confusions.tolist() == [[0, 0, 40], [1, 0, 10], [1, 1, 30]]
     recalls = kept.recalls()
     assert (recalls["a"].value, recalls["b"].value, recalls["b"].n) == (1.0, 0.75, 20)
     assert kept.images["n_asked"].tolist() == [2] * 40
@@ -231,6 +233,22 @@ def test_kept_answers_say_what_was_answered(store: str) -> None:
     assert len(kept.examples) == 5 + N_EXAMPLES
     assert kept.examples["file"].is_unique
     assert all(jpeg.startswith(b"\xff\xd8") for jpeg in kept.examples["jpeg"])
+
+
+def test_confusions_of_an_earlier_release_are_read_as_those_of_today() -> None:
+    assert read_confusions({"counts": [[40, 0], [10, 30]]}).tolist() == [[0, 0, 40], [1, 0, 10], [1, 1, 30]]
+    assert read_confusions({"counts": []}).shape == read_confusions({"confusions": []}).shape == (0, 3)
+
+
+def test_confusions_of_ten_thousand_classes_take_a_line_each_that_occurs(store: str) -> None:
+    dataset, answers = made_answers()
+    dataset = replace(dataset, class_names=tuple(f"class {label}" for label in range(10_000)))
+    with mlflow.start_run() as run:
+        log_answers(dataset, answers, "all")
+    assert fetch_artifact(run.info.run_id, CONFUSIONS_ARTIFACT).stat().st_size < 1e6  # 10,000 x 10,000 counts: 300 MB
+    kept = read_answers(run.info.run_id)
+    assert len(kept.class_names) == 10_000
+    assert kept.confusions.tolist() == [[0, 0, 40], [1, 0, 10], [1, 1, 30]]
 
 
 def test_a_report_that_cannot_be_written_costs_a_warning_and_no_run(

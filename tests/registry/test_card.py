@@ -23,7 +23,9 @@ FACTS = CardFacts(
     },
     runs={"fit": "f1", "finetune": "t1", "export": "e1"},
     class_names=["red", "green", "blue"],
-    confusions=Confusions(["red", "green", "blue"], [[8, 2, 0], [0, 10, 0], [1, 4, 5]]),
+    confusions=Confusions(
+        ["red", "green", "blue"], [[0, 0, 8], [0, 1, 2], [1, 1, 10], [2, 0, 1], [2, 1, 4], [2, 2, 5]]
+    ),
 )
 
 
@@ -53,7 +55,7 @@ def test_it_names_the_confusions_by_the_share_of_their_class() -> None:
 
 def test_without_confusions_none_are_made_up() -> None:
     assert "confused" not in write_card(replace(FACTS, confusions=None))
-    perfect = Confusions(["red", "green"], [[3, 0], [0, 3]])
+    perfect = Confusions(["red", "green"], [[0, 0, 3], [1, 1, 3]])
     assert "No class was taken for another." in write_card(replace(FACTS, confusions=perfect))
 
 
@@ -78,7 +80,7 @@ def test_it_says_what_the_threshold_does_where_there_is_one() -> None:
 
 def test_many_classes_are_counted_and_the_card_fits_the_store() -> None:
     names = [f"class number {index}" for index in range(1000)]
-    counts = [[1] * 1000 for _ in names]
+    counts = [[true, answer, 1] for true in range(1000) for answer in range(0, 1000, 10)]
     card = write_card(replace(FACTS, class_names=names, confusions=Confusions(names, counts)))
     assert "\n\n# colours\n\n1000 classes: class number 0, " in card
     assert "and 970 more" in card

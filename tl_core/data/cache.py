@@ -11,9 +11,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import warnings
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from tl_core.data.layouts.listing import ImageEntry, ImageListing
+from tl_core.errors import DataWarning
 from tl_core.files import complete_file, disk_full_as_input_error
 from tl_core.images.decoding import (
     PREPROCESS_VERSION,
@@ -31,11 +34,12 @@ from tl_core.images.decoding import (
     UnreadableImageError,
     decode_with_notices,
 )
-from tl_core.images.files import Reader
+from tl_core.images.files import Reader, file_stamp
 
 # Pixels decoded by other code are other pixels: serving would decode anew, and must agree.
 _DECODER = f"{PREPROCESS_VERSION}.{PIL.__version__}"
 _DECODE_CHUNK = 512  # images in flight at a time: bounds memory, keeps the threads busy
+_READ_CHUNK = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -48,21 +52,40 @@ class UnreadableFile:
 
 @dataclass(frozen=True)
 class CacheIndex:
-    """Index of a decoded spec: one row per readable image, in the order of the pixel file."""
+    """Index of a decoded spec: one row per readable image, in the order of the pixel file.
+
+    Attributes:
+        pixels_crc: CRC-32 of the pixel file.
+        pixels_stamp: `file_stamp` of it when its checksum was last seen to hold.
+    """
 
     fingerprint: str
     class_names: list[str]
     names: list[str]
     content_hashes: list[str]
     unreadable: list[UnreadableFile]
+    pixels_crc: int
+    pixels_stamp: str = ""
     notices: dict[str, list[str]] = field(default_factory=dict)
     """What was repaired or chosen to read an image, with the names of such images."""
 
     @classmethod
     def from_json(cls, text: str) -> CacheIndex:
-        """Read back what `json.dumps(asdict(index))` wrote."""
+        """Read back what `to_json` wrote.
+
+        Raises:
+            ValueError, TypeError or KeyError: it is damaged, or another release wrote it.
+        """
+        checksum, _, text = text.partition(" ")
+        if checksum != _checksum(text):
+            raise ValueError("expected a checksum that holds")
         fields: dict[str, Any] = json.loads(text)
         return cls(**{**fields, "unreadable": [UnreadableFile(**row) for row in fields["unreadable"]]})
+
+    def to_json(self) -> str:
+        """Write it as one line with its checksum."""
+        text = json.dumps(asdict(self))
+        return f"{_checksum(text)} {text}"
 
 
 @dataclass(frozen=True)
@@ -89,13 +112,16 @@ def load_images(listing: ImageListing, image_size: int, resize_rule: ResizeRule,
     with FileLock(cache_dir / f"{key}.lock"):
         index = _read_index(index_path)
         decoded = 0
-        if index is None or not _pixel_path(index.fingerprint, image_size, resize_rule, cache_dir).is_file():
+        if index is None or not _holds(index, _pixel_path(index.fingerprint, image_size, resize_rule, cache_dir)):
             pixels = cache_dir / f"{key}.pixels"
             index = _decode_all(listing, image_size, resize_rule, pixels)
             pixels.replace(_pixel_path(index.fingerprint, image_size, resize_rule, cache_dir))
             decoded = len(index.names)
+        stamp = file_stamp(_pixel_path(index.fingerprint, image_size, resize_rule, cache_dir))
+        if index.pixels_stamp != stamp:
+            index = replace(index, pixels_stamp=stamp)
             with complete_file(index_path) as file:
-                file.write(json.dumps(asdict(index)).encode())
+                file.write(index.to_json().encode())
     return CachedImages(index, _map_pixels(index, image_size, resize_rule, cache_dir), decoded)
 
 
@@ -104,8 +130,28 @@ def _read_index(path: Path) -> CacheIndex | None:
         return CacheIndex.from_json(path.read_text())
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError, KeyError):  # cut short by a power failure, say: as good as absent
+    except (ValueError, TypeError, KeyError):
+        warnings.warn(f"{path} is damaged, or of another release; the images are decoded again", DataWarning, 2)
         return None
+
+
+def _holds(index: CacheIndex, pixels: Path) -> bool:
+    """Return whether a pixel file is the one of an index; its bytes are read only if somebody has touched it."""
+    if not pixels.is_file():
+        return False
+    if file_stamp(pixels) == index.pixels_stamp:
+        return True
+    crc = 0
+    with pixels.open("rb") as file:
+        while chunk := file.read(_READ_CHUNK):
+            crc = zlib.crc32(chunk, crc)
+    if crc != index.pixels_crc:
+        warnings.warn(f"{pixels} is damaged; the images are decoded again", DataWarning, stacklevel=2)
+    return crc == index.pixels_crc
+
+
+def _checksum(text: str) -> str:
+    return f"{zlib.crc32(text.encode()):08x}"
 
 
 def _pixel_path(fingerprint: str, image_size: int, resize_rule: str, cache_dir: Path) -> Path:
@@ -124,6 +170,7 @@ def _decode_all(listing: ImageListing, image_size: int, resize_rule: ResizeRule,
     kept: list[tuple[ImageEntry, str]] = []
     unreadable: list[UnreadableFile] = []
     notices: dict[str, list[str]] = {}
+    crc = 0
     with complete_file(pixels) as file:
         for entry, outcome in _decoded(listing, image_size, resize_rule):
             if isinstance(outcome, str):
@@ -131,10 +178,11 @@ def _decode_all(listing: ImageListing, image_size: int, resize_rule: ResizeRule,
             else:
                 image, content_hash = outcome
                 file.write(image.pixels.data)
+                crc = zlib.crc32(image.pixels.data, crc)
                 kept.append((entry, content_hash))
                 for notice in image.notices:
                     notices.setdefault(notice, []).append(entry.name)
-    return _build_index(kept, unreadable, notices)
+    return replace(_build_index(kept, unreadable, notices), pixels_crc=crc)
 
 
 def _build_index(
@@ -148,6 +196,7 @@ def _build_index(
         names=[entry.name for entry, _ in kept],
         content_hashes=[content for _, content in kept],
         unreadable=unreadable,
+        pixels_crc=0,
         notices=notices,
     )
 

@@ -18,7 +18,7 @@ FILE_COLUMNS = (
 )
 
 _SEPARATORS = (",", ";", "\t", "|")
-_SAMPLE_CHARACTERS, _SAMPLE_RECORDS = 65_536, 100
+_SAMPLE_CHARACTERS, _SAMPLE_RECORDS = 1 << 20, 100
 _CHUNK = 1 << 20
 _UNDEFINED = b"\x81\x8d\x8f\x90\x9d"  # bytes that Windows-1252 has no character for
 _BOMS = (
@@ -46,7 +46,7 @@ def find_csv_form(path: Path) -> CsvForm:
     """Find out how a csv file is written.
 
     Raises:
-        InputError: it cannot be read, or is no text.
+        InputError: it cannot be read, is no text, or has a first row that no table of images has.
     """
     try:
         encoding = _find_encoding(path)
@@ -56,6 +56,11 @@ def find_csv_form(path: Path) -> CsvForm:
         separator, records = _find_separator(head, is_cut=is_cut)
     except (OSError, UnicodeError, csv.Error) as error:
         raise _unreadable(path, error) from error
+    if not records and is_cut:
+        raise InputError(
+            f"the first row of {path} has more than {_SAMPLE_CHARACTERS:,} characters; expected a heading with a "
+            "column of image files and one of labels, and one row per image"
+        )
     notices = (f"{path} is no UTF-8, its text is read as {encoding}",) if encoding in ("cp1252", "latin-1") else ()
     if not records:
         return CsvForm(encoding, separator, ())

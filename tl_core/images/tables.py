@@ -15,9 +15,11 @@ from typing import Any
 from tl_core.errors import InputError
 from tl_core.images.csv_files import FILE_COLUMNS, CsvForm, csv_records, find_csv_form
 from tl_core.images.decoding import is_image_name
+from tl_core.images.files import name_some
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 
+_MOST_NAMED = 20
 _SAMPLE = 100  # rows that the columns are known by
 _ROWS_AT_ONCE = 65_536
 _INDEX_NAMES = ("", "unnamed: 0", "__index_level_0__")
@@ -46,6 +48,10 @@ class Table:
         lower = [column.lower() for column in self.columns]
         return next((lower.index(name) for name in names if name in lower), None)
 
+    def described(self) -> str:
+        """Return the names of the columns for a sentence, the first of many."""
+        return name_some(self.columns, _MOST_NAMED) or "none"
+
     def is_index(self, position: int) -> bool:
         """Return whether a column has no name of its own, as pandas writes the numbers of the rows."""
         return self.columns[position].lower() in _INDEX_NAMES
@@ -59,7 +65,7 @@ class Table:
         Raises:
             InputError: there is none.
         """
-        described = ", ".join(self.columns) or "none"
+        described = self.described()
         if wanted:
             found = self.find([wanted.lower()])
             if found is None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+from sklearn.metrics import precision_recall_fscore_support
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,28 @@ def score_predictions(labels: NDArray[np.int64], predictions: NDArray[np.int64])
     return ClassificationScores(float((labels == predictions).mean()), float(precision), float(recall), float(f1))
 
 
-def count_confusions(labels: NDArray[np.int64], predictions: NDArray[np.int64], n_classes: int) -> NDArray[np.int64]:
-    """Counts, int64 (n_classes, n_classes): true classes in rows, predicted ones in columns."""
-    return np.asarray(confusion_matrix(labels, predictions, labels=np.arange(n_classes)), dtype=np.int64)
+def count_confusions(labels: NDArray[np.int64], predictions: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Counts of the pairs that occur, sorted, int64 (n_pairs, 3): true class, predicted class, count."""
+    pairs, counts = np.unique(np.stack([labels, predictions], axis=1), axis=0, return_counts=True)
+    return np.column_stack([pairs, counts])
+
+
+def shares_of_pairs(confusions: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Share of each pair of `count_confusions` in its true class, float64 (n_pairs,)."""
+    true, _, counts = confusions.T
+    shares: NDArray[np.float64] = counts / np.bincount(true, weights=counts)[true]
+    return shares
+
+
+def confusion_matrix(confusions: NDArray[np.int64], classes: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Shares of each true class (row) by predicted class (column) among some classes, float64 (n, n).
+
+    Args:
+        confusions: from `count_confusions`.
+        classes: int64 (n,), sorted.
+    """
+    inside = np.isin(confusions[:, :2], classes).all(axis=1)
+    rows, columns = np.searchsorted(classes, confusions[inside, :2]).T
+    matrix = np.zeros((len(classes), len(classes)))
+    matrix[rows, columns] = shares_of_pairs(confusions)[inside]
+    return matrix

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from tl_core.scoring.classification import reliability
+from tl_core.scoring.classification import count_confusions, reliability
 from tl_core.scoring.images import Interval, wilson_of_share
 from tl_core.scoring.out_of_fold import OutOfFold
 
@@ -24,7 +24,7 @@ class DeliveredScores:
         accuracy: on images whose classes are as frequent as those of the labelled images.
         balanced_accuracy: mean recall, as on images of which every class has as many.
         recalls: of each class, without the correction for the images that a fold lacks.
-        confusions: float64 (n_classes, n_classes), images by label (row) and prediction, averaged over the repeats.
+        taken_for: of each class, the one that it is most often taken for; -1 if there is none, or several.
         calibration_error: expected calibration error of the probabilities.
         log_loss: mean cross-entropy of the probabilities.
     """
@@ -32,7 +32,7 @@ class DeliveredScores:
     accuracy: Interval
     balanced_accuracy: Interval
     recalls: tuple[Interval, ...]
-    confusions: Floats
+    taken_for: tuple[int, ...]
     calibration_error: float
     log_loss: float
 
@@ -49,22 +49,33 @@ def score_delivered(out_of_fold: OutOfFold, groups: Ints | None = None) -> Deliv
     """
     labels = out_of_fold.labels
     groups = np.arange(len(labels)) if groups is None else groups
-    classes = range(out_of_fold.probabilities.shape[1])
-    every = _Sample.of(out_of_fold, groups, np.ones(len(labels), dtype=bool))
-    of_classes = [_Sample.of(out_of_fold, groups, labels == label) for label in classes]
+    n_classes = out_of_fold.probabilities.shape[1]
+    right = out_of_fold.right()
+    smaller = out_of_fold.smaller.reshape(out_of_fold.n_repeats, -1).mean(0)
+    every = _Sample.of(right, smaller, groups, out_of_fold.n_folds)
+    rows_by_class = [np.flatnonzero(labels == label) for label in range(n_classes)]
+    of_classes = [_Sample.of(right[rows], smaller[rows], groups[rows], out_of_fold.n_folds) for rows in rows_by_class]
     factor = variance_factor(every.n_groups)
     predicted = out_of_fold.probabilities.argmax(1)
-    confusions = np.zeros((len(classes), len(classes)))
-    np.add.at(confusions, (out_of_fold.label, predicted), 1 / out_of_fold.n_repeats)
     of_label = out_of_fold.probabilities[np.arange(len(predicted)), out_of_fold.label]
     return DeliveredScores(
         accuracy=_interval([every], factor),
         balanced_accuracy=_interval(of_classes, factor),
         recalls=tuple(_interval([replace(of_class, gain=0.0)], factor) for of_class in of_classes),
-        confusions=confusions,
+        taken_for=find_taken_for(count_confusions(out_of_fold.label, predicted), n_classes),
         calibration_error=reliability(out_of_fold.probabilities.max(1), predicted == out_of_fold.label).error,
         log_loss=float(-np.log(of_label.clip(1e-12)).mean()),
     )
+
+
+def find_taken_for(confusions: Ints, n_classes: int) -> tuple[int, ...]:
+    """Class that each class is most often taken for, from `count_confusions`; -1 if there is none, or several."""
+    taken_for, most = [-1] * n_classes, [0] * n_classes
+    for true, taken, count in confusions.tolist():
+        if taken != true and count >= most[true]:
+            taken_for[true] = -1 if count == most[true] else taken
+            most[true] = count
+    return tuple(taken_for)
 
 
 def variance_factor(n: int) -> float:
@@ -87,11 +98,10 @@ class _Sample:
     n_effective: float
 
     @classmethod
-    def of(cls, out_of_fold: OutOfFold, groups: Ints, some: NDArray[np.bool_]) -> _Sample:
-        members = np.unique(groups[some], return_inverse=True)[1]
-        right = _group_means(out_of_fold.right()[some], members)
-        smaller = _group_means(out_of_fold.smaller.reshape(out_of_fold.n_repeats, -1).mean(0)[some], members)
-        k = out_of_fold.n_folds  # from k - 2 folds to k - 1, which is known, and on to k
+    def of(cls, right: Floats, smaller: Floats, groups: Ints, k: int) -> _Sample:
+        members = np.unique(groups, return_inverse=True)[1]
+        right, smaller = _group_means(right, members), _group_means(smaller, members)
+        # From k - 2 folds to k - 1, which is known, and on to k.
         gain = (k - 2) / k * float((right - smaller).mean()) if k > 2 else 0.0
         return cls(float(right.mean()), gain, len(right), _effective_number(right, len(members)))
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pipelines.results.figures import Curve, draw_confusion, draw_curves, draw_distribution
+from tl_core.scoring.classification import count_confusions
 from tl_core.scoring.episodes import estimate
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
@@ -64,9 +65,22 @@ def test_every_bar_of_a_distribution_stands_for_the_same_number_of_possible_accu
     "name", [r"$\frac{x$", "$x$ $", "a_b^c", "<b>&amp;", "=1+1", "line\nbreak", "\\", "%d {0}", "ä", ""]
 )
 def test_a_class_of_any_name_can_be_drawn(name: str) -> None:
-    figure = draw_confusion(np.array([[3, 1], [0, 4]]), [name, "other"])
+    figure = draw_confusion(np.array([[0, 0, 3], [0, 1, 1], [1, 1, 4]]), [name, "other"])
     figure.savefig(io.BytesIO(), format="png")
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == [name, "other"]
+
+
+def test_of_ten_thousand_classes_the_hardest_are_drawn() -> None:
+    labels = np.repeat(np.arange(10_000), 2)
+    predictions = np.where(labels % 200 == 7, 5, labels)  # 50 classes are always taken for class 5
+    figure = draw_confusion(count_confusions(labels, predictions), [f"class {label}" for label in range(10_000)])
+    drawn = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert len(drawn) == 100
+    assert [name for name in drawn if int(name[6:]) % 200 == 7] == [f"class {label}" for label in range(7, 10_000, 200)]
+    assert figure.axes[0].get_title() == "Share of each true class, all episodes; the 100 hardest of 10,000 classes"
+    shares = figure.axes[0].images[0].get_array()
+    assert shares is not None
+    assert shares[drawn.index("class 7"), drawn.index("class 5")] == 1
 
 
 def test_a_figure_that_cannot_be_drawn_leaves_the_run_finished(store: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ import sys
 import tarfile
 import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from PIL import Image
 from tests.conftest import COLOURS, write_colour_images
 from tl_core.data import cache as image_cache
 from tl_core.data.dataset import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE, ImageDataset, load_dataset
-from tl_core.errors import InputError
+from tl_core.errors import DataWarning, InputError
 from tl_core.images.decoding import DecodedImage, decode_image
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -143,6 +144,44 @@ def test_a_lost_pixel_file_is_made_again(colours: Path, tmp_path: Path) -> None:
     (lost,) = pixel_files(tmp_path)
     lost.unlink()
     assert load(colours).decoded == 60
+
+
+def flip(content: bytes) -> bytes:
+    return bytes(255 - byte for byte in content[:100]) + content[100:]
+
+
+@pytest.mark.parametrize(
+    "damage", [flip, lambda content: content[:-500], lambda _: b"", lambda content: content + b"x"]
+)
+def test_a_damaged_pixel_file_is_made_again(damage: Callable[[bytes], bytes], colours: Path, tmp_path: Path) -> None:
+    whole = np.array(load(colours).images)
+    (pixels,) = pixel_files(tmp_path)
+    pixels.write_bytes(damage(pixels.read_bytes()))
+    with pytest.warns(DataWarning, match="is damaged; the images are decoded again"):
+        again = load(colours)
+    assert again.decoded == len(whole)
+    np.testing.assert_array_equal(again.images, whole)
+
+
+def test_a_copied_pixel_file_is_used(colours: Path, tmp_path: Path) -> None:
+    load(colours)
+    (pixels,) = pixel_files(tmp_path)
+    shutil.copy(pixels, tmp_path / "copy")
+    (tmp_path / "copy").replace(pixels)
+    assert [load(colours).decoded, load(colours).decoded] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("red", "dog"), ("red/", "tea/"), ('"red", ', ""), ("{", "["), ("crc", "crd")]
+)
+def test_a_damaged_index_is_made_again(old: str, new: str, colours: Path, tmp_path: Path) -> None:
+    before = load(colours)
+    (index,) = (path for path in (tmp_path / "cache" / "images").iterdir() if path.suffix == ".json")
+    index.write_text(index.read_text().replace(old, new, 1))
+    with pytest.warns(DataWarning, match="is damaged, or of another release; the images are decoded again"):
+        again = load(colours)
+    assert (again.class_names, again.file_names) == (before.class_names, before.file_names)
+    assert again.decoded == len(before.labels)
 
 
 @pytest.fixture
@@ -280,6 +319,14 @@ def test_names_need_not_be_utf8(colours: Path) -> None:
     again = load(colours)
     assert again.decoded == 0
     assert os.fsencode(again.file_names[-1]) == b"red/\xff.png"
+
+
+def test_a_class_folder_that_is_no_utf8_has_a_name_that_tables_can_hold(colours: Path) -> None:
+    os.rename(colours / "red", os.fsencode(colours) + b"/caf\xe9")  # noqa: PTH104 - no text, hence no path
+    dataset = load(colours)
+    assert dataset.class_names == ("blue", "caf\\udce9", "green")
+    assert dataset.class_counts()["caf\\udce9"] == load(colours).class_counts()["blue"]
+    assert next(name for name in dataset.file_names if not name.isascii()).startswith("caf\udce9/")
 
 
 @pytest.fixture(scope="module")

@@ -49,6 +49,16 @@ def kept(sizes: list[int]) -> tuple[int, list[str]]:
     return len(set(found[:n].tolist())), [str(warning.message) for warning in caught]
 
 
+def test_copies_of_images_in_another_class_count_towards_the_search_half() -> None:
+    first, copies, others = (
+        [f"{number:02d}" for number in range(start, start + n)] for start, n in ((0, 10), (0, 5), (20, 5))
+    )
+    contents = [*first, *copies, *others]  # of the first class, the first five are in the search half
+    groups = np.unique(contents, return_inverse=True)[1]
+    searched = halve(np.repeat([0, 1], 10), contents, groups)
+    assert [content for content, found in zip(contents, searched, strict=True) if found] == [*copies, *copies]
+
+
 def test_inspection_images_are_halved_with_one_warning() -> None:
     dataset = inspection()
     alike = group_near_duplicates(dataset.images, dataset.labels, dataset.content_hashes)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
-from tl_core.scoring.delivered import score_delivered, variance_factor
+from tl_core.scoring.delivered import find_taken_for, score_delivered, variance_factor
 from tl_core.scoring.images import wilson_of_share
 from tl_core.scoring.out_of_fold import OutOfFold
 from tl_core.scoring.selective import exact_interval, recommend_bar, when_to_believe
@@ -35,7 +37,26 @@ def test_accuracy_follows_the_images_and_balanced_accuracy_the_classes() -> None
     assert found.accuracy.value == pytest.approx(0.9)
     assert found.balanced_accuracy.value == pytest.approx(0.5)
     assert [recall.value for recall in found.recalls] == [1.0, 0.0]
-    np.testing.assert_allclose(found.confusions, [[90, 0], [10, 0]])
+    assert found.taken_for == (-1, 0)
+
+
+def test_of_two_classes_that_a_class_is_as_often_taken_for_none_is_named() -> None:
+    confusions = np.array([[0, 0, 9], [0, 1, 2], [0, 2, 2], [1, 0, 1], [1, 2, 3], [2, 2, 8]])
+    assert find_taken_for(confusions, 3) == (-1, 2, -1)
+
+
+def test_a_thousand_classes_are_scored_in_one_pass_over_the_predictions() -> None:
+    n_classes = 1000
+    label = np.tile(np.repeat(np.arange(n_classes), 3), 2)
+    rows = np.arange(len(label))
+    probabilities = np.full((len(rows), n_classes), 1e-4, dtype=np.float32)
+    probabilities[rows, label] = 0.9
+    right = np.ones(len(rows))
+    started = time.process_time()
+    found = score_delivered(OutOfFold(rows % 3000, rows // 3000, rows % 3, label, probabilities, 0 * rows, right))
+    assert time.process_time() - started < 1
+    assert found.taken_for == (-1,) * n_classes
+    assert found.recalls[-1].n == 3
 
 
 def test_the_interval_is_wilsons_of_fewer_images() -> None:

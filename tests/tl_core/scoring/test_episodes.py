@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from tl_core.errors import InputError
-from tl_core.scoring.classification import count_confusions, reliability, score_predictions
+from tl_core.scoring.classification import confusion_matrix, count_confusions, reliability, score_predictions
 from tl_core.scoring.episodes import (
     Estimate,
     RunningEstimate,
@@ -120,13 +120,18 @@ def test_macro_scores_agree_with_a_confusion_table_worked_out_by_hand() -> None:
     assert scores.f1 == pytest.approx((6 / 10 + 4 / 7 + 0) / 3)
 
 
-def test_confusions_are_counted_with_true_classes_in_rows() -> None:
-    assert np.array_equal(count_confusions(LABELS, PREDICTIONS, 3), CONFUSIONS)
+def test_confusions_are_counted_by_true_and_predicted_class() -> None:
+    expected = [[0, 0, 3], [0, 1, 1], [1, 0, 1], [1, 1, 2], [2, 0, 2], [2, 1, 1]]
+    assert count_confusions(LABELS, PREDICTIONS).tolist() == expected
 
 
 def test_a_class_that_never_occurs_keeps_its_row_and_column() -> None:
-    table = count_confusions(np.array([0, 2]), np.array([2, 2]), 4)
-    assert np.array_equal(table, [[0, 0, 1, 0], [0, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]])
+    matrix = confusion_matrix(count_confusions(np.array([0, 2, 2]), np.array([2, 2, 0])), np.arange(4))
+    assert matrix.tolist() == [[0, 0, 1, 0], [0, 0, 0, 0], [0.5, 0, 0.5, 0], [0, 0, 0, 0]]
+
+
+def test_a_matrix_of_some_classes_keeps_the_shares_among_all() -> None:
+    assert confusion_matrix(count_confusions(LABELS, PREDICTIONS), np.array([0, 2])).tolist() == [[0.75, 0], [2 / 3, 0]]
 
 
 def test_holms_correction_is_that_of_his_example() -> None:

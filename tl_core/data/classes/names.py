@@ -21,13 +21,14 @@ _NOT_A_NUMBER = frozenset({"nan", "NaN", "NAN"})
 def tidy_class_names(spec: str, names: Collection[str]) -> tuple[dict[str, str], tuple[str, ...]]:
     """Return the name of the class for each name that was found, and sentences on those that were brought together.
 
-    Spaces around a name are no part of it, and an accented letter is the same in both of its Unicode forms. Names that
-    differ in upper and lower case or in spaces alone are asked about, but for single letters.
+    Spaces around a name are no part of it, and an accented letter is the same in both of its Unicode forms. Bytes that
+    are no UTF-8 are written out in digits: tables and pages must be able to hold the name. Names that differ in upper
+    and lower case or in spaces alone are asked about, but for single letters.
 
     Raises:
         InputError: names that may be one class or several, or a name that stands for a missing label.
     """
-    tidy = {name: unicodedata.normalize("NFC", name.strip()) for name in names}
+    tidy = {name: unicodedata.normalize("NFC", _as_text(name.strip())) for name in names}
     if absent := sorted(name for name in tidy if tidy[name] in _NOT_A_NUMBER):
         raise InputError(
             f"{spec} has a class named {absent[0]!r}, which is how programs write a missing label; expected another "
@@ -54,3 +55,7 @@ def tidy_class_names(spec: str, names: Collection[str]) -> tuple[dict[str, str],
         )
     said = f"{spec} writes {', '.join(sorted(joined))} in two Unicode forms, which are one class"
     return tidy, (said,) if joined else ()
+
+
+def _as_text(name: str) -> str:
+    return name.encode("utf-8", "backslashreplace").decode()

@@ -192,7 +192,7 @@ def _label_reader(table: Table, others: Sequence[int | None]) -> tuple[Sequence[
         if found is None:
             raise InputError(
                 f"{table.path} has no column of labels; expected one of {', '.join(LABEL_COLUMNS)}, or one column per "
-                f"class with a single 1 in each row, got {', '.join(table.columns)}"
+                f"class with a single 1 in each row, got {table.described()}"
             )
         return names[found]
 

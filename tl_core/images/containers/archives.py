@@ -70,7 +70,7 @@ def list_members(path: Path) -> Members:
             with open_tar(path, stream=True) as tar:
                 in_tar, broken = tar_files(path, tar)
                 names = list(in_tar)
-    except (*_DAMAGED, NotImplementedError, UnicodeDecodeError) as error:
+    except (*_DAMAGED, NotImplementedError, ValueError) as error:  # ValueError: a sparse tar's map of words
         raise InputError(f"{path} is not a readable {kind} archive ({error})") from error
     return _sorted_out(names, broken)
 

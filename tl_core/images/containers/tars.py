@@ -59,7 +59,10 @@ def tar_reader(archive: tarfile.TarFile, files: Mapping[str, tarfile.TarInfo]) -
             stream = archive.extractfile(files[name])
             if stream is None:
                 raise OSError(f"{name} is no regular file")
-            return stream.read()
+            try:
+                return stream.read()
+            except tarfile.TarError as error:  # a sparse file's map leads behind the end
+                raise OSError(str(error)) from error
 
     return read
 

@@ -109,6 +109,30 @@ def test_what_does_not_fit_is_refused(folder: Path, text: str, sentence: str) ->
         list_images(spec, Path("unused"))
 
 
+def test_a_csv_of_a_million_columns_is_refused_for_its_columns(folder: Path) -> None:
+    spec = write(folder, ",".join(f"c{number}" for number in range(1_000_000)) + "\n")
+    with pytest.raises(InputError, match=r"the first row of .* has more than 1,048,576 characters; expected a heading"):
+        list_images(spec, Path("unused"))
+
+
+def test_of_many_columns_the_first_are_named(folder: Path) -> None:
+    spec = write(folder, ",".join(f"c{number}" for number in range(50_000)) + "\n")
+    with pytest.raises(
+        InputError, match=r"no column of image files; expected one of .*, got c0, .*, c19 and 49,980 more"
+    ):
+        list_images(spec, Path("unused"))
+
+
+def test_five_thousand_classes_may_have_a_column_each(folder: Path) -> None:
+    names = [f"a class with a long name {number}" for number in range(5000)]
+    rows = [
+        ",".join([file, *("1" if column == label else "0" for column in range(5000))])
+        for label, file in enumerate(("red/000.png", "blue/000.png"))
+    ]
+    listing = list_images(write(folder, "\n".join([",".join(["image", *names]), *rows]) + "\n"), Path("unused"))
+    assert {entry.class_name for entry in listing.entries} == set(names[:2])
+
+
 def test_what_is_no_text_is_refused(folder: Path) -> None:
     (folder / "labels.csv").write_bytes(b"\x00\x81\x99\xff")
     assert "not a readable csv" in refused(str(folder / "labels.csv"))
