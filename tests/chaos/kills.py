@@ -17,6 +17,7 @@ import signal
 import sqlite3
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -109,7 +110,11 @@ def _become(command: list[str], environment: dict[str, str], log: str) -> None:
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     sys.argv = command
-    runpy.run_module(f"pipelines.{command[0]}", run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module(f"pipelines.{command[0]}", run_name="__main__", alter_sys=True)
+    finally:
+        # As an interpreter does at its end; a forked process would first wait five minutes for idle workers of joblib.
+        threading._shutdown()  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)
