@@ -144,6 +144,10 @@ class World:
         wanted = f"tags.kind = '{kind}'" if kind else ""
         return list(client.search_runs([experiment.experiment_id], wanted, max_results=5000))
 
+    def finished(self, kind: str) -> list[Run]:
+        """FINISHED runs of one kind, the newest first; some may be steps of other commands."""
+        return [run for run in self.runs(kind) if run.info.status == "FINISHED"]
+
     def newest(self, kind: str) -> Run | None:
         """The newest run of one kind."""
         return next(iter(self.runs(kind)), None)
@@ -232,7 +236,7 @@ def copy_world(source: World, target: World) -> None:
 
 def result_of(world: World, kind: str) -> dict[str, object]:
     """All that a command is for, without what speaks of time."""
-    done = [run for run in world.runs(kind) if run.info.status == "FINISHED"]
+    done = world.finished(kind)
     if not done:
         return {"finished runs": 0}
     run, client = done[0], world.client()
@@ -306,8 +310,9 @@ def kill_once(case: Case, folder: Path, names: Mapping[str, str], expected: Mapp
     """Start a command in a world of its own, kill it, repeat it, compare."""
     world = World(folder / f"case-{case.number}")
     copy_world(World(folder / case.kind), world)
+    n_before = len(world.finished(case.kind))
     _kill(world, case, names)
-    case.finished = any(run.info.status == "FINISHED" for run in world.runs(case.kind))
+    case.finished = len(world.finished(case.kind)) > n_before
     if not case.finished:
         world.run(case.kind, names)
     _compare(case, expected, result_of(world, case.kind))
