@@ -99,6 +99,7 @@ def _metadata(description: ClassifierDescription, fit_run: Run) -> dict[str, str
         "fit_run": fit_run.info.run_id,
         "source_fingerprint": _source_fingerprint(weights),
         "target_fingerprint": tags.get("target_fingerprint", ""),
+        **_learned_from(fit_run),
         "version": project_version(),
     }
 
@@ -109,6 +110,18 @@ def _recommendation(fit_run: Run) -> dict[str, str]:
     if bar is None:
         return {}
     return {"believe_from": f"{bar:g}", "wanted_precision": f"{fit_run.data.metrics['wanted_precision']:g}"}
+
+
+def _learned_from(fit_run: Run) -> dict[str, str]:
+    """Return which files the classifier was fitted to, so that nobody takes its accuracy on them for one."""
+    from pipelines.inputs.artifacts import LEARNED_ARTIFACT
+    from pipelines.store.artifacts import fetch_artifact
+    from tl_core.errors import InputError
+
+    try:
+        return {"learned_from": fetch_artifact(fit_run.info.run_id, LEARNED_ARTIFACT).read_text()}
+    except InputError:  # a run of an earlier version
+        return {}
 
 
 def _source_fingerprint(weights: str) -> str:

@@ -19,7 +19,7 @@ from tl_core.recipes.checks import check_range
 from tl_core.recipes.choices import LeastProbability
 
 if TYPE_CHECKING:
-    from serving.answers import Accuracy
+    from serving.answers import KnownImages
     from serving.job import Outcome
 
 
@@ -97,15 +97,14 @@ def run(config: PredictConfig) -> str:
             speed = (outcome.files - outcome.resumed) / (time.perf_counter() - started)
             if config.pictures:
                 print(draw_album(source, output, model.class_names, Path(config.pictures), model.resize_rule))
-            accuracy = score_known(source, output, model.class_names)
-        mlflow.log_metrics({**_counts_of(outcome), **_scores_of(accuracy), "images_per_second": speed})
+            known = score_known(source, output, model)
+        mlflow.log_metrics({**_counts_of(outcome), **_scores_of(known), "images_per_second": speed})
         mlflow.log_artifact(str(output))
         # The page and its thousands of thumbnails stay where they were asked for.
         if config.pictures and (sheet := Path(config.pictures, SHEET)).exists():
             mlflow.log_artifact(str(sheet))
         unlike = "" if outcome.unlike is None else f"{outcome.unlike:,} look like none of the classes, "
-        if accuracy is not None:
-            print(accuracy.sentence())
+        print("".join(f"{sentence}\n" for sentence in known.sentences()), end="")
         print(f"predict {run_id}: {outcome.files:,} images, {unlike}{speed:,.0f} images/s, written to {output}")
     if outcome.unreadable:
         raise InputError(
@@ -114,11 +113,11 @@ def run(config: PredictConfig) -> str:
     return run_id
 
 
-def _scores_of(accuracy: Accuracy | None) -> dict[str, float]:
+def _scores_of(known: KnownImages) -> dict[str, float]:
     from pipelines.store.logging import interval_metrics
     from tl_core.scoring.images import Interval
 
-    if accuracy is None:
+    if (accuracy := known.accuracy) is None:
         return {}
     found = Interval(accuracy.value, accuracy.low, accuracy.high, accuracy.n)
     return interval_metrics("accuracy", found) | {"n_labelled": accuracy.n}

@@ -48,15 +48,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             drawn = ""
             if given.pictures:
                 drawn = draw_album(source, given.output, model.class_names, given.pictures, model.resize_rule)
-            accuracy = score_known(source, given.output, model.class_names)
+            known = score_known(source, given.output, model)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("error: interrupted; the same command continues where it stopped", file=sys.stderr)
         return 130
-    known = [accuracy.sentence()] if accuracy else []
-    _say(f"{summary(outcome)}: {given.output}", *known, *([drawn] if drawn else []))
+    _say(f"{summary(outcome)}: {given.output}", *known.sentences(), *([drawn] if drawn else []))
     return 2 if outcome.unreadable else 0
 
 

@@ -138,6 +138,7 @@ def _describe(album: Album, folder: Path) -> dict[str, Any]:
             "name": name,
             "link": "" if is_archive else _link(answer.file.name, folder),
             "top": [[number[class_name], probability] for class_name, probability in answer.prediction.top],
+            "named": bool(answer.prediction.label),
             "unlike": answer.prediction.unlike,
             "label": number.get(answer.label, -1),
         }
@@ -148,7 +149,7 @@ def _describe(album: Album, folder: Path) -> dict[str, Any]:
         "key": hashlib.sha256(known.encode()).hexdigest()[:16],
         "folder": root,
         "archive": is_archive,
-        "command": f"transfer-lab prepare --data {shlex.quote(os.path.join(root, LABELS))}",  # noqa: PTH118
+        "command": f"transfer-lab classify --data my_folder,{shlex.quote(os.path.join(root, LABELS))}",  # noqa: PTH118
         "total": album.n_images,
         "classes": list(album.class_names),
         "images": images,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from serving.model import OnnxClassifier
 from serving.sources import ImageFile, ImageSource
 from serving.tables import Prediction, name_in_table, read_table
 from tl_core.errors import InputError
@@ -51,23 +52,56 @@ class Accuracy:
         half = math.sqrt(share * (1 - share) * spread + spread**2 / 4) / (1 + spread)
         return cls(share, max(0.0, centre - half), min(1.0, centre + half), n)
 
-    def sentence(self) -> str:
+
+@dataclass(frozen=True)
+class KnownImages:
+    """Images in folders that are named like a class.
+
+    Attributes:
+        accuracy: on those that the classifier was not made from; None without one.
+        n_learned: number of the others.
+    """
+
+    accuracy: Accuracy | None
+    n_learned: int
+
+    def sentences(self) -> list[str]:
         """In words, with what it was computed of."""
-        interval = f"{100 * self.value:.1f} % ({100 * self.low:.1f} to {100 * self.high:.1f})"
-        return f"accuracy {interval} on the {self.n:,} images in folders that are named like a class"
+        found, said = self.accuracy, []
+        if found is not None:
+            interval = f"{100 * found.value:.1f} % ({100 * found.low:.1f} to {100 * found.high:.1f})"
+            new = "new images" if self.n_learned else "images"
+            said.append(f"accuracy {interval} on the {found.n:,} {new} in folders that are named like a class")
+        if self.n_learned:
+            said.append(
+                f"{self.n_learned:,} images that the classifier was made from say nothing of its accuracy: left out"
+            )
+        return said
 
 
-def score_known(source: ImageSource, table: Path, class_names: Collection[str]) -> Accuracy | None:
-    """Score the most probable class of every image that lies in a folder named like a class; None without one.
+def score_known(source: ImageSource, table: Path, model: OnnxClassifier) -> KnownImages:
+    """Score the most probable class of every image that lies in a folder named like a class.
 
     Raises:
         InputError: the source has changed since the table was written.
     """
-    names = frozenset(class_names)
-    if not any(_class_of(file, names) for file in source.files()):
-        return None
-    known = [one for one in read_answers(source, table, names) if one.label]
-    return Accuracy.of(sum(one.prediction.top[0][0] == one.label for one in known), len(known)) if known else None
+    names = frozenset(model.class_names)
+    n = n_right = n_learned = 0
+    if any(_class_of(file, names) for file in source.files()):
+        for one in read_answers(source, table, names):
+            is_learned = bool(one.label) and _was_learned(model, one.file)
+            n_learned += is_learned
+            if one.label and not is_learned:
+                n += 1
+                n_right += one.prediction.top[0][0] == one.label
+    return KnownImages(Accuracy.of(n_right, n) if n else None, n_learned)
+
+
+def _was_learned(model: OnnxClassifier, file: ImageFile) -> bool:
+    try:
+        return model.has_learned_from(file.read())
+    except OSError:  # it was readable a moment ago
+        return False
 
 
 def read_answers(source: ImageSource, table: Path, class_names: frozenset[str]) -> Iterator[Answer]:

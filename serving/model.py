@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import math
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from tl_core.images.decoding import RESIZE_RULES, ResizeRule
 
 _SIMILARITY = ("similarity", "tensor(float)", 1)
 _METADATA = ("class_names", "image_size", "resize_rule")
+HASH_BYTES = 8
+"""Bytes of a file's SHA-256 by which a classifier knows it again."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,18 @@ class OnnxClassifier:
         if not 0 <= found <= 1:
             raise InputError(f"damaged metadata: expected believe_from from 0 to 1, got {text!r}")
         return found
+
+    @cached_property
+    def _learned(self) -> frozenset[bytes]:
+        try:
+            hashes = base64.b64decode(self.metadata.get("learned_from", ""), validate=True)
+        except ValueError:
+            return frozenset()
+        return frozenset(hashes[at : at + HASH_BYTES] for at in range(0, len(hashes), HASH_BYTES))
+
+    def has_learned_from(self, content: bytes) -> bool:
+        """Return whether a file is one of those that the classifier was fitted to, as far as it says."""
+        return bool(self._learned) and hashlib.sha256(content).digest()[:HASH_BYTES] in self._learned
 
     @property
     def metadata(self) -> dict[str, str]:

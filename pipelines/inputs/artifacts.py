@@ -8,6 +8,8 @@ BACKBONE_ARTIFACT = "backbone"
 RECIPE_ARTIFACT = "recipe.json"
 CLASSIFIER_ARTIFACT = "classifier"
 SAMPLES_ARTIFACT, SAMPLE_FILES_ARTIFACT = "samples.npz", "samples.zip"
+LEARNED_ARTIFACT = "learned_from.txt"
+"""Beginnings of the hashes of the files that a classifier was fitted to, as base64."""
 N_SAMPLES = 66
 """Images kept beside a classifier, as files too, so that the export can be checked on them: two batches of 33."""
 ONNX_ARTIFACT, INT8_ARTIFACT = "onnx/classifier.onnx", "onnx/classifier.int8.onnx"

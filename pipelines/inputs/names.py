@@ -29,9 +29,9 @@ def run_name(kind: str, data: str, weights: str = "", backbone: str = "", more: 
 
 
 def short_data(spec: str) -> str:
-    """Return a data spec as a name has it: the last part of a path, without the suffixes of archives and tables."""
-    name = Path(spec).name or spec
-    return _CONTAINER.sub("", name) or name
+    """Return a data spec as a name has it: the last part of each path, without the suffixes of archives and tables."""
+    names = [Path(part.strip()).name or part for part in spec.split(",")]
+    return "+".join(_CONTAINER.sub("", name) or name for name in names)
 
 
 def short_model(model: str) -> str:

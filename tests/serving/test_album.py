@@ -165,6 +165,7 @@ def test_an_image_of_an_archive_has_a_thumbnail_and_no_link(pictures: Path, tmp_
         "name": "blue/000.png",
         "link": "",
         "top": [[0, 0.9], [2, pytest.approx(0.075)], [1, pytest.approx(0.025)]],
+        "named": True,
         "unlike": None,
         "label": -1,
     }
@@ -203,7 +204,8 @@ def test_labels_saved_by_mouse_and_keyboard_are_a_data_set(pictures: Path, tmp_p
     assert (seen["title"], seen["cards"], seen["broken"]) == ("12 images, least sure first", 12, 0)
     assert (seen["act"]["sure"], seen["act"]["visible"]) == (4, [])
     assert seen["act"]["names"][0] == "blue/001.png: predicted red, 50 %, labelled blue"
-    assert f"Save corrections.csv in {pictures}" in seen["status"]
+    assert f"Move corrections.csv from your downloads to {pictures}" in seen["status"]
+    assert f"--data my_folder,{pictures / 'corrections.csv'}" in seen["status"]
     table = pictures / "corrections.csv"
     table.write_text(seen["csv"], "utf-8", newline="")
     dataset = load_dataset(str(table), 16, unreadable="refuse")

@@ -377,3 +377,42 @@ def test_a_damaged_memory_of_an_archive_is_replaced(tmp_path: Path) -> None:
     (memory,) = (tmp_path / "data").glob("members-*.json")
     memory.write_text("[")
     assert list_images(str(path), tmp_path / "data") == fresh
+
+
+def test_folders_and_tables_with_commas_between_are_one_data_set(tmp_path: Path) -> None:
+    photos = to_folder(tmp_path / "photos", PICTURES)
+    holiday = to_folder(tmp_path / "holiday", {"a.png": b"a", "day/b.png": b"b", "c.png": b"c"})
+    (holiday / "corrections.csv").write_text("image,label\na.png,red\nday/b.png,green\n")
+    listing = list_images(f"{photos}, {holiday / 'corrections.csv'}", tmp_path / "cache")
+    assert {entry.name: entry.class_name for entry in listing.entries} == {
+        "photos/blue/0.jpg": "blue",
+        "photos/red/0.png": "red",
+        "photos/red/1.PNG": "red",
+        "holiday/a.png": "red",
+        "holiday/day/b.png": "green",
+    }
+    with listing.open() as read:
+        assert [read(name) for name in ("photos/blue/0.jpg", "holiday/day/b.png")] == [b"blue 0", b"b"]
+    (holiday / "corrections.csv").write_text("image,label\na.png,red\nday/b.png,blue\n")
+    assert list_images(f"{photos},{holiday / 'corrections.csv'}", tmp_path / "cache").signature != listing.signature
+
+
+def test_the_same_image_from_two_places_counts_once_and_must_have_one_class(tmp_path: Path) -> None:
+    photos = to_folder(tmp_path / "photos", PICTURES)
+    table = photos / "corrections.csv"
+    table.write_text("image,label\nred/0.png,red\n")
+    assert len(list_images(f"{photos},{table}", tmp_path / "cache").entries) == 3
+    table.write_text("image,label\nred/0.png,blue\n")
+    with pytest.raises(InputError, match=r"corrections.csv says that red/0.png is 'blue', .*photos that it is 'red'"):
+        list_images(f"{photos},{table}", tmp_path / "cache")
+
+
+def test_what_cannot_be_joined_is_refused(tmp_path: Path) -> None:
+    photos, packed = to_folder(tmp_path / "photos", PICTURES), to_zip(tmp_path / "packed", PICTURES)
+    for spec, sentence in ((f"{photos},{packed}", "got the archive"), (f"{photos},missing", "no data at 'missing'")):
+        with pytest.raises(InputError, match=sentence):
+            list_images(spec, tmp_path / "cache")
+
+
+def test_a_path_with_a_comma_in_it_is_one_path(tmp_path: Path) -> None:
+    assert len(list_images(str(to_folder(tmp_path / "red,blue", PICTURES)), tmp_path / "cache").entries) == 3
