@@ -23,6 +23,7 @@ $(STAMP): requirements.lock
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes --compile-bytecode -r requirements.lock
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --editable .
 	@touch $(STAMP)
+	@echo "ready: source $(VENV)/bin/activate, then make classify DATA=my_folder"
 
 demo: setup ## run the whole line on the embedded digits
 	$(BIN)/python -m pipelines.main

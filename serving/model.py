@@ -89,7 +89,10 @@ class OnnxClassifier:
         """
         text = self.metadata.get("believe_from")
         if text is None:
-            raise InputError("this file recommends no least probability; give min_probability a number from 0 to 1")
+            raise InputError(
+                "this file recommends no least probability, as its images were too few to know one; leave "
+                "min_probability out, or give a number from 0 to 1"
+            )
         try:
             found = float(text)
         except ValueError:

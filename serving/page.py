@@ -92,7 +92,7 @@ def say_belief(model: OnnxClassifier, prediction: Prediction) -> str:
     try:
         bar = model.recommended_probability
     except InputError:
-        return "Unknown: the file names no probability from which on it may be believed. Have it checked."
+        return "Not known: the file was made from too few images to say. Have it checked."
     wanted = f"{100 * float(model.metadata.get('wanted_precision', 'nan')):.0f} of 100 predictions are right"
     probability = prediction.top[0][1]
     if probability >= bar:

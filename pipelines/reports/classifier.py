@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 
 import mlflow
@@ -9,6 +10,7 @@ from mlflow.entities import Run
 
 from pipelines.inputs.artifacts import LATENCY_METRIC, ONNX_ARTIFACT, SIZE_METRIC
 from pipelines.reports.page import Command, Section, Table
+from pipelines.store.artifacts import plain_place
 from pipelines.store.params import used_params
 from pipelines.store.runs import KIND
 from registry.versions import CHALLENGER, CHAMPION
@@ -31,10 +33,11 @@ def classifier_section(steps: Mapping[str, Sequence[Run]], fitted: Run, text: st
     name, tags, metrics = used_params(registered)["name"], registered.data.tags, exported.data.metrics
     used = used_params(fitted)
     alias = CHAMPION if tags["promoted"] == "True" else CHALLENGER
+    place = plain_place(f"{exported.info.artifact_uri}/{ONNX_ARTIFACT}")
     rows = [
         ["registered as", f"{name}, version {tags['version']}, @{alias}: {tags['gate']}"],
         ["one file", f"{metrics[SIZE_METRIC]:.1f} MB, needs onnxruntime, numpy and Pillow"],
-        ["it lies at", f"{exported.info.artifact_uri}/{ONNX_ARTIFACT}"],
+        ["it lies at", place],
         ["backbone", f"{used['backbone']}, images of {used['image_size']} x {used['image_size']} px"],
         ["one image", f"{metrics[LATENCY_METRIC]:.1f} ms from file to prediction, on the machine of the export"],
         ["fitted to", f"{fitted.data.metrics['n_images']:,.0f} images, all that are labelled"],
@@ -42,10 +45,10 @@ def classifier_section(steps: Mapping[str, Sequence[Run]], fitted: Run, text: st
     commands = [
         Command(
             "mlflow run . --env-manager local -e predict \\\n"
-            f"    -P model=models:/{name}@{alias} -P images=photos -P output=predictions.csv"
+            f"    -P model=models:/{name}@{alias} -P images=new_photos -P output=predictions.csv"
         ),
-        Command("python -m serving classifier.onnx photos predictions.csv"),
-        Command("python -m serving.page classifier.onnx"),
+        Command(f"python -m serving {shlex.quote(place)} new_photos predictions.csv"),
+        Command(f"python -m serving.page {shlex.quote(place)}"),
     ]
     sentences = [
         text,

@@ -98,7 +98,8 @@ def _say_more_images(estimate: DeliveredEstimate) -> str:
         return f"So few images cannot say what more of them would bring; label more of every class, of {hardest} first."
     before, after = estimate.curve[-2:]
     gain = after.accuracy.value - before.accuracy.value
-    step = f"from {before.n_images:.0f} to {after.n_images:.0f} images it gained {100 * gain:+.1f} points"
+    gained = f"{100 * abs(gain):.1f} {'more' if gain >= 0 else 'fewer'} of 100 images were named rightly"
+    step = f"with {after.n_images:.0f} images instead of {before.n_images:.0f}, {gained}"
     if gain >= _WORTH_IT:
         return f"More images will probably help ({step}): photograph {hardest} first."
     if estimate.headline.value >= 1 - _WORTH_IT:
@@ -114,8 +115,8 @@ def _say_bar(estimate: DeliveredEstimate) -> str:
     wanted = f"{100 * estimate.wanted_precision:.0f} of 100"
     if estimate.bar is None:
         return (
-            f"So few images cannot show a probability from which on {wanted} predictions are right: "
-            "have every prediction checked where an error is costly."
+            f"These images are too few, or too hard, to say from which probability on {wanted} predictions are right: "
+            "have every prediction checked that matters."
         )
     found = next(one for one in estimate.believed if one.bar == estimate.bar)
     if estimate.bar == 0:
@@ -130,7 +131,7 @@ def _say_bar(estimate: DeliveredEstimate) -> str:
 def _overview_section(run_id: str, estimate: DeliveredEstimate) -> Section:
     scores = estimate.scores
     hardest = _hardest(estimate)
-    bar = "none is known to be enough" if estimate.bar is None else f"{100 * estimate.bar:.0f} %"
+    bar = "not known" if estimate.bar is None else f"{100 * estimate.bar:.0f} %"
     as_here, balanced = say_interval(scores.accuracy), say_interval(scores.balanced_accuracy)
     accuracies = [["accuracy", as_here]]
     if as_here != balanced:
@@ -152,15 +153,15 @@ def _overview_section(run_id: str, estimate: DeliveredEstimate) -> Section:
 
 
 def _strip(run_id: str) -> list[Gallery]:
-    """A few images that were learned from, recognised and mistaken."""
-    learned = pd.read_parquet(fetch_artifact(run_id, LEARNED_ARTIFACT))[:_STRIP]
+    """A few images that were learned from, named rightly and mistaken."""
+    learned = pd.read_parquet(fetch_artifact(run_id, LEARNED_ARTIFACT))[: 2 * _STRIP]
     examples = pd.read_parquet(fetch_artifact(run_id, EXAMPLES_ARTIFACT))
     is_right = examples["label"] == examples["prediction"]
     strips = {
         "Learned from": [
             Picture(jpeg, label, [label]) for jpeg, label in zip(learned["jpeg"], learned["label"], strict=True)
         ],
-        "Recognised, by a classifier that had not seen it": _pictures(examples[is_right], "{label}"),
+        "Named rightly, by a classifier that had not seen it": _pictures(examples[is_right], "{label}"),
         "Mistaken": _pictures(examples[~is_right], "is {label} \N{RIGHTWARDS ARROW} taken for {prediction}"),
     }
     return [Gallery(caption, pictures) for caption, pictures in strips.items() if pictures]
@@ -173,14 +174,21 @@ def _pictures(examples: pd.DataFrame, text: str) -> list[Picture]:
 
 
 def _belief_section(estimate: DeliveredEstimate) -> Section:
+    n_images = sum(estimate.counts)
     rows = [
-        [f"{100 * one.bar:.0f} %", say_interval(one.answered), say_interval(one.right) if one.answered.value else "-"]
+        [
+            f"{100 * one.bar:.0f} %",
+            f"{n_images * one.answered.value:.0f}",
+            say_interval(one.answered),
+            say_interval(one.right) if one.answered.value else "-",
+        ]
         for one in estimate.believed
     ]
-    columns = ["probability at least", "images that get a prediction", "of these right"]
+    columns = ["probability at least", "images", "of all images", "of these right"]
     sentences = [
         _say_bar(estimate),
-        "Probabilities are of classifiers that had not seen the image; intervals are over images.",
+        "Each probability is of a classifier that had not seen the image. Where few images are left, their share that is "
+        "right is known badly: look at the interval.",
     ]
     return Section("When to believe it", sentences, [Table("Predictions by their probability", columns, rows)])
 
@@ -202,7 +210,7 @@ def _suspects_sections(run_id: str, accuracy: float) -> list[Section]:
         for row in table.to_dict("records")
     ]
     text = (
-        "Classifiers that had not seen these images are confident of another class than their label. "
+        "Classifiers that had not seen these images take them for another class than their label says. "
         "Look at them first: a wrong label is cheaper to mend than a new image is to find."
     )
     if accuracy < _OFTEN_RIGHT:
@@ -234,8 +242,9 @@ def _networks_section(estimate: DeliveredEstimate) -> Section:
     ]
     columns = ["network", "accuracy with it alone", f"difference to {taken.network}, points", "milliseconds per image"]
     text = (
-        f"{taken.network} had the least log loss. The same procedure was run with each network alone; differences are "
-        "paired, over images, and allow for their number. The time is that of the features on this machine."
+        f"{taken.network} was taken: its probabilities were the best (least log loss). The same procedure was run with "
+        "each network alone; where an interval of a difference holds 0, it may be chance. The time is that of the "
+        "features on this machine."
     )
     return Section(
         "Networks",
@@ -245,7 +254,7 @@ def _networks_section(estimate: DeliveredEstimate) -> Section:
 
 
 def _say_faster(networks: Sequence[NetworkScore], taken: NetworkScore) -> list[str]:
-    """Name the fastest network that is clearly faster than the taken one and not significantly worse."""
+    """Name the fastest network that is clearly faster than the taken one, and not significantly worse."""
     faster = [
         one
         for one in networks
@@ -255,7 +264,9 @@ def _say_faster(networks: Sequence[NetworkScore], taken: NetworkScore) -> list[s
         return []
     best = min(faster, key=lambda one: one.milliseconds)
     times = taken.milliseconds / best.milliseconds
-    return [f"{best.network} is {times:.1f} times as fast and not significantly worse."]
+    assert best.difference is not None
+    standing = "significantly better" if best.difference.low > 0 else "not significantly different"
+    return [f"{best.network} is {times:.1f} times as fast and {standing}."]
 
 
 def _method_section(estimate: DeliveredEstimate) -> Section:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 _TEMPLATE = "report.html.jinja"
+_SCRIPT = Markup(
+    "document.querySelectorAll('nav a').forEach((link) => link.addEventListener('click', (event) => {"
+    " event.preventDefault(); document.getElementById(link.hash.slice(1)).scrollIntoView(); }));"
+)
+"""Goes to a section where a link inside the page cannot, as in MLflow's frame. The page allows no other script."""
 _LONG_NAME = 12  # letters from which on columns are headed by numbers
 
 
@@ -151,4 +157,5 @@ def render_page(page: Page) -> str:
     folder = Path(__file__).parent
     environment = Environment(loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined)
     environment.trim_blocks = environment.lstrip_blocks = True
-    return environment.get_template(_TEMPLATE).render(page=page)
+    digest = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
+    return environment.get_template(_TEMPLATE).render(page=page, script=_SCRIPT, script_hash=f"sha256-{digest}")

@@ -82,7 +82,7 @@ def _pixels(jpeg: bytes) -> NDArray[np.uint8]:
 def _classes_section(answers: KeptAnswers, of_classes: Mapping[str, Interval]) -> Section:
     recalls = dict(sorted(of_classes.items(), key=lambda pair: pair[1].value))
     hardest = dict(list(recalls.items())[:_MOST_DRAWN])
-    caption = "Recall of each class in %, with its interval over images, each counted once; the hardest class first."
+    caption = "Share of each class that is named rightly (recall) in %, with its interval; the hardest class first."
     if len(recalls) > len(hardest):
         caption = f"Recall of the {len(hardest)} hardest of {len(recalls)} classes in %, with intervals over images."
     drawn = make_intervals(caption, [_recall_row(name, found) for name, found in hardest.items()])
@@ -90,7 +90,7 @@ def _classes_section(answers: KeptAnswers, of_classes: Mapping[str, Interval]) -
     table = Table("Recall of every class", ["class", "recall", "images"], rows, folded=True)
     confusions = _confusions(answers)
     name, worst = next(iter(recalls.items()))
-    sentences = [f"Hardest is {name}: {say_interval(worst)} of its images are recognised."]
+    sentences = [f"Hardest is {name}: {say_interval(worst)} of its images are named rightly."]
     if confusions:
         taken, share = confusions[0][0], confusions[0][1]
         sentences.append(f"Most often confused: {taken}, {share} of the time.")
@@ -160,7 +160,7 @@ def _pictures(examples: pd.DataFrame) -> list[Picture]:
 def _picture(file: str, label: str, prediction: str, probability: float, jpeg: bytes) -> Picture:
     sure = f"{100 * probability:.0f} %"
     if prediction == label:
-        return Picture(jpeg, f"{label}, recognised", [f"{label}, {sure}"])
+        return Picture(jpeg, f"{label}, named rightly", [f"{label}, {sure}"])
     # Of a mistake the file is named: sometimes it is the label that is wrong.
     taken = f"is {label} \N{RIGHTWARDS ARROW} taken for {prediction}, {sure}"
     return Picture(jpeg, f"{label}, taken for {prediction}", [taken, PurePosixPath(file).name])

@@ -65,7 +65,12 @@ def where_lines(export_run: str, name: str) -> list[str]:
     champion = champion_of(name)
     address = runs_address(mlflow.get_run(export_run).info.experiment_id)
     standing = f"models:/{name}@{CHAMPION} (version {champion.version})" if champion else "none"
+    sort = [
+        "sort new images",
+        f"  transfer-lab predict --model models:/{name}@{CHAMPION} --images FOLDER --pictures album",
+    ]
     return [
+        *(sort if champion else []),
         f"champion         {standing}",
         "browse the runs  mlflow ui, then open",
         f"  {address}",

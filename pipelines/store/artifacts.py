@@ -37,12 +37,16 @@ def fetch_artifact(run_id: str, name: str) -> Path:
     return path
 
 
+def plain_place(place: str) -> str:
+    """Return where something lies: of this machine the path, any other address as it is."""
+    return place if urlparse(place).scheme not in ("", "file") else str(local_file_uri_to_path(place))
+
+
 def short_place(place: str) -> str:
     """Return where something lies, as short as it can be copied from a terminal.
 
     Of this machine the path, from the working directory on where it lies below it; any other address as it is.
     """
-    if urlparse(place).scheme not in ("", "file"):
-        return place
-    path = Path(local_file_uri_to_path(place))
-    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+    found = plain_place(place)
+    path = Path(found)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else found

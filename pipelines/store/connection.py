@@ -40,9 +40,10 @@ OLD_STORE = Path("mlruns", "mlflow.db")
 _OTHER_SCHEMA = "out-of-date database schema"
 
 _NOTE = (
-    "Few-shot transfer learning. A `main` run holds the whole line; open it to see its steps, and `finetune` to see "
-    "one run per episode. The artifact `report.html` of a run says in words and figures what it found; every mean has "
-    "its 95 % confidence interval beside it, under the same name with `_ci95`."
+    "Classifiers from a few labelled images. A `classify` run is one file and how often it is right; a `main` run holds "
+    "what transfer is worth, with its steps nested in it, and `finetune` one run per episode. `accuracy` has its 95 % "
+    "interval beside it, `accuracy_low` to `accuracy_high`, over images; `_ci95` is the half of one over episodes. The "
+    "artifact `report.html` of a run says in words and figures what it found."
 )
 
 

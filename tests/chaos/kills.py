@@ -247,9 +247,10 @@ def result_of(world: World, kind: str) -> dict[str, object]:
             found[f"metric {name}"] = [(point.step, point.value) for point in history] if len(history) > 1 else value
     children = [r for r in world.runs() if r.data.tags.get("mlflow.parentRunId") == run.info.run_id]
     for child in children:
-        values = {n: v for n, v in child.data.metrics.items() if not _is_timed(n)}
-        params = {n: v for n, v in child.data.params.items() if not _is_run_id(v)}
-        found[f"child {_without_ids(child)}"] = (child.info.status, values, params)
+        of_child = f"child {_without_ids(child)}"
+        found[of_child] = child.info.status
+        found |= {f"{of_child}, metric {n}": v for n, v in child.data.metrics.items() if not _is_timed(n)}
+        found |= {f"{of_child}, param {n}": v for n, v in child.data.params.items() if not _is_run_id(v)}
     found["children"] = Counter(map(_without_ids, children))
     return {**found, **_files_of(world, kind, run)}
 
@@ -263,7 +264,7 @@ def _is_of_one_run(tag: str) -> bool:
 
 
 def _is_run_id(value: str) -> bool:
-    return re.fullmatch("[0-9a-f]{32}", value) is not None
+    return re.search("[0-9a-f]{32}", value) is not None
 
 
 def _without_ids(run: Run) -> str:

@@ -58,7 +58,7 @@ def test_a_prediction_is_believed_by_what_the_file_recommends(
 
 
 def test_a_file_that_recommends_nothing_vouches_for_nothing(model: OnnxClassifier) -> None:
-    assert say_belief(model, predicted(1)).startswith("Unknown: the file names no probability")
+    assert say_belief(model, predicted(1)).startswith("Not known: ")
 
 
 def test_the_page_predicts_what_a_batch_does_to_the_last_bit(model: OnnxClassifier, pictures: Path) -> None:
@@ -135,7 +135,7 @@ def test_a_browser_shows_the_prediction_and_asks_no_other_host(
         tab.open(address)
         tab.wait_for("document.querySelector('input[type=file]') !== null")
         tab.give_file("input[type=file]", two_dark / "red" / "000.png")
-        assert tab.wait_for(BELIEF).startswith("Unknown: the file names no probability")
+        assert tab.wait_for(BELIEF).startswith("Not known: ")
         text = tab.evaluate("document.body.innerText")
         probability = look_at(OnnxClassifier.load(wary_file), two_dark / "red" / "000.png").probabilities["red"]
         assert f"red\n{100 * probability:.0f}%" in text

@@ -75,5 +75,5 @@ def test_a_faster_network_that_is_as_good_is_named(milliseconds: float, high: fl
     taken = NetworkScore("slow", share, None, 30.0)
     other = NetworkScore("quick", share, PairedDifference(-0.02, -0.05, high, 0.2, 40), milliseconds)
     assert _say_faster((taken, other), taken) == (
-        ["quick is 3.0 times as fast and not significantly worse."] if said else []
+        ["quick is 3.0 times as fast and not significantly different."] if said else []
     )
