@@ -40,7 +40,7 @@ OLD_STORE = Path("mlruns", "mlflow.db")
 _OTHER_SCHEMA = "out-of-date database schema"
 
 _NOTE = (
-    "Classifiers from a few labelled images. A `classify` run is one file and how often it is right; a `main` run holds "
+    "Classifiers from a few labelled images. A `classify` run is one file and how often it is right; a `main` run is "
     "what transfer is worth, with its steps nested in it, and `finetune` one run per episode. `accuracy` has its 95 % "
     "interval beside it, `accuracy_low` to `accuracy_high`, over images; `_ci95` is the half of one over episodes. The "
     "artifact `report.html` of a run says in words and figures what it found."

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,6 +22,9 @@ from torch import Tensor, nn
 
 from tl_core.errors import InputError
 from tl_core.heads.classifier import Classifier
+
+if TYPE_CHECKING:
+    import onnx
 
 OPSET = 20
 PARITY_BATCHES = (1, 2, 33)
@@ -94,10 +98,21 @@ def export_onnx(classifier: Classifier, image_size: int, metadata: Mapping[str, 
         )
     assert program is not None
     model = program.model_proto
+    _drop_traces(model)
     onnx.helper.set_model_props(model, {**metadata, "opset": str(OPSET)})
     onnx.checker.check_model(model, full_check=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     onnx.save_model(model, path)
+
+
+def _drop_traces(model: onnx.ModelProto) -> None:
+    """Drop what the exporter notes of the code: half of it are paths of this machine, which are nobody's business."""
+    graph = model.graph
+    functions = [node for function in model.functions for node in function.node]
+    values = [*graph.input, *graph.output, *graph.value_info, *graph.initializer]
+    for part in (graph, *graph.node, *values, *model.functions, *functions):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
 
 
 def check_parity(

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from tests.conftest import write_colour_images
 from tl_core.data.dataset import load_dataset
 from tl_core.errors import InputError
+from tl_core.export import onnx_file
 from tl_core.export.onnx_file import PARITY_BATCHES, PARITY_TOLERANCE, Parity, check_parity, export_onnx
 from tl_core.fewshot.finetuner import Finetuner
 from tl_core.heads.classifier import Classifier
@@ -71,6 +72,12 @@ def test_file_and_torch_agree_at_every_batch_size(exported: Exported, batch_size
     parity = check_parity(*exported, mixed_images(), [batch_size])
     assert parity.holds
     assert parity.n_images == 66
+
+
+def test_the_file_says_nothing_of_the_machine_that_it_was_made_on(exported: Exported) -> None:
+    content = exported[1].read_bytes()
+    for place in (str(Path(onnx_file.__file__).parents[2]), "site-packages", "stack_trace"):
+        assert place.encode() not in content
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 33])
