@@ -187,8 +187,8 @@ def _belief_section(estimate: DeliveredEstimate) -> Section:
     columns = ["probability at least", "images", "of all images", "of these right"]
     sentences = [
         _say_bar(estimate),
-        "Each probability is of a classifier that had not seen the image. Where few images are left, look at the interval "
-        "of their share that is right.",
+        "Each probability is of a classifier that had not seen the image.",
+        "The share of few images is uncertain: look at its interval.",
     ]
     return Section("When to believe it", sentences, [Table("Predictions by their probability", columns, rows)])
 

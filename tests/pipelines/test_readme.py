@@ -28,7 +28,11 @@ pytestmark = [
 ]
 
 PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("training", "serving", "reproductions"))]
-RUNS = [line for page in PAGES for line in runs_of(page) if " rollback " not in line]
+DEFAULT_NAME = "my-classifier"  # of what `classify` registers
+RUNS = sorted(
+    (line for page in PAGES for line in runs_of(page) if " rollback " not in line),
+    key=lambda line: f"models:/{DEFAULT_NAME}@" in line,  # after all that register a version
+)
 SERVING_PAGE = commands(ROOT / "docs" / "serving.md")
 SERVING = [line for line in SERVING_PAGE if line.startswith("python -m serving ")]  # the page: test_page.py
 SERVER, *QUESTION = [line for line in SERVING_PAGE if re.match("mlflow models serve|.printf|  curl", line)]
@@ -73,6 +77,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         rows = [f"{path.relative_to(folder / 'ISIC')},{path.parent.name}" for path in pictures]
         (folder / "ISIC" / "labels.csv").write_text("\n".join(["image,label", *rows]))
         write_colour_images(folder / "new_folder", 4, seed=5)
+        write_colour_images(folder / "new_images", 2, seed=6)
         shutil.copytree(data / "red", folder / "photos")
         names = sorted(path.name for path in (folder / "photos").iterdir())
         rows = [f"{name},{'red' if position % 2 else 'green'}" for position, name in enumerate(names)]
