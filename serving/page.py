@@ -137,7 +137,7 @@ def build_page(model: OnnxClassifier, name: str) -> Blocks:
             image = gr.Image(type="filepath", image_mode=None, sources=sources, label="Image", height=320)
             with gr.Column():
                 probabilities = gr.Label(num_top_classes=_MOST_BARS, label="Probabilities")
-                belief = gr.Textbox(label="May I believe it?", interactive=False, lines=2)
+                belief = gr.Textbox(label="May I believe it?", interactive=False, lines=4)
         gr.HTML(_as_html([["What the file says of itself", name], *describe_file(model)]))
         image.change(partial(_show, model), image, [probabilities, belief], api_name="look")
     return page

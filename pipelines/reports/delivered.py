@@ -28,6 +28,7 @@ from pipelines.store.artifacts import fetch_artifact
 from tl_core.errors import InputError
 
 _STRIP = 4
+_MOST_NAMED = 5  # of classes that are equally hard
 _OFTEN_RIGHT = 0.8
 """Accuracy below which a label that a classifier disagrees with is seldom a wrong one."""
 _WORTH_IT = 0.02
@@ -83,7 +84,7 @@ def _say_hardest(estimate: DeliveredEstimate) -> str:
     how_often = say_interval(recalls[labels[0]])
     if len(labels) == len(recalls):
         return f"All classes are named rightly equally often: {how_often}."
-    names = join_words([estimate.class_names[label] for label in labels])
+    names = join_words([estimate.class_names[label] for label in labels], _MOST_NAMED)
     if len(labels) > 1:
         return f"Hardest are {names}: {how_often} of the images of each are named rightly."
     other = estimate.scores.taken_for[labels[0]]
@@ -93,7 +94,7 @@ def _say_hardest(estimate: DeliveredEstimate) -> str:
 
 def _say_more_images(estimate: DeliveredEstimate) -> str:
     counts, names = estimate.counts, estimate.class_names
-    hardest = join_words([names[label] for label in _hardest(estimate)])
+    hardest = join_words([names[label] for label in _hardest(estimate)], _MOST_NAMED)
     if len(estimate.curve) < 2:
         return f"So few images cannot say what more of them would bring; label more of every class, of {hardest} first."
     before, after = estimate.curve[-2:]
@@ -142,7 +143,7 @@ def _overview_section(run_id: str, estimate: DeliveredEstimate) -> Section:
     rows = [
         *accuracies,
         [
-            f"hardest: {join_words([estimate.class_names[label] for label in hardest])}",
+            f"hardest: {join_words([estimate.class_names[label] for label in hardest], _MOST_NAMED)}",
             say_interval(scores.recalls[hardest[0]]),
         ],
         [f"probability from which on {100 * estimate.wanted_precision:.0f} % are right", bar],

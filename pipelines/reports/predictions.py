@@ -24,6 +24,7 @@ from tl_core.scoring.classification import confusion_matrix, shares_of_pairs
 from tl_core.scoring.images import Interval
 
 _MOST_DRAWN, _MOST_SHADED, _MOST_CONFUSIONS = 25, 30, 10
+_MOST_CONFUSED = 3  # pairs that are confused equally often
 _MOST_NAMED = 20
 _MAP_PIXELS = 48
 
@@ -92,8 +93,10 @@ def _classes_section(answers: KeptAnswers, of_classes: Mapping[str, Interval]) -
     name, worst = next(iter(recalls.items()))
     sentences = [f"Hardest is {name}: {say_interval(worst)} of its images are named rightly."]
     if confusions:
-        taken, share = confusions[0][0], confusions[0][1]
-        sentences.append(f"Most often confused: {taken}, {share} of the time.")
+        share = confusions[0][1]
+        pairs = [words for words, of_pair in confusions if of_pair == share]
+        each = " each" if len(pairs) > 1 else ""
+        sentences.append(f"Most often confused: {join_words(pairs, _MOST_CONFUSED)}, {share} of the time{each}.")
     return Section("Classes", sentences, [drawn, table, *_confusion_parts(answers, confusions)])
 
 

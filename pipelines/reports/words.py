@@ -32,9 +32,9 @@ def say_interval(found: Interval) -> str:
     return f"{100 * found.value:.{digits}f} % ({100 * found.low:.{digits}f} to {100 * found.high:.{digits}f})"
 
 
-def join_words(words: Sequence[str]) -> str:
-    """`ants, bees and wasps`."""
-    *first, last = words
+def join_words(words: Sequence[str], most: int = 12) -> str:
+    """`ants, bees and wasps`; of more than so many the first, `and 7 others`."""
+    *first, last = words if len(words) <= most else [*words[: most - 1], f"{len(words) - most + 1:,} others"]
     return f"{', '.join(first)} and {last}" if first else last
 
 

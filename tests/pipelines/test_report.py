@@ -32,6 +32,7 @@ from pipelines.reports.page import (
     render_page,
 )
 from pipelines.reports.words import (
+    join_words,
     say_difference,
     say_estimate,
     say_gain,
@@ -270,3 +271,9 @@ def test_only_runs_that_have_something_to_report_are_reported(store: str) -> Non
         mlflow.set_tag("kind", "fit")
     with pytest.raises(InputError, match=r"expected a run of kind main or classify.*of kind fit"):
         write_report(ReportConfig(run=run.info.run_id))
+
+
+def test_of_many_names_the_first_are_said() -> None:
+    assert join_words(["ants", "bees", "wasps"], 3) == "ants, bees and wasps"
+    assert join_words(["ants", "bees", "wasps", "flies"], 3) == "ants, bees and 2 others"
+    assert join_words(["ants"], 3) == "ants"
