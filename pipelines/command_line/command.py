@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, make_dataclass
@@ -22,6 +23,7 @@ from tl_core.files import disk_full_as_input_error
 Config = TypeVar("Config")
 
 BAD_INPUT = 2
+_MOMENT = 0.05  # seconds
 
 
 def run_command_line(config_type: type[Config], run: Callable[[Config], object], program: str = "") -> None:
@@ -31,6 +33,7 @@ def run_command_line(config_type: type[Config], run: Callable[[Config], object],
         program: name of the command in its help; by default that of the module, `python -m pipelines.NAME`.
     """
     signal.signal(signal.SIGTERM, _stop)
+    _heed_dropped_stops()
     use_lossy_streams()
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     # Threads that wait by spinning make a step many times slower as soon as another process wants a core; a short
@@ -113,6 +116,23 @@ def parse_config(config_type: type[Config], arguments: Sequence[str]) -> Config:
     from tyro.conf import FlagConversionOff, OmitArgPrefixes
 
     return tyro.cli(config_type, args=arguments, config=(FlagConversionOff, OmitArgPrefixes), use_underscores=True)
+
+
+def _heed_dropped_stops() -> None:
+    """Send a signal once more whose exception was raised in a finaliser or a callback, where Python drops it."""
+    show_others = sys.unraisablehook
+
+    def heed(dropped: sys.UnraisableHookArgs) -> None:
+        kinds = {SystemExit: signal.SIGTERM, KeyboardInterrupt: signal.SIGINT}
+        if dropped.exc_type not in kinds:
+            show_others(dropped)
+            return
+        # From another thread and a moment later: raised in here it would be dropped again.
+        again = threading.Timer(_MOMENT, os.kill, (os.getpid(), kinds[dropped.exc_type]))
+        again.daemon = True
+        again.start()
+
+    sys.unraisablehook = heed
 
 
 def _stop(signum: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - the signal module's interface

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 import warnings
 from contextlib import suppress
 from pathlib import Path
@@ -110,3 +112,44 @@ def test_the_report_is_named_first_and_from_here(
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert conclude(run.info.run_id, as_json=False).splitlines()[1].split()[1].startswith(f"{tmp_path}/mlruns/")
+
+
+DROPPED = """
+import os, signal, sys, time
+from pipelines.command_line.command import run_command_line
+from pipelines.prepare import PrepareConfig
+
+class Dying:
+    def __del__(self):
+        os.kill(os.getpid(), NUMBER)
+        for _ in range(1000):  # the handler runs in here
+            pass
+
+def run(config):
+    Dying()
+    time.sleep(60)
+
+sys.argv = ["prepare.py"]
+run_command_line(PrepareConfig, run)
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_whose_exception_a_finaliser_drops_ends_the_command_all_the_same(
+    number: signal.Signals, code: int, tmp_path: Path
+) -> None:
+    script = DROPPED.replace("NUMBER", str(int(number)))
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    started = time.monotonic()
+    process = subprocess.run(
+        [sys.executable, "-c", f"import signal; signal.signal(2, signal.default_int_handler)\n{script}"],
+        cwd=tmp_path,
+        env=environment,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert process.returncode == code, process.stderr
+    assert "Exception ignored" not in process.stderr
+    assert time.monotonic() - started < 40
