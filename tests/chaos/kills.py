@@ -187,6 +187,11 @@ class Case:
     finished: bool = False
     """Whether the command was done before the kill came."""
 
+    @property
+    def has_registered_twice(self) -> bool:
+        """True if it died between its registration and the end of its run, which docs/faults.md says is left."""
+        return self.kind in ("classify", "main") and any(words.startswith("versions ") for words in self.duplicated)
+
     def line(self) -> str:
         """As one line of the report."""
         found = "; ".join(self.lost + self.duplicated + self.stale) or "equal"
