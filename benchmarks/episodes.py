@@ -155,7 +155,8 @@ def main() -> None:
         few = bench.episodes(max(2, options.episodes // 5))
         _against_loop(bench, few, "the whole network", [WHOLE], trained="")
         episodes = bench.episodes(options.episodes)
-        recipes = [replace(bench.with_rate(LAST_STAGE), steps=steps) for steps in STEPS]
+        last_stage = bench.with_rate(LAST_STAGE)
+        recipes = [replace(last_stage, steps=steps) for steps in STEPS]
         ratio = _against_loop(bench, episodes, "the last stage", recipes, trained="layer4")
     print(f"ratio: {ratio:.2f}")
 

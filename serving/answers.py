@@ -99,7 +99,7 @@ def score_known(source: ImageSource, table: Path, model: OnnxClassifier) -> Know
 
 def _was_learned(model: OnnxClassifier, file: ImageFile) -> bool:
     try:
-        return model.has_learned_from(file.read())
+        return bool(model.learned_from) and model.has_learned_from(file.read())
     except OSError:  # it was readable a moment ago
         return False
 

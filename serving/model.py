@@ -102,7 +102,8 @@ class OnnxClassifier:
         return found
 
     @cached_property
-    def _learned(self) -> frozenset[bytes]:
+    def learned_from(self) -> frozenset[bytes]:
+        """Beginnings of the SHA-256 of the files that the classifier was fitted to; empty if it does not say."""
         try:
             hashes = base64.b64decode(self.metadata.get("learned_from", ""), validate=True)
         except ValueError:
@@ -111,7 +112,7 @@ class OnnxClassifier:
 
     def has_learned_from(self, content: bytes) -> bool:
         """Return whether a file is one of those that the classifier was fitted to, as far as it says."""
-        return bool(self._learned) and hashlib.sha256(content).digest()[:HASH_BYTES] in self._learned
+        return hashlib.sha256(content).digest()[:HASH_BYTES] in self.learned_from
 
     @property
     def metadata(self) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,6 +70,11 @@ _SQLITE = {
     sqlite3.SQLITE_CORRUPT: "is damaged; restore it from a backup, or move it away and a new one is made",
     sqlite3.SQLITE_NOTADB: "is no SQLite database; restore it from a backup, or move it away and a new one is made",
 }
+
+
+def line_checksum(text: bytes) -> str:
+    """CRC-32 of a line, in eight digits, as it stands before the line."""
+    return f"{zlib.crc32(text):08x}"
 
 
 def say_sqlite_error(error: BaseException | None) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import numpy as np
 from tl_core.data.episodes import Episode
 from tl_core.fewshot.metrics import METRICS
 from tl_core.fewshot.results import EpisodeResult
-from tl_core.files import disk_full_as_input_error
+from tl_core.files import disk_full_as_input_error, line_checksum
 
 
 def append_journal(path: Path, result: EpisodeResult) -> None:
@@ -29,7 +28,7 @@ def append_journal(path: Path, result: EpisodeResult) -> None:
     }
     text = json.dumps(record)
     with disk_full_as_input_error(path), path.open("a") as file:
-        file.write(f"{_checksum(text.encode())} {text}\n")
+        file.write(f"{line_checksum(text.encode())} {text}\n")
 
 
 def read_journal(path: Path, episodes: Iterable[Episode]) -> Iterator[EpisodeResult]:
@@ -58,7 +57,7 @@ def read_journal(path: Path, episodes: Iterable[Episode]) -> Iterator[EpisodeRes
 def _parse(line: bytes, episode: Episode) -> EpisodeResult | None:
     """Result of an episode, None if the line is cut off, changed, of another episode or of another version."""
     checksum, _, text = line.removesuffix(b"\n").partition(b" ")
-    if not line.endswith(b"\n") or checksum.decode("ascii", "replace") != _checksum(text):
+    if not line.endswith(b"\n") or checksum.decode("ascii", "replace") != line_checksum(text):
         return None
     try:
         record = json.loads(text)
@@ -72,7 +71,3 @@ def _parse(line: bytes, episode: Episode) -> EpisodeResult | None:
         return EpisodeResult(episode, record["metrics"], labels, predictions, arrays[2], seconds, fell_back)
     except (AttributeError, KeyError, TypeError, ValueError):
         return None  # of another version, which wrote other fields
-
-
-def _checksum(text: bytes) -> str:
-    return f"{zlib.crc32(text):08x}"

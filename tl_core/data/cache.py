@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from tl_core.data.layouts.listing import ImageEntry, ImageListing
 from tl_core.errors import DataWarning
-from tl_core.files import complete_file, disk_full_as_input_error
+from tl_core.files import complete_file, disk_full_as_input_error, line_checksum
 from tl_core.images.decoding import (
     PREPROCESS_VERSION,
     DecodedImage,
@@ -77,7 +77,7 @@ class CacheIndex:
             ValueError, TypeError or KeyError: it is damaged, or another release wrote it.
         """
         checksum, _, text = text.partition(" ")
-        if checksum != _checksum(text):
+        if checksum != line_checksum(text.encode()):
             raise ValueError("expected a checksum that holds")
         fields: dict[str, Any] = json.loads(text)
         return cls(**{**fields, "unreadable": [UnreadableFile(**row) for row in fields["unreadable"]]})
@@ -85,7 +85,7 @@ class CacheIndex:
     def to_json(self) -> str:
         """Write it as one line with its checksum."""
         text = json.dumps(asdict(self))
-        return f"{_checksum(text)} {text}"
+        return f"{line_checksum(text.encode())} {text}"
 
 
 @dataclass(frozen=True)
@@ -148,10 +148,6 @@ def _holds(index: CacheIndex, pixels: Path) -> bool:
     if crc != index.pixels_crc:
         warnings.warn(f"{pixels} is damaged; the images are decoded again", DataWarning, stacklevel=2)
     return crc == index.pixels_crc
-
-
-def _checksum(text: str) -> str:
-    return f"{zlib.crc32(text.encode()):08x}"
 
 
 def _pixel_path(fingerprint: str, image_size: int, resize_rule: str, cache_dir: Path) -> Path:

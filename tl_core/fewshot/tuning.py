@@ -12,7 +12,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -86,8 +88,8 @@ class Tuning:
         ]
         seconds = (time.perf_counter() - started) / len(episodes)
         for number, (episode, of_views) in enumerate(zip(episodes, torch.stack(views, dim=1), strict=True)):
-            kept = self._predict(starts[number][0], episode.query_rows) if fell_back[number] else None
-            logits = average_views(of_views) if kept is None else kept
+            start = starts[number][0]
+            logits = self._predict(start, episode.query_rows) if fell_back[number] else average_views(of_views)
             yield score_episode(episode, logits, seconds, fell_back[number])
 
     def train(self, support: Support) -> tuple[nn.Sequential, bool]:
@@ -113,16 +115,15 @@ class Tuning:
         """Loss on the support images as they are, in evaluation mode."""
         rows, labels, _ = support
         logits = predict_logits(network, torch.split(self.cut.activations.fixed(rows, view=0), _QUERY_CHUNK))
+        return self._loss_of(logits, labels)
+
+    def _loss_of(self, logits: Tensor, labels: NDArray[np.int64]) -> float:
         return float(F.cross_entropy(logits, torch.from_numpy(labels), label_smoothing=self.recipe.label_smoothing))
 
     def _stacked_losses(self, networks: StackedNetworks, episodes: Sequence[Episode]) -> list[float]:
         """Loss of each episode on its support images, as `_loss`."""
         logits = networks.predict(torch.stack([self.cut.activations.fixed(e.support_rows, view=0) for e in episodes]))
-        smoothing = self.recipe.label_smoothing
-        return [
-            float(F.cross_entropy(of_one, torch.from_numpy(e.support_labels), label_smoothing=smoothing))
-            for of_one, e in zip(logits, episodes, strict=True)
-        ]
+        return [self._loss_of(of_one, e.support_labels) for of_one, e in zip(logits, episodes, strict=True)]
 
     def find_temperature(self, support: Support) -> float:
         """Find by cross-validation what the logits are divided by; 1 where the recipe asks for none."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from tl_core.scoring.unlike import directions
+
 N_PERMUTATIONS = 999
 
 Features = NDArray[np.float32] | NDArray[np.float64]
@@ -44,8 +46,7 @@ def compare_features(old: Features, old_labels: Labels, new: Features, new_label
 
 def _energies(old: Features, new: Features, rng: np.random.Generator) -> NDArray[np.float64]:
     """Energy distances of a class, times n m / (n + m): as it is, and after each permutation."""
-    points = np.concatenate([old, new]).astype(np.float64)
-    points /= np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-12)
+    points = directions(np.concatenate([old, new]))
     distances = np.sqrt(np.maximum(2 - 2 * points @ points.T, 0))
     n, m = len(old), len(new)
     is_new = np.repeat([0.0, 1.0], [n, m])

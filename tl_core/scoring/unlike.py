@@ -47,12 +47,12 @@ def know_classes(features: Features, labels: Labels, folds: Labels, refused: flo
 
 def class_means(features: Features, labels: Labels, n_classes: int) -> Floats:
     """Mean features of each class, scaled to length 1: (n_classes, d); zeros for a class without images."""
-    return _directions(_class_sums(features, labels, n_classes))
+    return directions(_class_sums(features, labels, n_classes))
 
 
 def similarity(features: Features, means: Features) -> Floats:
     """Cosine of features (n, d) to the nearest of the means (n_classes, d) of length 1: (n,)."""
-    closest: Floats = (_directions(features) @ means.T).max(1)
+    closest: Floats = (directions(features) @ means.T).max(1)
     return closest
 
 
@@ -134,15 +134,15 @@ def _closeness(features: Features, labels: Labels, folds: Labels) -> Iterator[Fl
     Yields:
         float64 (n, n_classes), -inf where a class has no image outside.
     """
-    n_classes, directions = int(labels.max()) + 1, _directions(features)
+    n_classes, scaled = int(labels.max()) + 1, directions(features)
     sums, sizes = _class_sums(features, labels, n_classes), np.bincount(labels, minlength=n_classes)
     for fold in folds:
         closeness = np.empty((len(labels), n_classes))
         for number in np.unique(fold):
             inside = fold == number
-            means = _directions(sums - _class_sums(features[inside], labels[inside], n_classes))
+            means = directions(sums - _class_sums(features[inside], labels[inside], n_classes))
             has_images = sizes > np.bincount(labels[inside], minlength=n_classes)
-            closeness[inside] = np.where(has_images, directions[inside] @ means.T, -np.inf)
+            closeness[inside] = np.where(has_images, scaled[inside] @ means.T, -np.inf)
         yield closeness
 
 
@@ -151,7 +151,7 @@ def _class_sums(features: Features, labels: Labels, n_classes: int) -> Floats:
     return np.asarray(members @ features, dtype=np.float64)
 
 
-def _directions(vectors: Features) -> Floats:
+def directions(vectors: Features) -> Floats:
     """Scale rows to length 1; rows of zeros stay as they are."""
     scaled = vectors.astype(np.float64)
     scaled /= np.maximum(np.linalg.norm(scaled, axis=1, keepdims=True), 1e-12)
