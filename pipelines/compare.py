@@ -60,7 +60,7 @@ def run(config: CompareConfig) -> str:
 def _compare_episodes(ids: list[str]) -> list[str]:
     import mlflow
 
-    from pipelines.reports.comparisons import differences_over_episodes
+    from pipelines.reports.kinds.compare import differences_over_episodes
     from pipelines.results.figures import draw_estimates
     from pipelines.results.scores import compare_over_images, image_accuracies, named_runs, paired_accuracies
     from pipelines.store.logging import log_drawing
@@ -100,7 +100,7 @@ def _compare_trainings(ids: list[str]) -> list[str]:
 
 
 def _pair_lines(pairs: Sequence[PairComparison], over_episodes: Sequence[Estimate]) -> list[str]:
-    from pipelines.reports.comparisons import pair_rows
+    from pipelines.reports.kinds.compare import pair_rows
 
     heading = ("difference on the same images", "in points, 95 % interval over images; p after Holm")
     return aligned([heading, *pair_rows(pairs, over_episodes)])

@@ -29,7 +29,7 @@ def run(config: ReportConfig) -> str:
     """Write the report of a finished run; returns this run's own id."""
     import mlflow
 
-    from pipelines.reports.kinds import KINDS, build_report
+    from pipelines.reports.build import KINDS, build_report
     from pipelines.reports.page import render_page
     from pipelines.store.find import find_run
     from pipelines.store.runs import rename_run, tracked_run

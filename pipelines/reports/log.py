@@ -18,7 +18,7 @@ def log_report(run_id: str) -> None:
     from mlflow.exceptions import MlflowException
     from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
-    from pipelines.reports.kinds import build_report
+    from pipelines.reports.build import build_report
     from pipelines.reports.page import render_page
     from pipelines.store.logging import DRAWING_ERRORS
     from tl_core.errors import InputError

@@ -13,7 +13,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 
-from pipelines.results.predictions import readable_name, thumbnail
+from pipelines.results.thumbnails import readable_name, thumbnail
 from pipelines.store.artifacts import fetch_artifact
 from tl_core.data.dataset import ImageDataset
 from tl_core.data.sizes import count_sizes

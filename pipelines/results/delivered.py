@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from pipelines.results.nearest import Neighbours
 from pipelines.results.network_scores import NetworkScore
-from pipelines.results.predictions import log_answers, pairs_of_matrix, readable_name, thumbnail
+from pipelines.results.predictions import log_answers, pairs_of_matrix
+from pipelines.results.thumbnails import readable_name, thumbnail
 from pipelines.store.artifacts import fetch_artifact
 from pipelines.store.logging import interval_metrics
 from tl_core.data.dataset import ImageDataset

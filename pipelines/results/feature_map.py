@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
-from pipelines.results.predictions import thumbnail
+from pipelines.results.thumbnails import thumbnail
 from pipelines.store.artifacts import fetch_artifact
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import tempfile
 from collections.abc import Mapping
@@ -15,10 +14,10 @@ import mlflow
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from PIL import Image
 
 from pipelines.results.figures import draw_confusion
 from pipelines.results.nearest import NeighboursOf
+from pipelines.results.thumbnails import readable_name, thumbnail
 from pipelines.store.artifacts import fetch_artifact
 from pipelines.store.logging import beside_the_numbers, log_drawing
 from tl_core.data.dataset import ImageDataset
@@ -33,8 +32,6 @@ CONFUSIONS_ARTIFACT, RELIABILITY_ARTIFACT = "confusion.json", "reliability.json"
 IMAGES_ARTIFACT, EXAMPLES_ARTIFACT = "images.parquet", "examples.parquet"
 N_EXAMPLES = 12
 """Examples of right answers, and as many of wrong ones, that are kept with their pictures."""
-THUMBNAIL = 160
-"""Longest side of a kept picture in pixels."""
 
 
 @dataclass(frozen=True)
@@ -170,17 +167,3 @@ def _of_other_images(rows: Indices, order: Indices) -> Indices:
     """The first `N_EXAMPLES` positions of an order that show different images."""
     _, first = np.unique(rows[order], return_index=True)
     return order[np.sort(first)[:N_EXAMPLES]]
-
-
-def readable_name(dataset: ImageDataset, row: int) -> str:
-    """An image's file name as text: file names need not be any."""
-    return dataset.file_names[row].encode("utf-8", "replace").decode()
-
-
-def thumbnail(pixels: NDArray[np.uint8]) -> bytes:
-    """A small JPEG of an image, uint8 (height, width, 3)."""
-    picture = Image.fromarray(pixels)
-    picture.thumbnail((THUMBNAIL, THUMBNAIL))
-    file = io.BytesIO()
-    picture.save(file, "JPEG", quality=90)
-    return file.getvalue()

@@ -15,7 +15,8 @@ import pandas as pd
 from pipelines.inputs.artifacts import CLASSIFIER_ARTIFACT
 from pipelines.results.classifiers import save_samples
 from pipelines.results.figures import Curve, draw_curves
-from pipelines.results.predictions import log_answers, readable_name
+from pipelines.results.predictions import log_answers
+from pipelines.results.thumbnails import readable_name
 from pipelines.results.trainings import CURVES, PREDICTIONS_ARTIFACT
 from pipelines.store.logging import interval_metrics, log_drawing, log_series
 from pipelines.store.redaction import redact

@@ -15,7 +15,7 @@ from pipelines import compare, train
 from pipelines.compare import CompareConfig
 from pipelines.configs.fields import make_config
 from pipelines.inputs.names import network_name, short_network, short_weights
-from pipelines.reports.comparisons import _say_standing
+from pipelines.reports.kinds.compare import _say_standing
 from pipelines.reports.words import say_interval
 from pipelines.results.columns import WIDTH, aligned
 from pipelines.store.artifacts import fetch_artifact

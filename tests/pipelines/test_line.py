@@ -478,7 +478,7 @@ def test_every_step_with_an_answer_has_a_report_that_says_it(line: tuple[str, Pa
 
 
 def report_kinds() -> tuple[str, ...]:
-    from pipelines.reports.kinds import KINDS
+    from pipelines.reports.build import KINDS
 
     return KINDS
 

@@ -115,6 +115,17 @@ def test_among_many_images_near_duplicates_are_not_looked_for(untidy: Path, monk
     assert ">Sizes</h2>" not in text
 
 
-def test_a_page_is_made_without_torch() -> None:
-    code = "import sys, pipelines.reports.kinds; sys.exit('torch' in sys.modules or 'optuna' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False, timeout=60).returncode == 0
+def test_a_look_at_many_images_waits_for_no_library_of_networks_or_charts(untidy: Path) -> None:
+    code = f"""
+import sys
+from pipelines.configs.data import Data
+from pipelines.prepare import PrepareConfig, run
+from pipelines.results import data_sheet
+data_sheet.MOST_SEARCHED = 10
+run(PrepareConfig(data=Data(data={str(untidy)!r}, unreadable="skip")))
+print("loaded:", {{"torch", "optuna", "sklearn", "matplotlib", "plotly"}} & set(sys.modules))
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True, timeout=99
+    )
+    assert "loaded: set()" in ran.stdout

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import precision_recall_fscore_support
 
 
 @dataclass(frozen=True)
@@ -54,6 +53,8 @@ class ClassificationScores:
 
 def score_predictions(labels: NDArray[np.int64], predictions: NDArray[np.int64]) -> ClassificationScores:
     """Scores of predicted against true labels; a class that is never predicted has precision 0."""
+    from sklearn.metrics import precision_recall_fscore_support  # takes a second, and few commands need it
+
     precision, recall, f1, _ = precision_recall_fscore_support(labels, predictions, average="macro", zero_division=0)
     return ClassificationScores(float((labels == predictions).mean()), float(precision), float(recall), float(f1))
 

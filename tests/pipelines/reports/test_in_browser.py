@@ -15,14 +15,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipelines.reports.comparisons import difference_table, methods_section
+from pipelines.reports.kinds.compare import difference_table, methods_section
 from pipelines.reports.page import Page, Section, render_page
 from pipelines.reports.predictions import answers_sections, features_section
 from pipelines.reports.sections import curves_section, distribution_section, search_section, shots_section
 from pipelines.reports.words import say_gain
 from pipelines.results.figures import Curve
 from pipelines.results.nearest import Neighbours
-from pipelines.results.predictions import log_answers, thumbnail
+from pipelines.results.predictions import log_answers
+from pipelines.results.thumbnails import thumbnail
 from pipelines.store.logging import log_plots
 from tests.browser import dump_dom, measure_page, needs_chromium, requests_of
 from tl_core.data.dataset import ImageDataset

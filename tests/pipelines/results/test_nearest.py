@@ -14,7 +14,8 @@ from torch.nn import functional
 from pipelines.reports.page import Gallery
 from pipelines.reports.predictions import answers_sections
 from pipelines.results.nearest import Neighbours, features_in_file
-from pipelines.results.predictions import log_answers, read_answers, thumbnail
+from pipelines.results.predictions import log_answers, read_answers
+from pipelines.results.thumbnails import thumbnail
 from tests.serving.conftest import METADATA, write_model
 from tl_core.data.dataset import ImageDataset
 from tl_core.export.onnx_file import export_onnx

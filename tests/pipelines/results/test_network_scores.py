@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from pipelines.reports.delivered import _say_faster
+from pipelines.reports.kinds.classify import _say_faster
 from pipelines.results.network_scores import NetworkScore, score_networks
 from tl_core.crossvalidation.folds import Groups
 from tl_core.crossvalidation.procedure import Procedure

@@ -38,7 +38,7 @@ _CLEARLY = 1.5
 _STAGES = ("images", "features", "folds", "records", "export")
 
 
-def report_delivered(run: Run) -> Page:
+def report(run: Run) -> Page:
     """Report a classify run."""
     run_id = run.info.run_id
     estimate = read_estimate(run_id)

@@ -14,7 +14,7 @@ from tl_core.scoring.unlike import REFUSED
 _SURE = 0.05
 
 
-def report_new_images(run: Run) -> Page:
+def report(run: Run) -> Page:
     """Report a score run."""
     metrics = run.data.metrics
     n_images = int(metrics["n_images"])

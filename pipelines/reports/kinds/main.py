@@ -9,7 +9,7 @@ import mlflow
 from mlflow.entities import Run
 
 from pipelines.reports.classifier import classifier_section, steps_of
-from pipelines.reports.comparisons import difference_table, methods_section
+from pipelines.reports.kinds.compare import difference_table, methods_section
 from pipelines.reports.origin import cost_section, origin_section, seconds_of, title_of
 from pipelines.reports.page import Page, Section, Table
 from pipelines.reports.predictions import answers_sections, features_section
@@ -40,7 +40,7 @@ _FITTED = "It is fitted to every labelled image; the scores are those of its rec
 _FLOOR, _BASE, _FOUND = "raw pixels", "pretrained", "pretrained + searched"
 
 
-def report_main(run: Run) -> Page:
+def report(run: Run) -> Page:
     """Report a main run."""
     methods: dict[str, str] = json.loads(fetch_artifact(run.info.run_id, METHODS_ARTIFACT).read_text())
     scores = {name: list(accuracies(run_id).values()) for name, run_id in methods.items()}

@@ -22,7 +22,7 @@ from pipelines.results.data_sheet import (
 _MOST_ROWS, _MOST_SIZES = 30, 10
 
 
-def report_data_set(run: Run) -> Page:
+def report(run: Run) -> Page:
     """Report a prepare run."""
     sheet = read_sheet(run.info.run_id)
     of_classes, of_groups = read_pictures(run.info.run_id)

@@ -30,7 +30,7 @@ from tl_core.scoring.paired import PairComparison
 _ACCURACIES = "Accuracy of each in %, with its interval."
 
 
-def report_comparison(run: Run) -> Page:
+def report(run: Run) -> Page:
     """Report a compare run: the best, and the differences that are more than luck."""
     ids = run_ids(used_params(run)["runs"])
     if find_run(ids[0], "finetune", "train").data.tags[KIND] == "train":
