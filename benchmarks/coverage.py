@@ -31,6 +31,7 @@ from tl_core.scoring.delivered import score_delivered
 from tl_core.scoring.images import Interval
 
 Ints = NDArray[np.int64]
+Features = Mapping[str, torch.Tensor]
 FEWEST, MOST, MOST_UNEVEN = 5, 40, 8
 
 
@@ -75,15 +76,29 @@ def draw_folder(labels: Ints, index: int) -> Folder:
     )
 
 
-def check_folder(matrices: Mapping[str, torch.Tensor], folder: Folder, index: int) -> dict[str, Checked]:
-    """Estimate, deliver and score: accuracy and balanced accuracy beside the truth."""
-    priors: Priors = "data" if index % 4 == 3 else "balanced"
+def compute_features(data: str, weights: str = "embedded", backbone: str = "", size: int = 0) -> tuple[Features, Ints]:
+    """Features of one image of each group of near-duplicates by every network and size, and their labels, (n,)."""
+    config = ComparedNetworks(weights=weights, backbone=backbone, image_size=size)
+    networks = open_networks(OwnData(data=data), config, seed=0)
+    dataset = next(iter(networks.values())).dataset
+    rows = np.unique(dataset.near_duplicates, return_index=True)[1]  # a folder's near-duplicates are not new images
+    features = {name: network.features(torch.device("cpu"))[rows] for name, network in networks.items()}
+    return features, dataset.labels[rows]
+
+
+def run_classify(matrices: Features, folder: Folder, priors: Priors, seed: int) -> Procedure:
+    """Run the procedure of `classify` on a folder."""
     n, n_classes = len(folder.labels), int(folder.labels.max()) + 1
     data = LabelledFeatures.of({name: of[folder.rows] for name, of in matrices.items()}, folder.labels, n_classes)
     max_folds, n_repeats = plan_folds(n, n_classes)
-    folds = assign_folds(folder.labels, Groups(np.arange(n), n), n_repeats, index, max_folds)
-    procedure = run_procedure(data, [Candidate(name, l2) for name in matrices for l2 in PENALTIES], folds, priors)
-    recalls, shares = _recalls(matrices, folder, procedure), np.bincount(folder.labels) / n
+    folds = assign_folds(folder.labels, Groups(np.arange(n), n), n_repeats, seed, max_folds)
+    return run_procedure(data, [Candidate(name, l2) for name in matrices for l2 in PENALTIES], folds, priors)
+
+
+def check_folder(matrices: Features, folder: Folder, index: int) -> dict[str, Checked]:
+    """Estimate, deliver and score: accuracy and balanced accuracy beside the truth."""
+    procedure = run_classify(matrices, folder, "data" if index % 4 == 3 else "balanced", index)
+    recalls, shares = _recalls(matrices, folder, procedure), np.bincount(folder.labels) / len(folder.labels)
     scores = score_delivered(procedure.out_of_fold)
     return {
         "accuracy": Checked(scores.accuracy, float(shares @ recalls)),
@@ -91,7 +106,7 @@ def check_folder(matrices: Mapping[str, torch.Tensor], folder: Folder, index: in
     }
 
 
-def _recalls(matrices: Mapping[str, torch.Tensor], folder: Folder, procedure: Procedure) -> NDArray[np.float64]:
+def _recalls(matrices: Features, folder: Folder, procedure: Procedure) -> NDArray[np.float64]:
     """Recall of each class on the images that are left, with the delivered classifier."""
     classifier = procedure.classifier
     predicted = classifier.logits(matrices[classifier.candidate.features][folder.left]).argmax(1).numpy()
@@ -118,15 +133,10 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=0, help="side of the images in pixels; 0 is as in classify")
     parser.add_argument("--folders", type=int, default=300)
     args = parser.parse_args()
-    config = ComparedNetworks(weights=args.weights, backbone=args.backbone, image_size=args.size)
-    networks = open_networks(OwnData(data=args.data), config, seed=0)
-    dataset = next(iter(networks.values())).dataset
-    # Near-duplicates of a folder's images are not new images.
-    rows = np.unique(dataset.near_duplicates, return_index=True)[1]
-    matrices = {name: network.features(torch.device("cpu"))[rows] for name, network in networks.items()}
+    matrices, labels = compute_features(args.data, args.weights, args.backbone, args.size)
     results: dict[tuple[str, str], list[Checked]] = {}
     for index in tqdm(range(args.folders), disable=None):
-        folder = draw_folder(dataset.labels[rows], index)
+        folder = draw_folder(labels, index)
         for name, checked in check_folder(matrices, folder, index).items():
             for kind in ("all", "uneven" if folder.is_uneven else "even"):
                 results.setdefault((name, kind), []).append(checked)
