@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from pipelines import export, register
 from pipelines.command_line.command import run_command_line
@@ -70,7 +70,7 @@ class ClassifyConfig:
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
-        check_choice("priors", self.priors, ("balanced", "data"))
+        check_choice("priors", self.priors, get_args(Priors))
         check_range("wanted_precision", self.wanted_precision, 0.01, 0.999)
 
 

@@ -8,16 +8,19 @@ it is, is what `finetune` measured: no image is left here to measure it on.
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import get_args
 
 from pipelines.command_line.command import run_command_line
 from pipelines.configs.data import TargetData
 from pipelines.configs.fields import flat_params, with_values
 from pipelines.configs.network import FewShotNetwork
 from pipelines.configs.where import Where
-from tl_core.recipes.checks import check_seed
+from tl_core.recipes.checks import check_choice, check_seed
+from tl_core.recipes.choices import Priors
 from tl_core.recipes.finetune import FinetuneRecipe, believable_recipe
 
 
@@ -27,6 +30,8 @@ class FitConfig:
 
     data: TargetData = field(default_factory=TargetData)
     network: FewShotNetwork
+    priors: Priors = "balanced"
+    """What counts: every class the same (balanced), or each as often as it is among the images (data)."""
     seed: int = 0
     """Seed of the batches, the views, and the weights of an untrained network."""
     search_run: str = ""
@@ -36,6 +41,7 @@ class FitConfig:
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
+        check_choice("priors", self.priors, get_args(Priors))
 
 
 def run(config: FitConfig) -> str:
@@ -45,6 +51,7 @@ def run(config: FitConfig) -> str:
     import torch
 
     from pipelines.inputs.networks import find_recipe
+    from pipelines.inputs.own_images import say_uneven
     from pipelines.inputs.provenance import log_origin
     from pipelines.inputs.run_ids import with_run_ids
     from pipelines.inputs.target import open_target
@@ -63,10 +70,12 @@ def run(config: FitConfig) -> str:
         opened = open_target(config)
         dataset, finetuner = opened.dataset, opened.finetuner
         log_origin(config.network.weights, opened.spec, config.seed, recipe)
+        if uneven := say_uneven(dataset):
+            print(f"note: {uneven}", file=sys.stderr)
         rows = np.arange(len(dataset.labels))
         recipe = opened.settle_max_lr([(rows, dataset.labels, config.seed)], recipe)
         log_params(flat_params(with_values(config, recipe=recipe, **opened.used())))
-        classifier = finetuner.fit_classifier(rows, recipe, config.seed)
+        classifier = finetuner.fit_classifier(rows, recipe, config.seed, config.priors)
         known = know_fitted_classes(finetuner, classifier, recipe, config.seed)
         classifier.class_means = torch.from_numpy(known.means)
         mlflow.log_metric("n_images", len(rows))

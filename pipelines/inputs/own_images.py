@@ -98,7 +98,7 @@ def open_own_images(data: OwnData, network: ComparedNetworks, seed: int) -> OwnI
         if left_out
         else ""
     )
-    said = [untaught if weights <= set(BASELINES) else "", _say_uneven(dataset), *alike, groups.notice, sizes]
+    said = [untaught if weights <= set(BASELINES) else "", say_uneven(dataset), *alike, groups.notice, sizes]
     return OwnImages(networks, groups, tuple(sentence for sentence in said if sentence))
 
 
@@ -174,7 +174,7 @@ def _folders_above(file: str, class_name: str) -> str:
     return above[1:] if found else "/".join(file.split("/")[:-2])
 
 
-def _say_uneven(dataset: ImageDataset) -> str:
+def say_uneven(dataset: ImageDataset) -> str:
     """Say that the classes have unequal numbers of images; empty where they are alike."""
     counts = dataset.class_counts()
     most, fewest = max(counts, key=lambda name: counts[name]), min(counts, key=lambda name: counts[name])

@@ -50,7 +50,7 @@ def score_networks(
     """Score each network alone, in the order of the candidates; differences allow for their number."""
     import torch
 
-    from tl_core.crossvalidation.solver import image_weights
+    from tl_core.heads.shares import image_weights
 
     taken = procedure.classifier.candidate.features
     labels = torch.from_numpy(procedure.out_of_fold.labels)

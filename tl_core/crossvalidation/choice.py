@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from tl_core.crossvalidation.solver import image_weights
-from tl_core.heads.temperature import PRIOR_SPREAD, TEMPERATURES
+from tl_core.heads.shares import image_weights
+from tl_core.heads.temperature import PRIOR_SPREAD, TEMPERATURES, log_posteriors
 from tl_core.recipes.choices import Priors
 
 
@@ -56,7 +55,5 @@ def fit_temperature(logits: Tensor, labels: Tensor, weights: Tensor, spread: flo
         labels: int64 (n,).
         weights: float (n,), sum 1; with unequal ones the images count as 1 / sum(weights^2) of them.
     """
-    temperatures = torch.tensor(TEMPERATURES, dtype=logits.dtype)
-    losses = torch.stack([log_loss(logits / temperature, labels, weights).mean() for temperature in temperatures])
-    n_images = 1 / weights.square().sum()
-    return TEMPERATURES[int((n_images * losses + 0.5 * (temperatures.log() / spread).square()).argmin())]
+    of_repeats = log_posteriors(logits, labels.expand(len(logits), -1), weights[None], spread)
+    return TEMPERATURES[int(of_repeats.mean(0).argmax())]

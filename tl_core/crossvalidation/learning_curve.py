@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tl_core.crossvalidation.folds import Folds
 from tl_core.crossvalidation.procedure import Candidate, LabelledFeatures, predict_images, share_points
-from tl_core.crossvalidation.solver import image_weights
+from tl_core.heads.shares import image_weights
 from tl_core.recipes.choices import Priors
 from tl_core.scoring.images import Interval, wilson_of_share
 
@@ -42,10 +42,9 @@ def draw_learning_curve(
     fold = torch.from_numpy(folds.of_image[0])
     rank = _rank_in_class(data.labels, fold, folds.n_folds, seed)
     kept = [mask for share in SHARES for mask in _kept(data.labels, fold, rank, folds.n_folds, share)]
-    weights = image_weights(data.labels, torch.stack(kept), priors)
     matrix = data.matrices[candidate.features]
     fits = torch.arange(len(kept))
-    solved = share_points(data, matrix, weights).fit(fits, torch.full((len(kept),), candidate.l2))
+    solved = share_points(data, matrix, torch.stack(kept), priors).fit(fits, torch.full((len(kept),), candidate.l2))
     points: list[CurvePoint] = []
     for first in range(0, len(kept), folds.n_folds):
         right = torch.zeros(len(fold), dtype=torch.float64)

@@ -18,12 +18,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from tl_core.crossvalidation.choice import Choice, choose
 from tl_core.crossvalidation.folds import Folds
-from tl_core.crossvalidation.solver import SharedPoints, Solutions, image_weights
+from tl_core.crossvalidation.solver import SharedPoints, Solutions
 from tl_core.errors import InputError
 from tl_core.heads.classifier import average_views
+from tl_core.heads.shares import class_shifts, image_weights
 from tl_core.recipes.choices import Priors
 from tl_core.scoring.out_of_fold import OutOfFold
 
@@ -152,13 +154,12 @@ def fold_logits(
     if n_folds == 2:  # without both folds there is nothing to fit to
         pairs = pairs[pairs[:, 0] == pairs[:, 1]]
     kept = (fold != pairs[:, :1]) & (fold != pairs[:, 1:])
-    weights = image_weights(data.labels, kept, priors)
     logits = torch.full((len(candidates), n_folds, len(fold), data.n_classes), torch.nan)
     for name in {candidate.features: None for candidate in candidates}:
         wanted = _positions(candidates, name)
         l2 = torch.tensor([candidates[position].l2 for position in wanted])
         fits = torch.arange(len(pairs)).repeat(len(wanted))
-        shared = share_points(data, data.matrices[name], weights)
+        shared = share_points(data, data.matrices[name], kept, priors)
         solved = shared.fit(fits, l2.repeat_interleave(len(pairs)))
         for fit, pair in enumerate(fits.tolist()):
             f, g = pairs[pair].tolist()
@@ -176,12 +177,16 @@ def predict_images(solved: Solutions, fit: int, images: Tensor, n_views: int) ->
     return average_views(of_views.movedim(1, 0))
 
 
-def share_points(data: LabelledFeatures, matrix: Tensor, weights: Tensor) -> SharedPoints:
-    """Every view of an image is a point; together they weigh as much as the image."""
+def share_points(data: LabelledFeatures, matrix: Tensor, kept: Tensor, priors: Priors) -> SharedPoints:
+    """Points for fits to some images each, bool (b, n): every view is one, and together they weigh as much as an image.
+
+    Classes count by the priors.
+    """
     n_views = matrix.shape[1]
-    of_views = (weights / n_views).repeat_interleave(n_views, dim=1)
+    of_views = (image_weights(data.labels, kept, "data") / n_views).repeat_interleave(n_views, dim=1)
     labels = data.labels.repeat_interleave(n_views)
-    return SharedPoints(matrix.flatten(0, 1), labels, data.n_classes, of_views)
+    counts = kept.float() @ F.one_hot(data.labels, data.n_classes).float()
+    return SharedPoints(matrix.flatten(0, 1), labels, data.n_classes, of_views, class_shifts(counts, priors))
 
 
 def _fit_all(
@@ -189,7 +194,7 @@ def _fit_all(
 ) -> FinalClassifier:
     candidate = candidates[choice.candidate]
     every = torch.ones(1, len(data.labels), dtype=torch.bool)
-    shared = share_points(data, data.matrices[candidate.features], image_weights(data.labels, every, priors))
+    shared = share_points(data, data.matrices[candidate.features], every, priors)
     head = shared.fit(torch.zeros(1, dtype=torch.int64), torch.tensor([candidate.l2]), 1e-5).heads()
     return FinalClassifier(
         choice, candidate, head.weight[0], head.bias[0], head.centre[0], head.scale[0], losses.double().numpy()

@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tl_core.compute.devices import one_thread
-from tl_core.recipes.choices import Priors
 
 _MAX_STEPS = 3000
 _CHECK_EVERY = 8
@@ -19,23 +18,6 @@ _SLACK = 1.001
 _FEW_POINTS = 500
 _MAX_ELEMENTS = 2**24
 """Logits held at once; more problems than fit are solved one part after the other."""
-
-
-def image_weights(labels: Tensor, kept: Tensor, priors: Priors) -> Tensor:
-    """Weights of images in fits that hold some of them out; each row sums to 1.
-
-    Args:
-        labels: int64 (n,).
-        kept: bool (b, n), the images that take part in each fit.
-
-    Returns:
-        float32 (b, n), 0 where an image is held out. With `balanced` every class that is there has the same total.
-    """
-    weights = kept.float()
-    if priors == "balanced":
-        members = F.one_hot(labels).float()
-        weights = weights / ((weights @ members) @ members.T).clamp(min=1)
-    return weights / weights.sum(1, keepdim=True)
 
 
 @dataclass(frozen=True)
@@ -62,15 +44,19 @@ class SharedPoints:
     about the points that it holds out.
     """
 
-    def __init__(self, points: Tensor, labels: Tensor, n_classes: int, weights: Tensor) -> None:
+    def __init__(
+        self, points: Tensor, labels: Tensor, n_classes: int, weights: Tensor, shifts: Tensor | None = None
+    ) -> None:
         """Rotate the points.
 
         Args:
             points: float (n, d).
             labels: int64 (n,), values 0 .. n_classes - 1.
             weights: float (b, n) of the fits to come; each row sums to 1.
+            shifts: float (b, n_classes), taken off the logits of each fit; none by default.
         """
         self.weights = weights
+        self.shifts = weights.new_zeros(len(weights), n_classes) if shifts is None else shifts
         # No fit gives a point more weight than this, so it bounds the curvature of all of them.
         heaviest = weights.amax(0)
         self.total = float(heaviest.sum())
@@ -105,7 +91,7 @@ class SharedPoints:
             ]
         weight = torch.cat([part[0] for part in parts], dim=1)
         bias = torch.cat([part[1] for part in parts], dim=1)
-        return Solutions(self, fits, weight, bias)
+        return Solutions(self, fits, weight, bias - self.shifts[fits])
 
     def _descend(self, fits: Tensor, l2: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
         """Nesterov's gradient with restarts in a part of the metric of Boehning's bound, see `heads.logistic`."""

@@ -30,7 +30,9 @@ from tl_core.fewshot.support import MAX_BATCH, Support, count_views, suffix_feat
 from tl_core.fewshot.tuning import Tuning
 from tl_core.freezing.cuts import Cuts
 from tl_core.heads.classifier import Classifier
+from tl_core.heads.head import Head
 from tl_core.networks.backbones import BackboneSpec, n_features
+from tl_core.recipes.choices import Priors
 from tl_core.recipes.finetune import FinetuneRecipe
 from tl_core.views.fixed import fixed_views, has_random_views
 
@@ -99,8 +101,13 @@ class Finetuner:
         """Read the activations that another process's `compute` returned, instead of computing them again."""
         self._cuts.at(recipe).activations.adopt(views)
 
-    def fit_classifier(self, rows: Indices, recipe: FinetuneRecipe, seed: int) -> Classifier:
+    def fit_classifier(
+        self, rows: Indices, recipe: FinetuneRecipe, seed: int, priors: Priors = "balanced"
+    ) -> Classifier:
         """Fine-tune on all given rows of the dataset, whose labels are the classes.
+
+        Args:
+            priors: whether every class counts the same, as in an episode, or as often as it has images.
 
         Returns:
             A classifier on the CPU, in evaluation mode, with a copy of the backbone.
@@ -110,7 +117,7 @@ class Finetuner:
         support, tuning = (rows, self.dataset.labels[rows], seed), self._tuning(recipe)
         fitting = self._probing(recipe) if self.is_probing(recipe) else tuning
         try:
-            temperature = fitting.find_temperature(support)
+            temperature = fitting.find_temperature(support, priors)
             network, fell_back = tuning.train(support)
             backbone = copy.deepcopy(self.backbone)
         finally:
@@ -122,7 +129,10 @@ class Finetuner:
                 DataWarning,
                 stacklevel=2,
             )
-        return Classifier(self.spec, backbone, network[1], recipe.test_views, temperature).cpu().eval()
+        head = network[1]
+        assert isinstance(head, Head)
+        head.take_off_shares(torch.from_numpy(support[1]).to(self.device), priors)
+        return Classifier(self.spec, backbone, head, recipe.test_views, temperature).cpu().eval()
 
     def features_of(self, rows: Indices, recipe: FinetuneRecipe) -> NDArray[np.float32]:
         """Features of images before fine-tuning, float32 (n, n_features)."""

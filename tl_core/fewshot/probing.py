@@ -18,6 +18,7 @@ from tl_core.heads.classifier import average_views
 from tl_core.heads.head import SolvedHead, penalty_of
 from tl_core.heads.table import head_class
 from tl_core.heads.temperature import solved_temperatures
+from tl_core.recipes.choices import Priors
 from tl_core.recipes.finetune import FinetuneRecipe
 from tl_core.views.fixed import fixed_views
 
@@ -44,13 +45,13 @@ class Probing:
         for episode, of_one in zip(episodes, logits, strict=True):
             yield score_episode(episode, of_one, seconds)
 
-    def find_temperature(self, support: Support) -> float:
+    def find_temperature(self, support: Support, priors: Priors = "balanced") -> float:
         """Find by cross-validation what the logits are divided by; 1 where the recipe asks for none."""
         if self.recipe.temperature == "none":
             return 1.0
         rows, labels, seed = support
         targets = torch.from_numpy(labels).to(self.device)
-        return float(self._temperatures(self._support(rows, seed)[None], targets[None]))
+        return float(self._temperatures(self._support(rows, seed)[None], targets[None], priors))
 
     def _support(self, rows: Indices, seed: int) -> Tensor:
         return support_views(self.cut.activations, rows, self.recipe.augment, torch.Generator().manual_seed(seed))
@@ -67,8 +68,9 @@ class Probing:
             averaged = averaged / self._temperatures(support, labels)[:, None, None]
         return averaged
 
-    def _temperatures(self, support: Tensor, labels: Tensor) -> Tensor:
-        return solved_temperatures(self._head, support, labels, self.recipe.l2, self.recipe.label_smoothing)
+    def _temperatures(self, support: Tensor, labels: Tensor, priors: Priors = "balanced") -> Tensor:
+        recipe = self.recipe
+        return solved_temperatures(self._head, support, labels, recipe.l2, recipe.label_smoothing, priors)
 
     @property
     def _head(self) -> type[SolvedHead]:

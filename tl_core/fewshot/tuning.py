@@ -27,8 +27,10 @@ from tl_core.fewshot.support import Support, draw_batches, suffix_features, supp
 from tl_core.freezing.cuts import Cut
 from tl_core.heads.classifier import average_views
 from tl_core.heads.head import penalty_of
-from tl_core.heads.table import build_head
+from tl_core.heads.shares import image_weights
+from tl_core.heads.table import build_head, head_class
 from tl_core.heads.temperature import best_temperatures, split_folds
+from tl_core.recipes.choices import Priors
 from tl_core.recipes.finetune import FinetuneRecipe
 from tl_core.training.loop import TrainingDivergedError, fit, predict_logits, start_training
 from tl_core.training.lr_finder import N_STEPS, RATES, lr_range_test
@@ -125,7 +127,7 @@ class Tuning:
         logits = networks.predict(torch.stack([self.cut.activations.fixed(e.support_rows, view=0) for e in episodes]))
         return [self._loss_of(of_one, e.support_labels) for of_one, e in zip(logits, episodes, strict=True)]
 
-    def find_temperature(self, support: Support) -> float:
+    def find_temperature(self, support: Support, priors: Priors = "balanced") -> float:
         """Find by cross-validation what the logits are divided by; 1 where the recipe asks for none."""
         rows, labels, seed = support
         targets = torch.from_numpy(labels)
@@ -134,9 +136,11 @@ class Tuning:
         logits = torch.empty(len(rows), int(targets.max()) + 1)
         for kept, held in folds:
             network, _ = self.train((rows[kept], labels[kept], seed))
-            logits[held] = self._predict(network, rows[held])
+            shift = head_class(self.recipe.head).shifts(targets[kept], logits.shape[1], priors)
+            logits[held] = self._predict(network, rows[held]) - shift
             self.cut.restore()
-        return float(best_temperatures(logits[None], targets[None]))
+        every = torch.ones_like(targets, dtype=torch.bool)[None]
+        return float(best_temperatures(logits[None], targets[None], image_weights(targets, every, priors)[0]))
 
     def suggest_max_lr(self, support: Support) -> float:
         """Run a learning-rate range test and return its suggestion."""

@@ -8,6 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from tl_core.heads.shares import class_shifts
+from tl_core.recipes.choices import Priors
+
 PENALTY_IMAGES = 25
 """Number of labelled images, 5 of each of 5 classes, at which the penalty of a solved head is `l2` itself."""
 
@@ -25,6 +28,8 @@ class Head(nn.Module):
 
     is_solved: ClassVar[bool] = False
     """True if no steps are needed on a frozen backbone."""
+    learns_shares: ClassVar[bool] = False
+    """True if a class with more images is more probable from the start, whatever an image shows."""
 
     def __init__(self, n_inputs: int, n_classes: int, dropout: float = 0.0) -> None:  # noqa: ARG002 - for subclasses
         super().__init__()
@@ -51,6 +56,15 @@ class Head(nn.Module):
         centre, scale = centre_and_scale(features[None])
         self.centre.copy_(centre[0])
         self.scale.copy_(scale[0])
+
+    @classmethod
+    def shifts(cls, labels: Tensor, n_classes: int, priors: Priors) -> Tensor:
+        """What is taken off the logits (n_classes,) of a head that was fitted to labels (n,); see `class_shifts`."""
+        counts = labels.bincount(minlength=n_classes)
+        return class_shifts(counts, priors if cls.learns_shares else "data").to(labels.device)
+
+    def take_off_shares(self, labels: Tensor, priors: Priors) -> None:
+        """Have classes count by the priors, after a fit to labels (n,); nothing to do unless `learns_shares`."""
 
     @torch.no_grad()
     def standardise(self, features: Tensor) -> None:

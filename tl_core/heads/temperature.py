@@ -10,6 +10,8 @@ from torch import Tensor
 
 from tl_core.heads.classifier import average_views
 from tl_core.heads.head import SolvedHead, penalty_of
+from tl_core.heads.shares import image_weights
+from tl_core.recipes.choices import Priors
 
 TEMPERATURES = tuple(2 ** (i / 8) for i in range(-40, 41))
 """What is tried, from 1/32 to 32."""
@@ -19,7 +21,12 @@ MAX_FOLDS = 5
 
 
 def solved_temperatures(
-    head: type[SolvedHead], support: Tensor, labels: Tensor, l2: float, label_smoothing: float = 0.0
+    head: type[SolvedHead],
+    support: Tensor,
+    labels: Tensor,
+    l2: float,
+    label_smoothing: float = 0.0,
+    priors: Priors = "balanced",
 ) -> Tensor:
     """Temperatures of the solved heads of many episodes.
 
@@ -30,6 +37,7 @@ def solved_temperatures(
         support: float (b, n, n_views, d), every view of every image.
         labels: int64 (b, n), in the same order in every episode.
         l2: as in the recipe; `penalty_of` makes it the penalty of a fit.
+        priors: what classes count; of episodes with as many images of each it is all the same.
 
     Returns:
         Temperatures (b,).
@@ -46,20 +54,38 @@ def solved_temperatures(
             penalty_of(l2, len(kept)),
             label_smoothing,
         ).unflatten(1, (len(held), -1))  # (b, held, n_views, n_classes)
-        scored[:, held] = average_views(logits.movedim(2, 0))
-    return best_temperatures(scored, labels)
+        scored[:, held] = average_views(logits.movedim(2, 0)) - head.shifts(labels[0, kept], scored.shape[2], priors)
+    every = torch.ones_like(labels[:1], dtype=torch.bool)
+    return best_temperatures(scored, labels, image_weights(labels[0], every, priors)[0])
 
 
-def best_temperatures(logits: Tensor, labels: Tensor) -> Tensor:
+def best_temperatures(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
     """Of each episode the most probable temperature: (b, n, n_classes) and int64 (b, n) to (b,).
 
     Its logarithm is normal around 0 a priori, so that images that are all named rightly do not ask for the lowest.
+
+    Args:
+        weights: float (n,) of the images, sum 1; all alike by default.
     """
-    temperatures = torch.tensor(TEMPERATURES, dtype=logits.dtype, device=logits.device)
+    n = labels.shape[1]
+    given = logits.new_full((n,), 1 / n) if weights is None else weights.to(logits)
+    return logits.new_tensor(TEMPERATURES)[log_posteriors(logits, labels, given[None]).argmax(1)]
+
+
+def log_posteriors(logits: Tensor, labels: Tensor, weights: Tensor, spread: float = PRIOR_SPREAD) -> Tensor:
+    """Logarithm of the posterior density of `TEMPERATURES`, up to a constant: (b, n_temperatures).
+
+    Args:
+        logits: float (b, n, n_classes); labels: int64 (b, n).
+        weights: float (b, n) or (1, n), sum 1; with unequal ones the images count as 1 / sum(weights^2) of them.
+        spread: standard deviation of the temperature's logarithm a priori.
+    """
+    temperatures = logits.new_tensor(TEMPERATURES)
     scaled = (logits[:, None] / temperatures[:, None, None]).log_softmax(3)
     right = labels[:, None, :, None].expand(-1, len(temperatures), -1, 1)
-    likelihood = scaled.gather(3, right)[..., 0].sum(2)
-    return temperatures[(likelihood - 0.5 * (temperatures.log() / PRIOR_SPREAD).square()).argmax(1)]
+    mean = (scaled.gather(3, right)[..., 0] * weights[:, None]).sum(2)
+    n_images = 1 / weights.square().sum(1, keepdim=True)
+    return n_images * mean - 0.5 * (temperatures.log() / spread).square()
 
 
 def split_folds(labels: Tensor) -> list[tuple[Tensor, Tensor]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
@@ -10,8 +12,10 @@ from torch import Tensor
 from tl_core.crossvalidation.choice import fit_temperature, log_loss
 from tl_core.crossvalidation.folds import Folds, Groups, assign_folds
 from tl_core.crossvalidation.procedure import Candidate, LabelledFeatures, fold_logits, run_procedure
-from tl_core.crossvalidation.solver import SharedPoints, image_weights
+from tl_core.crossvalidation.solver import SharedPoints
 from tl_core.errors import InputError
+from tl_core.heads.shares import image_weights
+from tl_core.recipes.choices import Priors
 from tl_core.scoring.out_of_fold import OutOfFold
 
 C = 3
@@ -87,6 +91,28 @@ def test_logits_are_those_of_fits_without_the_two_folds() -> None:
         shared = SharedPoints(data.matrices["good"][:, 0], data.labels, C, image_weights(data.labels, kept, "data"))
         alone = shared.fit(torch.tensor([0]), torch.tensor([1e-2])).logits(0, (fold == inner).nonzero()[:, 0])
         torch.testing.assert_close(logits[0, outer, fold == inner], alone, atol=2e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("priors", "expected"), [("balanced", [1 / 3, 1 / 3, 1 / 3]), ("data", [0.5, 0.3, 0.2])])
+def test_features_that_say_nothing_leave_what_the_priors_say(priors: Priors, expected: list[float]) -> None:
+    labels = np.repeat([0, 1, 2], [50, 30, 20])
+    data = LabelledFeatures.of({"noise": torch.randn(100, 4, generator=torch.Generator().manual_seed(0))}, labels, C)
+    result = run_procedure(data, [Candidate("noise", 1e6)], folds_of(data), priors)
+    delivered = result.classifier.logits(torch.zeros(1, 4)).softmax(1)[0]
+    np.testing.assert_allclose(delivered, expected, atol=0.01)
+    np.testing.assert_allclose(result.out_of_fold.probabilities, np.tile(expected, (200, 1)), atol=0.02)
+
+
+def test_a_class_with_few_images_is_found_as_often_as_one_with_many() -> None:
+    generator, means = torch.Generator().manual_seed(0), 2 * torch.eye(2, 30)
+    uneven, even = np.repeat([0, 1], [100, 6]), np.repeat([0, 1], 500)
+    points, new = (means[of] + torch.randn(len(of), 30, generator=generator) for of in (uneven, even))
+    data = LabelledFeatures.of({"two": points}, uneven, 2)
+    recalls = []
+    for priors in get_args(Priors):
+        result = run_procedure(data, [Candidate("two", 1e-3)], folds_of(data), priors)
+        recalls.append((result.classifier.logits(new).argmax(1) == 1)[even == 1].double().mean())
+    assert recalls[0] > recalls[1] + 0.2
 
 
 def test_views_of_an_image_share_its_weight_and_are_averaged() -> None:

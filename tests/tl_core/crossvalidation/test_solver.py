@@ -8,7 +8,9 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from tl_core.crossvalidation.solver import Priors, SharedPoints, image_weights
+from tl_core.crossvalidation.solver import SharedPoints
+from tl_core.heads.shares import image_weights
+from tl_core.recipes.choices import Priors
 
 N, D, C = 60, 90, 3
 
@@ -26,12 +28,6 @@ def held_out() -> Tensor:
     kept[0, ::4] = False
     kept[1, 1::4] = False
     return kept
-
-
-def test_weights_of_the_classes() -> None:
-    labels, kept = torch.tensor([0, 0, 0, 1]), torch.tensor([[True, True, False, True]])
-    torch.testing.assert_close(image_weights(labels, kept, "data"), torch.tensor([[1.0, 1, 0, 1]]) / 3)
-    torch.testing.assert_close(image_weights(labels, kept, "balanced"), torch.tensor([[0.25, 0.25, 0, 0.5]]))
 
 
 @pytest.mark.parametrize("priors", ["data", "balanced"])

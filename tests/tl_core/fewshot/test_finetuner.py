@@ -24,6 +24,7 @@ from tl_core.fewshot.finetuner import Finetuner
 from tl_core.fewshot.results import EpisodeResult
 from tl_core.fewshot.support import RANDOM_VIEWS
 from tl_core.networks.backbones import BackboneSpec, build_backbone
+from tl_core.recipes.choices import Priors
 from tl_core.recipes.episode import EpisodeShape
 from tl_core.recipes.finetune import FinetuneRecipe
 from tl_core.recipes.heads import few_shot_heads
@@ -439,6 +440,18 @@ def test_a_probe_is_solved_with_smoothed_labels() -> None:
     sharp, smooth = (run(tuner(PIXELS), episodes, replace(LINEAR_PROBE, label_smoothing=s)) for s in (0.0, 0.4))
     for one, other in zip(sharp, smooth, strict=True):
         assert other.confidences.mean() < one.confidences.mean() - 0.05
+
+
+@pytest.mark.parametrize("recipe", [LINEAR_PROBE, HALF], ids=["probe", "half"])
+@pytest.mark.parametrize(("priors", "expected"), [("balanced", [0.5, 0.5]), ("data", [0.75, 0.25])])
+def test_an_image_that_says_nothing_is_as_probably_of_a_class_as_the_priors_say(
+    priors: Priors, expected: list[float], recipe: FinetuneRecipe
+) -> None:
+    uneven = replace(noise_dataset(2, 10), labels=np.repeat([0, 1], [15, 5]))
+    recipe = replace(recipe, temperature="cv", l2=1e6, max_lr=1e-6)  # nothing but the bias is left to learn
+    classifier = tuner(RESNET, uneven).fit_classifier(np.arange(20), recipe, 0, priors)
+    probabilities = classifier(torch.from_numpy(uneven.images)).detach().softmax(1)
+    np.testing.assert_allclose(probabilities, np.tile(expected, (20, 1)), atol=0.02)
 
 
 @pytest.mark.parametrize("n_per_class", [5, 12])
