@@ -54,6 +54,7 @@ def run(config: RegisterConfig) -> str:
     from pipelines.configs.fields import flat_params
     from pipelines.inputs.artifacts import ONNX_ARTIFACT
     from pipelines.inputs.run_ids import with_run_ids
+    from pipelines.registration.champion_mark import mark_champion
     from pipelines.registration.evidence import find_scored_run
     from pipelines.registration.version_notes import describe_version
     from pipelines.store.artifacts import fetch_artifact
@@ -77,6 +78,7 @@ def run(config: RegisterConfig) -> str:
             _log_scores(scored_run, logged_model_of(registered))
             with promotion_lock():
                 decision = _decide(config, export_run, scored_run, version)
+                mark_champion(config.name)
             logged = {"gate": decision.reason, "promoted": str(decision.promote)}
             for key, value in logged.items():
                 mlflow.MlflowClient().set_model_version_tag(config.name, version, key, value)

@@ -26,6 +26,7 @@ def run(config: RollbackConfig) -> str:
     """Roll back and log; returns the run's id."""
     import mlflow
 
+    from pipelines.registration.champion_mark import mark_champion
     from pipelines.store.connection import promotion_lock
     from pipelines.store.runs import rename_run, tracked_run
     from registry.versions import reachable_registry, roll_back
@@ -33,6 +34,7 @@ def run(config: RollbackConfig) -> str:
     with tracked_run("rollback", config, f"rollback {config.name}") as run_id:
         with reachable_registry(), promotion_lock():
             left, back = roll_back(config.name)
+            mark_champion(config.name)
             decision = f"rolled back to version {back}: {config.reason}"
             mlflow.MlflowClient().set_model_version_tag(config.name, left, "gate", decision)
             mlflow.MlflowClient().set_model_version_tag(config.name, left, "promoted", "False")

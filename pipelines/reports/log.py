@@ -9,7 +9,7 @@ from pipelines.configs.entry_points import REPORT_ARTIFACT
 
 
 def log_report(run_id: str) -> None:
-    """Write the report of the active run beside its numbers, and its first words as the run's description.
+    """Write the report of the active run beside its numbers, and its first words, with a link, as its description.
 
     Where it cannot be written, the numbers stand.
     """
@@ -21,13 +21,16 @@ def log_report(run_id: str) -> None:
     from pipelines.reports.build import build_report
     from pipelines.reports.page import render_page
     from pipelines.store.logging import DRAWING_ERRORS
+    from pipelines.store.views import run_link
     from tl_core.errors import InputError
 
     troubles = (InputError, MlflowException, TemplateError, ExpatError, *DRAWING_ERRORS)
     try:
-        page = build_report(mlflow.MlflowClient().get_run(run_id))
+        run = mlflow.MlflowClient().get_run(run_id)
+        page = build_report(run)
         mlflow.log_text(render_page(page), REPORT_ARTIFACT)
-        mlflow.set_tag(MLFLOW_RUN_NOTE, "\n\n".join([f"**{page.headline}**", *page.sentences]))
+        link = f"[report]({run_link(run, REPORT_ARTIFACT)})"
+        mlflow.set_tag(MLFLOW_RUN_NOTE, "\n\n".join([f"**{page.headline}**", link, *page.sentences]))
     except troubles as error:
         print(
             f"warning: run {run_id} has no report ({error}); try: python -m pipelines.report --run {run_id}",

@@ -39,11 +39,12 @@ OLD_STORE = Path("mlruns", "mlflow.db")
 
 _OTHER_SCHEMA = "out-of-date database schema"
 
-_NOTE = (
-    "Classifiers from a few labelled images. A `classify` run is one file and how often it is right; a `main` run is "
-    "what transfer is worth, with its steps nested in it, and `finetune` one run per episode. `accuracy` has its 95 % "
-    "interval beside it, `accuracy_low` to `accuracy_high`, over images; `_ci95` is the half of one over episodes. The "
-    "artifact `report.html` of a run says in words and figures what it found."
+_NOTE = (  # of which the page shows one line, until it is opened
+    "Click a run, then *Artifacts*, then `report.html`: what it found, in words and figures. `champion` marks the run "
+    "that made the version in use of a registered model. A `classify` run is one file and how often it is right; a "
+    "`main` run is what transfer is worth, with its steps nested in it, and `finetune` one run per episode. `accuracy` "
+    "has its 95 % interval beside it, `accuracy_low` to `accuracy_high`, over images; `_ci95` is the half of one over "
+    "episodes."
 )
 
 

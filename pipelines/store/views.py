@@ -19,15 +19,33 @@ from mlflow.environment_variables import MLFLOW_TRACKING_URI
 from pipelines.store.redaction import redact
 
 VIEW_TAG = "mlflow.sharedViewState."
+CHAMPION_TAG = "champion"
+"""Tag of a run: the registered models whose champion it made, each with its version."""
+
 LOCAL_UI = "http://127.0.0.1:5000"
 
+_OF_RUNS = "workflowType=machine_learning"
+"""What has MLflow show the menu of runs and models beside a page, instead of the one about language models."""
+
 _NOT_PARTS = "tags.kind != 'episode' AND tags.kind != 'trial' AND tags.kind != 'fold'"
-_SCORES = tuple(f"metrics.`{name}`" for name in ("accuracy", "accuracy_low", "accuracy_high", "accuracy_ci95"))
+_ACCURACY, _LOW, _HIGH, _CI95 = (
+    f"metrics.`{name}`" for name in ("accuracy", "accuracy_low", "accuracy_high", "accuracy_ci95")
+)
+_CHAMPION, _KIND, _WEIGHTS = f"tags.`{CHAMPION_TAG}`", "tags.`kind`", "params.`weights`"
+_ALWAYS = {"attributes.`Run Name`": 210, "runDateAndNestInfo": 130, "duration": 75}
+"""Columns that every table has, and their widths in pixels."""
+
+_WIDTHS = {_ACCURACY: 75, _CHAMPION: 108}
+_WIDTH = 97
+"""Width of any other column, in pixels: its name is shown whole."""
 
 
 @dataclass(frozen=True)
 class View:
-    """A view: its name in the address, which runs it shows, the columns beside their names, and the order."""
+    """A view: its name in the address, which runs it shows, columns from left to right, and the order of the rows.
+
+    A window of usual width shows about five columns, beside MLflow's own panels: what is looked for comes first.
+    """
 
     key: str
     search_filter: str
@@ -36,9 +54,9 @@ class View:
 
 
 _RESULTS = f"metrics.accuracy >= 0 AND tags.kind != 'register' AND {_NOT_PARTS}"  # a version's is that of another run
-RESULTS = View("results", _RESULTS, (*_SCORES, "params.`weights`", "tags.`kind`"))
-STEPS = View("steps", _NOT_PARTS, ("attributes.`Duration`", "tags.`kind`", *_SCORES))
-EVERYTHING = View("everything", "", ("attributes.`Duration`", "tags.`kind`", *_SCORES[:1]))
+RESULTS = View("results", _RESULTS, (_ACCURACY, _LOW, _HIGH, _CHAMPION, _KIND, _WEIGHTS, _CI95))
+STEPS = View("steps", _NOT_PARTS, (_ACCURACY, _LOW, _HIGH, _CHAMPION, _KIND, _CI95))
+EVERYTHING = View("everything", "", (_ACCURACY, _CHAMPION, _KIND))
 VIEWS = (RESULTS, STEPS, EVERYTHING)
 
 
@@ -52,14 +70,13 @@ def save_views(client: mlflow.MlflowClient, experiment_id: str) -> None:
 
 def runs_address(experiment_id: str, view: View = RESULTS) -> str:
     """Return the address of a view: of the server that is in use, else of `mlflow ui` on its usual port."""
-    page = f"#/experiments/{experiment_id}/runs?workflowType=machine_learning"
-    return ui_address(f"{page}&viewStateShareKey={view.key}")
+    return ui_address(f"#/experiments/{experiment_id}/runs?{_OF_RUNS}&viewStateShareKey={view.key}")
 
 
 def run_link(run: Run, artifact: str = "") -> str:
     """Return the address of a run's page, or of one of its artifacts, as MLflow's own pages take it."""
     place = f"/artifacts/{quote(artifact)}" if artifact else ""
-    return f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}{place}"
+    return f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}{place}?{_OF_RUNS}"
 
 
 def ui_address(link: str) -> str:
@@ -79,6 +96,8 @@ def _as_tag(view: View) -> str:
         "datasetsFilter": [],
         "modelVersionFilter": "All Runs",
         "selectedColumns": list(view.columns),
+        "columnOrder": [*_ALWAYS, *view.columns],
+        "columnWidths": _ALWAYS | {column: _WIDTHS.get(column, _WIDTH) for column in view.columns},
         "runsExpanded": {},
     }
     now = int(1000 * time.time())

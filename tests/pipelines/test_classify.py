@@ -60,9 +60,11 @@ def test_a_folder_becomes_a_champion_whose_file_is_as_good_as_estimated(colours:
     champion = champion_of("colours")
     assert champion is not None
     assert champion.tags["classify_run"] == run_id
+    assert run.data.tags["champion"] == "colours v1"
+    assert f"](#/experiments/0/runs/{run_id}/artifacts/report.html?" in run.data.tags["mlflow.note.content"]
     headline, links, *_ = str(champion.description).split("\n\n")
     assert headline.startswith("Of 100 new images like these, about 100 are named rightly")
-    for link in (f"#/experiments/0/runs/{run_id}/artifacts/report.html)", f"#/experiments/0/runs/{steps['export']})"):
+    for link in (f"#/experiments/0/runs/{run_id}/artifacts/report.html?", f"#/experiments/0/runs/{steps['export']}?"):
         assert link in links
     assert headline in mlflow.MlflowClient().get_registered_model("colours").description
     model = OnnxClassifier.load(fetch_artifact(steps["export"], ONNX_ARTIFACT))
@@ -74,7 +76,7 @@ def test_a_folder_becomes_a_champion_whose_file_is_as_good_as_estimated(colours:
     page = fetch_artifact(run_id, "report.html").read_text()
     assert "Of 100 new images like these, about 100 are named rightly" in page
     assert "When to believe it" in page
-    assert f'#/experiments/0/runs/{steps["export"]}">{steps["export"]}</a>' in page
+    assert f'#/experiments/0/runs/{steps["export"]}?workflowType=machine_learning">{steps["export"]}</a>' in page
 
 
 def test_every_image_is_predicted_once_a_repeat_by_folds_without_it(colours: Path) -> None:

@@ -13,6 +13,8 @@ from typing import Any
 import mlflow
 import pandas as pd
 import pytest
+from mlflow.entities import ViewType
+from mlflow.exceptions import MlflowException
 
 from pipelines import register, register_backbone, rollback
 from pipelines.register import RegisterConfig
@@ -389,3 +391,82 @@ def test_a_backbone_is_registered_with_what_it_is() -> None:
     assert "novel/5-way: 70.00 +- 1.00 %" in str(version.description)
     assert version.tags["pretrain_run"] == pretrain_run
     assert Path(mlflow.artifacts.download_artifacts("models:/b/1"), "description.json").is_file()
+
+
+def marks() -> dict[str, str]:
+    """The mark of each run that has one."""
+    runs = mlflow.search_runs(filter_string="tags.champion LIKE '%'", output_format="list", run_view_type=ViewType.ALL)
+    return {run.info.run_id: run.data.tags["champion"] for run in runs}
+
+
+def test_the_run_of_the_champion_alone_is_marked_through_promotion_refusal_and_rollback() -> None:
+    first, second = prepared(), prepared(BETTER)
+    registered(first)
+    assert marks() == {first.finetune_run: "colours v1"}
+    registered(second)
+    assert marks() == {second.finetune_run: "colours v2"}
+    registered(prepared(WORSE))
+    assert marks() == {second.finetune_run: "colours v2"}
+    rollback.run(rollback.RollbackConfig(name=NAME))
+    assert marks() == {first.finetune_run: "colours v1"}
+
+
+def test_a_run_bears_the_marks_of_several_models_and_loses_only_that_of_the_one_that_moved(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, second = prepared(), prepared(BETTER)
+    for name in ("colours", "colours v1", "colours"):
+        monkeypatch.setattr("tests.pipelines.test_register.NAME", name)
+        registered(first)
+    assert marks() == {first.finetune_run: "colours v1 v1 / colours v2"}
+    registered(second)
+    assert marks() == {first.finetune_run: "colours v1 v1", second.finetune_run: "colours v3"}
+
+
+def test_a_mark_by_hand_stays() -> None:
+    runs = prepared()
+    mlflow.MlflowClient().set_tag(runs.finetune_run, "champion", "of my heart")
+    registered(runs)
+    registered(prepared(BETTER))
+    assert marks()[runs.finetune_run] == "of my heart"
+
+
+def test_a_deleted_run_is_not_marked_and_stops_nothing() -> None:
+    first, second = prepared(), prepared(BETTER)
+    registered(first)
+    registered(second)
+    for runs in (first, second):
+        mlflow.MlflowClient().delete_run(runs.finetune_run)
+    rollback.run(rollback.RollbackConfig(name=NAME))
+    assert (champion(), first.finetune_run in marks()) == (1, False)
+    assert registered(prepared(BETTER))["promoted"] == "False"  # its scores are gone with the run
+
+
+def test_a_store_that_refuses_marks_costs_no_promotion(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(client: mlflow.MlflowClient, run_id: str, key: str, *rest: Any, **options: Any) -> None:
+        if key == "champion":
+            raise MlflowException("refused")
+        set_tag(client, run_id, key, *rest, **options)
+
+    set_tag = mlflow.MlflowClient.set_tag
+    monkeypatch.setattr(mlflow.MlflowClient, "set_tag", refuse)
+    assert (registered(prepared())["promoted"], champion(), marks()) == ("True", 1, {})
+
+
+def test_a_version_that_was_deleted_leaves_no_second_mark() -> None:
+    first, second = prepared(), prepared(BETTER)
+    registered(first)
+    mlflow.MlflowClient().delete_model_version(NAME, "1")
+    registered(second)
+    assert marks() == {second.finetune_run: "colours v2"}
+
+
+@pytest.mark.parametrize(("kind", "marked"), [("main", "parent"), ("reproduce", "child")])
+def test_the_row_that_shows_the_score_is_marked(kind: str, marked: str) -> None:
+    runs = prepared()
+    with mlflow.start_run() as parent:
+        mlflow.set_tag("kind", kind)
+    mlflow.MlflowClient().set_tag(runs.finetune_run, "mlflow.parentRunId", parent.info.run_id)
+    registered(runs)
+    row = {"parent": parent.info.run_id, "child": runs.finetune_run}[marked]
+    assert marks() == {row: "colours v1"}

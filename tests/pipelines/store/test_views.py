@@ -8,7 +8,7 @@ import mlflow
 import pytest
 
 from pipelines.store.connection import prepare_store
-from pipelines.store.views import EVERYTHING, RESULTS, STEPS, VIEW_TAG, VIEWS, runs_address
+from pipelines.store.views import EVERYTHING, RESULTS, STEPS, VIEW_TAG, VIEWS, View, run_link, runs_address
 
 pytestmark = [
     pytest.mark.usefixtures("store"),
@@ -37,6 +37,26 @@ def test_each_view_shows_what_its_name_says() -> None:
         STEPS.key: {"finetune", "export", "register"},
         EVERYTHING.key: everything,
     }
+
+
+@pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.key)
+def test_the_champion_is_within_the_width_of_a_usual_window(view: View) -> None:
+    prepare_store()
+    tag = json.loads(mlflow.MlflowClient().get_experiment("0").tags[VIEW_TAG + view.key])
+    state = json.loads(tag["state"])
+    order, widths = state["columnOrder"], state["columnWidths"]
+    assert set(state["selectedColumns"]) < set(order) == set(widths)
+    until = order.index("tags.`champion`") + 1
+    beside_the_panels = 865 - 73  # pixels that MLflow's page of 1500 leaves, and those of the boxes to tick
+    assert sum(widths[column] for column in order[:until]) <= beside_the_panels
+
+
+def test_the_address_of_a_run_opens_the_menu_of_runs() -> None:
+    with mlflow.start_run() as run:
+        pass
+    page = f"#/experiments/0/runs/{run.info.run_id}"
+    assert run_link(run) == f"{page}?workflowType=machine_learning"
+    assert run_link(run, "a b.html") == f"{page}/artifacts/a%20b.html?workflowType=machine_learning"
 
 
 def test_views_are_saved_once_and_those_that_people_changed_stay() -> None:
