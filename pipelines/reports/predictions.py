@@ -19,7 +19,9 @@ from pipelines.reports.words import join_words, say_interval
 from pipelines.results.feature_map import read_feature_map
 from pipelines.results.figures import Map, draw_maps, draw_reliability
 from pipelines.results.predictions import KeptAnswers, read_answers
-from pipelines.results.scores import classes_of_episode
+from pipelines.results.scores import HARDEST_ARTIFACT, classes_of_episode, episodes_of
+from pipelines.store.artifacts import fetch_artifact
+from tl_core.errors import InputError
 from tl_core.scoring.classification import confusion_matrix, shares_of_pairs
 from tl_core.scoring.images import Interval
 
@@ -37,6 +39,23 @@ def answers_sections(run: Run, recalls: Mapping[str, Interval] | None = None) ->
         _examples_section(answers),
         _calibration_section(answers),
     ]
+
+
+def hardest_section(run: Run) -> list[Section]:
+    """Section on the episode with the lowest accuracy and its mistakes; none for runs of earlier releases."""
+    try:
+        mistakes = pd.read_parquet(fetch_artifact(run.info.run_id, HARDEST_ARTIFACT))
+    except InputError:
+        return []
+    episodes = episodes_of(run.info.run_id)
+    hardest = episodes.sort_values("accuracy", kind="stable").iloc[0]
+    if mistakes.empty:
+        return [Section("Hardest episode", ["No episode has a mistake."])]
+    sentences = [
+        f"Episode {hardest['episode']:,} has the lowest accuracy, {100 * hardest['accuracy']:.1f} %. Its classes are "
+        f"{join_words(list(map(str, hardest['classes'])), _MOST_NAMED)}."
+    ]
+    return [Section("Hardest episode", sentences, [Gallery("All of its mistakes", _pictures(mistakes))])]
 
 
 def features_section(run: Run) -> Section:

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from pipelines.inputs.artifacts import RECIPE_ARTIFACT
 from pipelines.results.figures import draw_distribution
 from pipelines.results.nearest import Neighbours
-from pipelines.results.predictions import log_answers
-from pipelines.results.scores import EPISODES_ARTIFACT
+from pipelines.results.predictions import log_answers, table_of_answers
+from pipelines.results.scores import EPISODES_ARTIFACT, HARDEST_ARTIFACT
 from pipelines.store.child_runs import ChildRuns, FinishedRun
 from pipelines.store.journal import append_journal, read_journal
 from pipelines.store.logging import log_drawing, log_series
@@ -87,15 +87,6 @@ class EpisodeLog:
         name = f"episode-{result.episode.index:04d}"
         self._runs.add(FinishedRun(name, end - result.seconds, end, metrics, tags))
 
-    def _answers(self) -> ImagePredictions:
-        """Return the predictions for every query image of every episode."""
-        return ImagePredictions(
-            rows=np.concatenate([result.episode.query_rows for result in self._results]),
-            labels=np.concatenate([result.labels for result in self._results]),
-            predictions=np.concatenate([result.predictions for result in self._results]),
-            probabilities=np.concatenate([result.confidences for result in self._results]).astype(np.float32),
-        )
-
     def close(self, features_of: FeaturesOf | None = None) -> tuple[Estimate, Interval]:
         """Log means, table and pictures; returns the accuracy over episodes and, with its own interval, over images.
 
@@ -107,7 +98,7 @@ class EpisodeLog:
         metrics: dict[str, float] = {"n_episodes": accuracy.n}
         for name in METRICS:
             metrics |= _summary(name, [result.metrics[name] for result in self._results])
-        answers = self._answers()
+        answers = _answers_of(self._results)
         neighbours_of = partial(self._neighbours_of, features_of) if features_of else None
         metrics["ece"] = log_answers(self._dataset, answers, "all episodes", neighbours_of)
         of_images = _accuracy_over_images(answers)
@@ -147,9 +138,12 @@ class EpisodeLog:
         accuracies = [result.accuracy for result in self._results]
         log_drawing(partial(draw_distribution, accuracies, accuracy), "distribution.png")
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, EPISODES_ARTIFACT)
-            self._table().to_parquet(path)
-            mlflow.log_artifact(str(path))
+            self._table().to_parquet(Path(folder, EPISODES_ARTIFACT))
+            hardest = min(self._results, key=lambda result: result.accuracy)
+            answers = _answers_of([hardest])
+            mistakes = np.flatnonzero(answers.labels != answers.predictions)
+            table_of_answers(self._dataset, answers, mistakes).to_parquet(Path(folder, HARDEST_ARTIFACT))
+            mlflow.log_artifacts(folder)
 
     def _table(self) -> pd.DataFrame:
         return pd.DataFrame(
@@ -164,6 +158,16 @@ class EpisodeLog:
 
     def _classes_of(self, result: EpisodeResult) -> list[str]:
         return [self._dataset.class_names[i] for i in result.episode.class_ids]
+
+
+def _answers_of(results: Sequence[EpisodeResult]) -> ImagePredictions:
+    """Return the predictions for every query image of some episodes."""
+    return ImagePredictions(
+        rows=np.concatenate([result.episode.query_rows for result in results]),
+        labels=np.concatenate([result.labels for result in results]),
+        predictions=np.concatenate([result.predictions for result in results]),
+        probabilities=np.concatenate([result.confidences for result in results]).astype(np.float32),
+    )
 
 
 def _summary(name: str, values: Sequence[float]) -> dict[str, float]:

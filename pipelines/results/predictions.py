@@ -136,8 +136,13 @@ def _pick_examples(dataset: ImageDataset, answers: ImagePredictions) -> tuple[pd
     mistakes = mistakes[np.argsort(-answers.probabilities[mistakes], kind="stable")]
     hits = np.random.default_rng(0).permutation(np.flatnonzero(~wrong))
     chosen = np.concatenate([_of_other_images(answers.rows, order) for order in (mistakes, hits)]).astype(np.int64)
+    return table_of_answers(dataset, answers, chosen), chosen
+
+
+def table_of_answers(dataset: ImageDataset, answers: ImagePredictions, chosen: Indices) -> pd.DataFrame:
+    """Table of some answers: file, label, prediction, probability, and jpeg, the picture's bytes."""
     names = np.array(dataset.class_names, dtype=object)
-    table = pd.DataFrame(
+    return pd.DataFrame(
         {
             "file": [readable_name(dataset, row) for row in answers.rows[chosen]],
             "label": names[answers.labels[chosen]],
@@ -146,7 +151,6 @@ def _pick_examples(dataset: ImageDataset, answers: ImagePredictions) -> tuple[pd
             "jpeg": [thumbnail(dataset.images[row]) for row in answers.rows[chosen]],
         }
     )
-    return table, chosen
 
 
 def _nearest_pictures(

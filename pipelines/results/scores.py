@@ -17,7 +17,8 @@ from tl_core.errors import InputError
 from tl_core.scoring.episodes import Estimate, estimate
 from tl_core.scoring.paired import PairComparison, PairedDifference, compare_pairs, paired_over_images
 
-EPISODES_ARTIFACT = "episodes.parquet"
+EPISODES_ARTIFACT, HARDEST_ARTIFACT = "episodes.parquet", "hardest_episode.parquet"
+"""Of a finetune run: a row for each episode, and the mistakes of the one with the lowest accuracy, with pictures."""
 METHODS_ARTIFACT = "methods.json"
 """Of a main run: its finetune runs by method."""
 SHOTS_ARTIFACT = "shots.json"

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import mlflow
+import pandas as pd
 import pytest
 
 from pipelines import finetune
 from pipelines.configs.fields import make_config
 from pipelines.finetune import FinetuneConfig
+from pipelines.results.scores import HARDEST_ARTIFACT, episodes_of
 from pipelines.store.artifacts import fetch_artifact
 from tests.conftest import write_colour_images
 from tl_core.recipes.finetune import FinetuneRecipe
@@ -55,3 +57,25 @@ def test_episodes_whose_fine_tuning_is_taken_back_are_counted(
     assert scored[10].data.metrics["accuracy"] == scored[0].data.metrics["accuracy"]
     page = fetch_artifact(scored[10].info.run_id, "report.html").read_text()
     assert "In 3 of 3 episodes fine-tuning made the loss on its own images grow" in page
+
+
+def test_the_mistakes_of_the_hardest_episode_are_all_shown(store: str) -> None:
+    config = make_config(
+        FinetuneConfig,
+        target="digits:target",
+        weights="random",
+        image_size=16,
+        n_episodes=5,
+        n_query=6,
+        workers=1,
+    )
+    run_id = finetune.run(config)
+    hardest = episodes_of(run_id).sort_values("accuracy", kind="stable").iloc[0]
+    mistakes = pd.read_parquet(fetch_artifact(run_id, HARDEST_ARTIFACT))
+    assert len(mistakes) == round((1 - hardest["accuracy"]) * 6 * len(hardest["classes"])) > 0
+    assert (mistakes["label"] != mistakes["prediction"]).all()
+    assert set(mistakes["label"]) <= set(hardest["classes"])
+    page = fetch_artifact(run_id, "report.html").read_text()
+    section = page.partition("Hardest episode</h2>")[2].partition("</section>")[0]
+    assert f"Episode {hardest['episode']} has the lowest accuracy, {100 * hardest['accuracy']:.1f} %" in section
+    assert section.count("data:image/jpeg") == len(mistakes)

@@ -9,7 +9,7 @@ from mlflow.entities import Run
 
 from pipelines.reports.origin import cost_section, origin_section, title_of
 from pipelines.reports.page import Page, Section, Table
-from pipelines.reports.predictions import answers_sections, features_section
+from pipelines.reports.predictions import answers_sections, features_section, hardest_section
 from pipelines.reports.sections import distribution_section, other_images, say_verdict, task_of
 from pipelines.reports.words import say_estimate, say_seconds, sentence
 from pipelines.results.scores import accuracy_of, episodes_of
@@ -29,6 +29,7 @@ def report(run: Run) -> Page:
         [
             distribution_section(run),
             *answers_sections(run),
+            *hardest_section(run),
             features_section(run),
             cost_section(run, ("fine-tuning and scoring of one episode", say_seconds(seconds))),
             origin_section(run),
