@@ -74,16 +74,16 @@ mlproject: setup ## write MLproject and conda.yaml from the configs and the lock
 	$(BIN)/python -m pipelines.command_line.mlproject
 
 bench-pretrain: setup ## pretraining's throughput over the model's own, and a plain loop's (DATA=folder)
-	GOMP_SPINCOUNT=100000 $(BIN)/python -m benchmarks.pretrain_throughput $(if $(DATA),--data $(DATA))
+	GOMP_SPINCOUNT=100000 $(BIN)/python -m benchmarks.speed.pretrain_throughput $(if $(DATA),--data $(DATA))
 
 bench-episodes: setup ## what an episode costs against a tutorial's loop (DATA=spec BACKBONE=folder)
-	GOMP_SPINCOUNT=100000 $(BIN)/python -m benchmarks.episodes $(if $(DATA),--data $(DATA)) $(if $(BACKBONE),--backbone $(BACKBONE))
+	GOMP_SPINCOUNT=100000 $(BIN)/python -m benchmarks.speed.episodes $(if $(DATA),--data $(DATA)) $(if $(BACKBONE),--backbone $(BACKBONE))
 
 bench-inference: setup ## files to table against decoding plus model, torch and int8 (SIZE=224, IMAGES=folder)
-	GOMP_SPINCOUNT=100000 $(BIN)/python -m benchmarks.inference --image-size $(or $(SIZE),64) $(if $(IMAGES),--images $(IMAGES))
+	GOMP_SPINCOUNT=100000 $(BIN)/python -m benchmarks.speed.inference --image-size $(or $(SIZE),64) $(if $(IMAGES),--images $(IMAGES))
 
 bench-search: setup ## what a search is worth, and what a leak would pretend (DATA=spec PROXY=spec BACKBONE=folder)
-	GOMP_SPINCOUNT=100000 $(BIN)/python -m benchmarks.search_value $(if $(DATA),--data $(DATA)) $(if $(PROXY),--proxy $(PROXY)) --backbone $(BACKBONE)
+	GOMP_SPINCOUNT=100000 $(BIN)/python -m benchmarks.statistics.search_value $(if $(DATA),--data $(DATA)) $(if $(PROXY),--proxy $(PROXY)) --backbone $(BACKBONE)
 
 lock: setup ## pin the newest allowed versions in requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links \

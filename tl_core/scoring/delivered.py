@@ -41,7 +41,7 @@ def score_delivered(out_of_fold: OutOfFold, groups: Ints | None = None) -> Deliv
     """Estimate the scores of the classifier that is fitted to all images.
 
     Wilson's interval (1927) on all images is too narrow: classifiers made from other images of the same kind differ
-    too, and folds share images. It is taken of fewer images, by a factor that benchmarks/coverage.py has checked.
+    too, and folds share images. It is taken of fewer images; benchmarks/statistics/coverage.py has checked how many.
     Accuracy grows with the number of images; that of the last fold is added by extrapolation (see `_Sample.gain`).
 
     Args:

@@ -65,7 +65,7 @@ def paired_over_images(
 
     Two pseudo-images of half a weight, one that only the first method has right and one that only the second has, keep
     the interval from closing where all images agree; for 0/1 predictions it is the posterior of a multinomial under
-    Jeffreys' prior of the disagreements. benchmarks/comparisons.py has its error rates.
+    Jeffreys' prior of the disagreements. benchmarks/statistics/comparisons.py has its error rates.
 
     Args:
         differences: (n,) in [-1, 1], first - second on each image, 0/1 predictions or means over episodes.

@@ -1,6 +1,6 @@
 """Are the probabilities of the file that `classify` delivers true, and does the recommended bar keep its promise?
 
-    PYTHONPATH=. python benchmarks/calibration.py --data EuroSAT.zip
+    python -m benchmarks.statistics.calibration --data EuroSAT.zip
 
 Folders of a number of classes and of images in each are drawn from a data set. In each the whole procedure of
 `classify` is run, and its classifier is scored on all images of these classes that are left: log loss and calibration
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.coverage import Features, Folder, compute_features, run_classify
+from benchmarks.statistics.coverage import Features, Folder, compute_features, run_classify
 from tl_core.scoring.classification import reliability
 from tl_core.scoring.episodes import paired_difference
 from tl_core.scoring.selective import recommend_bar

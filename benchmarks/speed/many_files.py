@@ -1,6 +1,6 @@
 """Does a job over very many files keep its memory, and every file, when it is killed in the middle?
 
-    python -m benchmarks.many_files --images EuroSAT          (made pictures without it; --n-files 100000)
+    python -m benchmarks.speed.many_files --images EuroSAT          (made pictures without it; --n-files 100000)
 
 Links to the images are predicted by `python -m serving`. The process is killed with SIGKILL once half of the files are
 done, and the same command is given again. Resident memory is read every half second, and compared with what it was
@@ -21,7 +21,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.inference import export_untrained, make_pictures
+from benchmarks.speed.inference import export_untrained, make_pictures
 from serving.job import PART_FILES
 from tl_core.networks.backbones import BackboneSpec
 

@@ -1,7 +1,7 @@
 """Does the interval of `classify` hold the accuracy of the file that it delivers?
 
-    PYTHONPATH=. python benchmarks/coverage.py --data EuroSAT.zip
-    PYTHONPATH=. python benchmarks/coverage.py --data digits:target --weights pixels,random --size 32
+    python -m benchmarks.statistics.coverage --data EuroSAT.zip
+    python -m benchmarks.statistics.coverage --data digits:target --weights pixels,random --size 32
 
 Small folders are drawn from a data set: 4 to 8 classes of 5 to 40 images, half of them with classes of up to 8 times
 as many images as others. In each the whole procedure of `classify` is run, 8 penalties on each of the weights at each

@@ -1,6 +1,6 @@
 """How well does the similarity to the nearest class mean tell images of no class from others, beside the probability?
 
-    PYTHONPATH=. python benchmarks/unlike.py --data EuroSAT.zip flowers.zip --weights tf_efficientnet_lite0.safetensors
+    python -m benchmarks.statistics.unlike --data EuroSAT.zip flowers.zip --weights tf_efficientnet_lite0.safetensors
 
 A draw takes half of a data set's classes and some images of each, as few-shot learning would, fits the linear head and
 the class means to them, and scores other images: of these classes, of the classes that were left out (near), and of

@@ -1,6 +1,6 @@
 """How often does the gate promote a challenger that is worse, equal, or better than the champion?
 
-    PYTHONPATH=. python benchmarks/gate.py
+    python -m benchmarks.statistics.gate
 
 Both classify the same test images; they disagree on a given share of them, and on the rest both are right or both are
 wrong. `before` is the percentile bootstrap of the paired differences against the present champion alone; of renewed

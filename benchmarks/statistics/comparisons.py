@@ -1,6 +1,6 @@
 """How often are two equal methods called different, and does the interval hold their difference on other images?
 
-    PYTHONPATH=. python benchmarks/comparisons.py --data EuroSAT.zip --weights tf_efficientnet_lite0.safetensors
+    python -m benchmarks.statistics.comparisons --data EuroSAT.zip --weights tf_efficientnet_lite0.safetensors
 
 A method is the nearest class mean on some of a backbone's features, a pair of methods two disjoint random sets of them;
 the second set is as large as the first, or smaller, which makes it worse. Their true difference is the mean over

@@ -1,6 +1,6 @@
 """What episodes, images and records cost as they become more, and what an engine costs on the same cores.
 
-    python -m benchmarks.engines --engines local,ray,dask --n_trials 40
+    python -m benchmarks.speed.engines --engines local,ray,dask --n_trials 40
 
 The numbers of docs/scaling.md. Every engine has the same number of workers on this machine; the answers are compared to
 the last bit. The last column leaves the first quarter out, in which workers start and are sent what they need. What

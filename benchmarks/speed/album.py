@@ -1,6 +1,6 @@
 """Does the page of an album stay fluent with as many images as it holds?
 
-    python -m benchmarks.album --images EuroSAT          (made pictures without it; --n-files 10000)
+    python -m benchmarks.speed.album --images EuroSAT          (made pictures without it; --n-files 10000)
 
 Links to the images are predicted by `python -m serving`, without and with `--pictures`. The page is opened in Chromium
 as it is: the milliseconds until it is loaded, and those that filtering, turning a page and labelling take until the
@@ -23,8 +23,8 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.inference import export_untrained, make_pictures
-from benchmarks.many_files import SPEC, _make_links
+from benchmarks.speed.inference import export_untrained, make_pictures
+from benchmarks.speed.many_files import SPEC, _make_links
 
 _MEASURE = """<script>
 window.addEventListener("load", () => {

@@ -1,6 +1,6 @@
 """Which images should be labelled next: some at random, or those that the classifier is least sure of?
 
-    PYTHONPATH=. python benchmarks/label_next.py --data EuroSAT.zip --weights tf_efficientnet_lite0.safetensors
+    python -m benchmarks.statistics.label_next --data EuroSAT.zip --weights tf_efficientnet_lite0.safetensors
 
 A draw starts with a few labelled images of each class and a pool of others. In each round a strategy picks images of
 the pool, which are then labelled; the classifier is a logistic regression on a backbone's features. After the last
@@ -20,7 +20,7 @@ from scipy.stats import rankdata
 from sklearn.cluster import KMeans
 from sklearn.linear_model import LogisticRegression
 
-from benchmarks.features import Floats, Ints, load_features, parser_of, print_table, scaled
+from benchmarks.statistics.features import Floats, Ints, load_features, parser_of, print_table, scaled
 
 C = 10.0
 CANDIDATES = 5

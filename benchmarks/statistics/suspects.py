@@ -1,6 +1,6 @@
 """Which ranking finds images with a wrong label: confident learning, or the probability of the given label?
 
-    PYTHONPATH=. python benchmarks/suspects.py --data EuroSAT.zip --weights tf_efficientnet_lite0.safetensors
+    python -m benchmarks.statistics.suspects --data EuroSAT.zip --weights tf_efficientnet_lite0.safetensors
 
 From some classes some images are drawn, a share of their labels is changed to another class at random, and out-of-fold
 probabilities of a logistic regression on a backbone's features rank the images. Of each ranking the precision among its
@@ -19,7 +19,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
-from benchmarks.features import Floats, Ints, load_features, parser_of, print_table, scaled
+from benchmarks.statistics.features import Floats, Ints, load_features, parser_of, print_table, scaled
 
 PENALTIES = (1.0, 10.0, 100.0, 1000.0)
 FOLDS, CHOOSING = 10, 1000
