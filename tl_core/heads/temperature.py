@@ -80,12 +80,14 @@ def log_posteriors(logits: Tensor, labels: Tensor, weights: Tensor, spread: floa
         weights: float (b, n) or (1, n), sum 1; with unequal ones the images count as 1 / sum(weights^2) of them.
         spread: standard deviation of the temperature's logarithm a priori.
     """
-    temperatures = logits.new_tensor(TEMPERATURES)
-    scaled = (logits[:, None] / temperatures[:, None, None]).log_softmax(3)
-    right = labels[:, None, :, None].expand(-1, len(temperatures), -1, 1)
-    mean = (scaled.gather(3, right)[..., 0] * weights[:, None]).sum(2)
+    right = labels[..., None]
+    means = [  # one after the other: of all at once the logarithms of large tables would not fit in memory
+        ((logits / temperature).log_softmax(2).gather(2, right)[..., 0] * weights).sum(1)
+        for temperature in TEMPERATURES
+    ]
     n_images = 1 / weights.square().sum(1, keepdim=True)
-    return n_images * mean - 0.5 * (temperatures.log() / spread).square()
+    logarithms = logits.new_tensor(TEMPERATURES).log()
+    return n_images * torch.stack(means, dim=1) - 0.5 * (logarithms / spread).square()
 
 
 def split_folds(labels: Tensor) -> list[tuple[Tensor, Tensor]]:
