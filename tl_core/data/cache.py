@@ -109,20 +109,24 @@ def load_images(listing: ImageListing, image_size: int, resize_rule: ResizeRule,
         cache_dir.mkdir(parents=True, exist_ok=True)
     key = hashlib.sha256(f"{listing.signature}:{image_size}:{resize_rule}:{_DECODER}".encode()).hexdigest()[:32]
     index_path = cache_dir / f"{key}.json"
+
+    def pixels_of(index: CacheIndex) -> Path:
+        return cache_dir / f"{index.fingerprint[:32]}-{resize_rule}{image_size}-{_DECODER}.uint8"
+
     with FileLock(cache_dir / f"{key}.lock"):
         index = _read_index(index_path)
         decoded = 0
-        if index is None or not _holds(index, _pixel_path(index.fingerprint, image_size, resize_rule, cache_dir)):
+        if index is None or not _holds(index, pixels_of(index)):
             pixels = cache_dir / f"{key}.pixels"
             index = _decode_all(listing, image_size, resize_rule, pixels)
-            pixels.replace(_pixel_path(index.fingerprint, image_size, resize_rule, cache_dir))
+            pixels.replace(pixels_of(index))
             decoded = len(index.names)
-        stamp = file_stamp(_pixel_path(index.fingerprint, image_size, resize_rule, cache_dir))
+        stamp = file_stamp(pixels_of(index))
         if index.pixels_stamp != stamp:
             index = replace(index, pixels_stamp=stamp)
             with complete_file(index_path) as file:
                 file.write(index.to_json().encode())
-    return CachedImages(index, _map_pixels(index, image_size, resize_rule, cache_dir), decoded)
+    return CachedImages(index, _map_pixels(index, image_size, pixels_of(index)), decoded)
 
 
 def _read_index(path: Path) -> CacheIndex | None:
@@ -150,15 +154,10 @@ def _holds(index: CacheIndex, pixels: Path) -> bool:
     return crc == index.pixels_crc
 
 
-def _pixel_path(fingerprint: str, image_size: int, resize_rule: str, cache_dir: Path) -> Path:
-    return cache_dir / f"{fingerprint[:32]}-{resize_rule}{image_size}-{_DECODER}.uint8"
-
-
-def _map_pixels(index: CacheIndex, image_size: int, resize_rule: str, cache_dir: Path) -> NDArray[np.uint8]:
+def _map_pixels(index: CacheIndex, image_size: int, path: Path) -> NDArray[np.uint8]:
     shape = (len(index.names), image_size, image_size, 3)
     if not index.names:  # an empty file cannot be mapped
         return np.zeros(shape, dtype=np.uint8)
-    path = _pixel_path(index.fingerprint, image_size, resize_rule, cache_dir)
     return np.memmap(path, dtype=np.uint8, mode="r", shape=shape)
 
 
