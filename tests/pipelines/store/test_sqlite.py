@@ -215,6 +215,8 @@ def test_a_store_is_followed_where_its_folder_goes(
     with tracked_run("pretrain", Knobs()) as first:
         mlflow.log_text("weights", "backbone/weights.txt")
     version = register_colours(tmp_path)
+    beside = (old / "mlruns-of-ann").as_uri()
+    mlflow.create_experiment("beside", artifact_location=beside)
     old.rename(new)
     open_in(new)
     with tracked_run("pretrain", Knobs()) as second:
@@ -224,6 +226,7 @@ def test_a_store_is_followed_where_its_folder_goes(
     assert resolve_onnx(f"models:/{NAME}/{version.version}").is_file()
     assert not old.exists()
     assert "note: the artifacts that were in file://" in capsys.readouterr().err
+    assert mlflow.get_experiment_by_name("beside").artifact_location == beside, "a folder that only begins alike"
     # A copy beside a store that is still there changes nothing in it.
     shutil.copytree(new, old)
     open_in(old)

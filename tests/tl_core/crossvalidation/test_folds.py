@@ -99,3 +99,12 @@ def test_a_group_that_holds_all_of_a_class_is_refused(own: list[str], message: s
 def test_a_class_of_one_image_is_refused() -> None:
     with pytest.raises(InputError, match="expected at least 2 different images of every class, got 1 of 'dog'"):
         group_images(np.array([0, 0, 1]), NAMES, np.arange(3), list("abc"))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_groups_of_two_classes_leave_each_class_in_three_folds(seed: int) -> None:
+    labels = np.repeat([0, 1], 9)
+    groups = np.array([5, 0, 2, 5, 3, 3, 0, 3, 3, 3, 1, 4, 4, 4, 5, 2, 2, 0])
+    folds = assign_folds(labels, Groups(groups, 6), 1, seed, max_folds=3)
+    assert folds.n_folds == 3
+    assert [len(np.unique(folds.of_image[0, labels == label])) for label in (0, 1)] == [3, 3]
