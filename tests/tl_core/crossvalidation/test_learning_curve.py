@@ -36,3 +36,12 @@ def test_shares_that_change_no_class_are_left_out() -> None:
     folds = assign_folds(data.labels.numpy(), Groups(np.arange(9), 9), 1, 0)
     curve = draw_learning_curve(data, Candidate("a", 1e-2), folds, "balanced", seed=0)
     assert [round(point.n_images) for point in curve] == [3, 6]
+
+
+def test_which_images_are_left_is_a_function_of_the_seed() -> None:
+    data = made(20, signal=1.0)
+    folds = assign_folds(data.labels.numpy(), Groups(np.arange(60), 60), 1, 0, 5)
+    one, again, other = (draw_learning_curve(data, Candidate("a", 1e-2), folds, "balanced", seed) for seed in (0, 0, 1))
+    assert one == again
+    assert one[0] != other[0]
+    assert one[-1] == other[-1], "all images are there, whatever the seed"

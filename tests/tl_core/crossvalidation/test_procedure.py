@@ -115,6 +115,16 @@ def test_a_class_with_few_images_is_found_as_often_as_one_with_many() -> None:
     assert recalls[0] > recalls[1] + 0.2
 
 
+def test_the_logits_of_the_file_are_divided_by_its_temperature() -> None:
+    data = made(12)
+    classifier = run_procedure(data, [Candidate("good", 1.0)], folds_of(data), "data").classifier
+    assert classifier.choice.temperature < 0.8, "a strong penalty makes a head less sure than it could be"
+    points = data.matrices["good"][:, 0]
+    plain = (points - classifier.centre) / classifier.scale @ classifier.weight.T + classifier.bias
+    expected = (plain / classifier.choice.temperature).softmax(1)
+    torch.testing.assert_close(classifier.logits(points).softmax(1), expected)
+
+
 def test_views_of_an_image_share_its_weight_and_are_averaged() -> None:
     data = made(6)
     doubled = LabelledFeatures.of({"good": data.matrices["good"].expand(-1, 2, -1)}, data.labels.numpy(), C)
