@@ -42,7 +42,7 @@ def score_delivered(out_of_fold: OutOfFold, groups: Ints | None = None) -> Deliv
 
     Wilson's interval (1927) on all images is too narrow: classifiers made from other images of the same kind differ
     too, and folds share images. It is taken of fewer images; benchmarks/statistics/coverage.py has checked how many.
-    Accuracy grows with the number of images; that of the last fold is added by extrapolation (see `_Sample.gain`).
+    Accuracy grows with the number of images; that of the last fold is added by extrapolation (see `lacking_factors`).
 
     Args:
         groups: int64 (n_images,), of images that were kept in one fold; a group counts as one image.
@@ -51,10 +51,10 @@ def score_delivered(out_of_fold: OutOfFold, groups: Ints | None = None) -> Deliv
     groups = np.arange(len(labels)) if groups is None else groups
     n_classes = out_of_fold.probabilities.shape[1]
     right = out_of_fold.right()
-    smaller = out_of_fold.smaller.reshape(out_of_fold.n_repeats, -1).mean(0)
-    every = _Sample.of(right, smaller, groups, out_of_fold.n_folds)
+    gains = _gains(out_of_fold, right)
+    every = _Sample.of(right, gains, groups)
     rows_by_class = [np.flatnonzero(labels == label) for label in range(n_classes)]
-    of_classes = [_Sample.of(right[rows], smaller[rows], groups[rows], out_of_fold.n_folds) for rows in rows_by_class]
+    of_classes = [_Sample.of(right[rows], gains[rows], groups[rows]) for rows in rows_by_class]
     factor = variance_factor(every.n_groups)
     predicted = out_of_fold.probabilities.argmax(1)
     of_label = out_of_fold.probabilities[np.arange(len(predicted)), out_of_fold.label]
@@ -83,12 +83,45 @@ def variance_factor(n: int) -> float:
     return 1 + min(1.0, 60 / n)
 
 
+def lacking_factors(out_of_fold: OutOfFold) -> Floats:
+    """What the images of a fold would add to each class's recall, over what those of a further one add: (n_classes,).
+
+    Recall is taken to be linear in 1 / number of images of the class. A class with few images is in some of the folds
+    only, so that a fold which holds one of them takes a large part of the class, and a further one often none.
+    """
+    repeats, k, n_classes = range(out_of_fold.n_repeats), out_of_fold.n_folds, out_of_fold.probabilities.shape[1]
+    without_one, without_two = [], []
+    for repeat in repeats:
+        rows = out_of_fold.repeat == repeat
+        counts = np.zeros((n_classes, k))
+        np.add.at(counts, (out_of_fold.label[rows], out_of_fold.fold[rows]), 1)
+        n = counts.sum(1, keepdims=True)
+        of_images = counts / np.maximum(1, n)  # share of the class that each fold holds
+        left = np.maximum(1, n[:, :, None] - counts[:, :, None] - counts[:, None])
+        pairs = (1 / left).sum(2) - np.diagonal(1 / left, axis1=1, axis2=2)
+        without_one.append((of_images / np.maximum(1, n - counts)).sum(1))
+        without_two.append((of_images * pairs).sum(1) / (k - 1))
+    one, two = np.mean(without_one, axis=0), np.mean(without_two, axis=0)
+    all_of_them = 1 / np.maximum(1, np.bincount(out_of_fold.labels, minlength=n_classes))
+    factors: Floats = (one - all_of_them) / np.maximum(1e-12, two - one)
+    return factors
+
+
+def _gains(out_of_fold: OutOfFold, right: Floats) -> Floats:
+    """What each image adds to the share of right predictions by extrapolation to all images; 0 with two folds."""
+    if out_of_fold.n_folds == 2:
+        return np.zeros(len(right))
+    smaller = out_of_fold.smaller.reshape(out_of_fold.n_repeats, -1).mean(0)
+    gains: Floats = lacking_factors(out_of_fold)[out_of_fold.labels] * (right - smaller)
+    return gains
+
+
 @dataclass(frozen=True)
 class _Sample:
     """Share of right predictions of some images.
 
     Attributes:
-        gain: what the images of a fold would add to the share, if accuracy is linear in 1 / number of images.
+        gain: what the images of a fold would add to the share.
         n_groups: groups of images; n_effective: independent images that are as informative.
     """
 
@@ -98,12 +131,10 @@ class _Sample:
     n_effective: float
 
     @classmethod
-    def of(cls, right: Floats, smaller: Floats, groups: Ints, k: int) -> _Sample:
+    def of(cls, right: Floats, gains: Floats, groups: Ints) -> _Sample:
         members = np.unique(groups, return_inverse=True)[1]
-        right, smaller = _group_means(right, members), _group_means(smaller, members)
-        # From k - 2 folds to k - 1, which is known, and on to k.
-        gain = (k - 2) / k * float((right - smaller).mean()) if k > 2 else 0.0
-        return cls(float(right.mean()), gain, len(right), _effective_number(right, len(members)))
+        right, gains = _group_means(right, members), _group_means(gains, members)
+        return cls(float(right.mean()), float(gains.mean()), len(right), _effective_number(right, len(members)))
 
 
 def _interval(samples: list[_Sample], factor: float) -> Interval:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from tl_core.scoring.delivered import find_taken_for, score_delivered, variance_factor
+from tl_core.scoring.delivered import find_taken_for, lacking_factors, score_delivered, variance_factor
 from tl_core.scoring.images import wilson_of_share
 from tl_core.scoring.out_of_fold import OutOfFold
 from tl_core.scoring.selective import exact_interval, recommend_bar, when_to_believe
@@ -68,8 +69,16 @@ def test_the_interval_is_wilsons_of_fewer_images() -> None:
 
 def test_what_a_fold_would_add_is_extrapolated() -> None:
     # 80 % with three folds of four and 70 % with two: linear in 1 / images that is 85 % with four.
-    found = score_delivered(made([0, 1] * 50, [0.9] * 80 + [0.2] * 20, smaller=0.7)).accuracy
+    found = score_delivered(made(([0] * 4 + [1] * 4) * 10, [0.9] * 64 + [0.2] * 16, smaller=0.7)).accuracy
     assert found.value == pytest.approx(0.85)
+
+
+def test_a_class_in_some_of_the_folds_lacks_more_in_one_than_in_a_further_one() -> None:
+    # One of 5 images is in each of 5 folds of 10: fits without a fold have 4 of them, without a further one 4 or 3.
+    of_ten = replace(made([0] * 5 + [1] * 20, [0.9] * 25), fold=np.append(np.arange(5), np.arange(20) % 10))
+    small, large = lacking_factors(of_ten)
+    assert small == pytest.approx((1 / 4 - 1 / 5) / (4 / 9 * (1 / 3 - 1 / 4)))
+    assert large == pytest.approx(8 / 10), "as in every fold there are as many"
 
 
 def test_no_interval_has_width_zero() -> None:
