@@ -68,7 +68,8 @@ def _keep_together(rows: Indices, groups: Indices, n_val: int, n_test: int) -> t
     """Order rows group by group, and move the ends of the parts to where a group ends.
 
     Returns:
-        Rows, and sizes of validation and test, each at least as asked for; 0 and 0 if nothing is left to train on.
+        Rows, and sizes of validation and test, each at least as asked for unless that leaves no group for another part;
+        0 and 0 with fewer than three groups.
     """
     _, first, of_row = np.unique(groups, return_index=True, return_inverse=True)
     place = first[of_row]  # where the group's first row stands
@@ -76,9 +77,11 @@ def _keep_together(rows: Indices, groups: Indices, n_val: int, n_test: int) -> t
     last = np.flatnonzero(np.append(np.diff(place[order]) != 0, True)) + 1  # where each group ends
     # From the end: the shortest run of whole groups that has enough images.
     starts = np.append(0, last[:-1])
-    test = starts[starts <= len(rows) - n_test].max(initial=0)
-    val = starts[starts <= test - n_val].max(initial=0)
-    return (rows[order], test - val, len(rows) - test) if 0 < val < test else (rows[order], 0, 0)
+    if len(starts) < 3:
+        return rows[order], 0, 0
+    test = max(starts[2], starts[starts <= len(rows) - n_test].max(initial=0))
+    val = max(starts[1], starts[starts <= test - n_val].max(initial=0))
+    return rows[order], test - val, len(rows) - test
 
 
 def part_rows(dataset: ImageDataset, part: Part) -> Indices:

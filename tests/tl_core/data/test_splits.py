@@ -9,7 +9,7 @@ from random import Random
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -203,6 +203,7 @@ def test_images_that_stand_alone_are_split_as_without_groups(
     test=st.floats(0, 0.3),
     seed=SEEDS,
 )
+@example(sizes=[[1, 1, 1, 1, 2, 6], [1] * 6], val=0.25, test=0.296875, seed=0)  # half of a class shows one thing
 def test_groups_are_never_parted_and_no_image_is_lost(
     sizes: list[list[int]], val: float, test: float, seed: int
 ) -> None:
