@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.statistics.coverage import Features, Folder, compute_features, run_classify
+from benchmarks.statistics.coverage import Features, Folder, compute_features, run_classify, take_folder
 from tl_core.scoring.classification import reliability
 from tl_core.scoring.episodes import paired_difference
 from tl_core.scoring.selective import recommend_bar
@@ -51,15 +51,7 @@ def draw_even(labels: Ints, n_classes: int, n_images: int, seed: int) -> Folder:
     """Draw a folder with as many images in each class."""
     rng = np.random.default_rng([seed, n_classes, n_images])
     classes = rng.permutation(len(np.unique(labels)))[:n_classes]
-    orders = [rng.permutation(np.flatnonzero(labels == one)) for one in classes]
-    left = [order[n_images:] for order in orders]
-    return Folder(
-        np.concatenate([order[:n_images] for order in orders]),
-        np.repeat(np.arange(n_classes), n_images),
-        np.concatenate(left),
-        np.repeat(np.arange(n_classes), [len(some) for some in left]),
-        is_uneven=False,
-    )
+    return take_folder(labels, classes, np.full(n_classes, n_images), rng, is_uneven=False)
 
 
 def check(matrices: Features, folder: Folder, wanted: float, seed: int) -> Calibrated:

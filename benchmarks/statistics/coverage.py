@@ -63,9 +63,14 @@ def draw_folder(labels: Ints, index: int) -> Folder:
         ratio = rng.uniform(2, MOST_UNEVEN)
         most = np.exp(rng.uniform(np.log(FEWEST * ratio), np.log(MOST)))
         counts = rng.permutation(np.maximum(FEWEST, most * ratio ** -np.linspace(0, 1, len(classes))).round())
+    return take_folder(labels, classes, counts.astype(np.int64), rng, is_uneven)
+
+
+def take_folder(labels: Ints, classes: Ints, counts: Ints, rng: np.random.Generator, is_uneven: bool) -> Folder:
+    """Take a number of images of each of some classes, (n_classes,), by chance."""
     orders = [rng.permutation(np.flatnonzero(labels == one)) for one in classes]
-    taken = [order[: int(count)] for order, count in zip(orders, counts, strict=True)]
-    left = [order[int(count) :] for order, count in zip(orders, counts, strict=True)]
+    taken = [order[:count] for order, count in zip(orders, counts, strict=True)]
+    left = [order[count:] for order, count in zip(orders, counts, strict=True)]
     names = np.arange(len(classes))
     return Folder(
         np.concatenate(taken),

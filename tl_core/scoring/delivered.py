@@ -89,22 +89,33 @@ def lacking_factors(out_of_fold: OutOfFold) -> Floats:
     Recall is taken to be linear in 1 / number of images of the class. A class with few images is in some of the folds
     only, so that a fold which holds one of them takes a large part of the class, and a further one often none.
     """
-    repeats, k, n_classes = range(out_of_fold.n_repeats), out_of_fold.n_folds, out_of_fold.probabilities.shape[1]
-    without_one, without_two = [], []
-    for repeat in repeats:
+    k, n_classes = out_of_fold.n_folds, out_of_fold.probabilities.shape[1]
+    of_repeats = []
+    for repeat in range(out_of_fold.n_repeats):
         rows = out_of_fold.repeat == repeat
         counts = np.zeros((n_classes, k))
         np.add.at(counts, (out_of_fold.label[rows], out_of_fold.fold[rows]), 1)
-        n = counts.sum(1, keepdims=True)
-        of_images = counts / np.maximum(1, n)  # share of the class that each fold holds
-        left = np.maximum(1, n[:, :, None] - counts[:, :, None] - counts[:, None])
-        pairs = (1 / left).sum(2) - np.diagonal(1 / left, axis1=1, axis2=2)
-        without_one.append((of_images / np.maximum(1, n - counts)).sum(1))
-        without_two.append((of_images * pairs).sum(1) / (k - 1))
-    one, two = np.mean(without_one, axis=0), np.mean(without_two, axis=0)
-    all_of_them = 1 / np.maximum(1, np.bincount(out_of_fold.labels, minlength=n_classes))
-    factors: Floats = (one - all_of_them) / np.maximum(1e-12, two - one)
+        of_repeats.append(_reciprocals(counts))
+    without_one, without_two = np.mean(of_repeats, axis=0)
+    with_all = 1 / np.maximum(1, np.bincount(out_of_fold.labels, minlength=n_classes))
+    factors: Floats = (without_one - with_all) / np.maximum(1e-12, without_two - without_one)
     return factors
+
+
+def _reciprocals(counts: Floats) -> Floats:
+    """Mean of 1 / images of its class that a fit has, over the images held out from it: (2, n_classes).
+
+    First for fits without the image's fold, then for those without a further one.
+
+    Args:
+        counts: images of each class in each fold, (n_classes, k).
+    """
+    n = counts.sum(1, keepdims=True)
+    shares = counts / np.maximum(1, n)  # of the class, in each fold
+    without_two = 1 / np.maximum(1, n[:, :, None] - counts[:, :, None] - counts[:, None])
+    of_others = without_two.sum(2) - np.diagonal(without_two, axis1=1, axis2=2)
+    one = (shares / np.maximum(1, n - counts)).sum(1)
+    return np.stack([one, (shares * of_others).sum(1) / (counts.shape[1] - 1)])
 
 
 def _gains(out_of_fold: OutOfFold, right: Floats) -> Floats:
