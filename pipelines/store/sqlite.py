@@ -65,8 +65,12 @@ def check_tracking_file(file: Path, address: str) -> bool:
 
 
 def _look_into(file: Path) -> tuple[set[str], str]:
-    """Return the names of a database's tables, and its revision; nothing is written."""
-    with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=PATIENCE)) as database:
+    """Return the names of a database's tables, and its revision.
+
+    The file is opened to be written, which SQLite does not insist on: what a killed process has left half-written has
+    to be rolled back before anybody reads.
+    """
+    with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=rw", uri=True, timeout=PATIENCE)) as database:
         tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         revisions = (
             database.execute("SELECT version_num FROM alembic_version").fetchall() if _REVISION in tables else []

@@ -168,7 +168,7 @@ class World:
 
     def n_runs(self) -> int:
         """How many runs there are, asked so that it costs next to nothing."""
-        with closing(sqlite3.connect(f"file:{self.folder / 'mlflow.db'}?mode=ro", uri=True, timeout=30)) as database:
+        with closing(sqlite3.connect(f"file:{self.folder / 'mlflow.db'}?mode=rw", uri=True, timeout=30)) as database:
             return int(database.execute("select count(*) from runs").fetchone()[0])
 
 

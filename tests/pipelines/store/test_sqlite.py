@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -99,6 +101,24 @@ def test_an_empty_file_becomes_a_store(store: str, tmp_path: Path) -> None:
     with tracked_run("prepare", Knobs()) as run_id:
         pass
     assert find_run(run_id, "prepare").info.status == "FINISHED"
+
+
+def test_what_a_killed_process_left_half_written_is_rolled_back(store: str, tmp_path: Path) -> None:
+    with tracked_run("prepare", Knobs()) as before:
+        mlflow.log_metric("accuracy", 0.5)
+    script = """
+import os, signal, sqlite3, sys
+database = sqlite3.connect(sys.argv[1])
+database.execute("PRAGMA cache_size = 1")  # so that pages reach the file before the transaction ends
+database.execute("DELETE FROM metrics")
+database.execute("CREATE TABLE rows AS SELECT zeroblob(100000)")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "mlflow.db")], check=False)
+    assert (tmp_path / "mlflow.db-journal").stat().st_size > 0
+    with tracked_run("prepare", Knobs()):
+        pass
+    assert find_run(before, "prepare").data.metrics["accuracy"] == 0.5
 
 
 @pytest.mark.parametrize("name", ["a%20b%x", "q'uo\"te", "a#b?c", "sp ace", "co:lon", "umlaut-ä"])
