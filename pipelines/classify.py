@@ -87,7 +87,7 @@ def run(config: ClassifyConfig) -> str:
     from pipelines.results.nearest import Neighbours
     from pipelines.results.network_scores import score_networks
     from pipelines.store.logging import log_dataset
-    from pipelines.store.params import log_params
+    from pipelines.store.params import log_given, log_params
     from pipelines.store.runs import tracked_run
     from tl_core.compute.devices import pick_device
     from tl_core.scoring.suspects import find_suspects
@@ -106,6 +106,7 @@ def run(config: ClassifyConfig) -> str:
             data, folds, procedure = _cross_validate(config, images, matrices)
         name = procedure.classifier.candidate.features
         chosen = images.networks[name]
+        log_given({name: getattr(config.network, name) for name in ("backbone", "image_size", "features")})
         log_params(_used(config, images, chosen.spec, device.type))
         networks = score_networks(procedure, config.priors, images.groups, milliseconds)
         estimate = replace(_estimate(config, images, data, folds, procedure), networks=networks)
@@ -119,9 +120,9 @@ def run(config: ClassifyConfig) -> str:
             _log_classifier(chosen, matrices[name], folds, procedure, config.seed)
         with _timed("export", steps):
             export_run = export.run(export.ExportConfig(run=run_id))
-            register.run(register.RegisterConfig(run=export_run, name=config.name))
+            register_run = register.run(register.RegisterConfig(run=export_run, name=config.name))
         log_report(run_id)
-        _conclude(estimate, export_run, config.name)
+        _conclude(estimate, export_run, register_run, config.name)
     return run_id
 
 
@@ -242,7 +243,7 @@ def _log_classifier(chosen: NetworkOnImages, features: Tensor, folds: Folds, pro
     log_normalisation(chosen.spec)
 
 
-def _conclude(estimate: DeliveredEstimate, export_run: str, name: str) -> None:
+def _conclude(estimate: DeliveredEstimate, export_run: str, register_run: str, name: str) -> None:
     from pipelines.reports.kinds.classify import advise
     from pipelines.reports.summary import where_lines
     from pipelines.results.columns import wrapped
@@ -250,7 +251,7 @@ def _conclude(estimate: DeliveredEstimate, export_run: str, name: str) -> None:
 
     sentences = [say_delivered(estimate), *advise(estimate)]
     words = [line for sentence in sentences for line in wrapped(sentence)]
-    print("\n".join(["", *words, "", *where_lines(export_run, name)]))
+    print("\n".join(["", *words, "", *where_lines(export_run, register_run, name)]))
 
 
 if __name__ == "__main__":

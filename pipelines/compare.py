@@ -2,9 +2,10 @@
 
     mlflow run . -e compare -P runs=<id>,<id>,<id>
 
-Takes finetune runs that scored different backbones or recipes on the same episodes, or train runs with the same test
-images, and gives every paired difference with its interval over images and a p-value that allows for the number of
-pairs. The interval over episodes stands beside it: more episodes of the same images narrow only that one.
+Takes finetune runs that scored different backbones or recipes on the same episodes, train runs with the same test
+images, or classify runs that share images. Gives every paired difference with its interval over images and a p-value
+that allows for the number of pairs. The interval over episodes stands beside it: more episodes of the same
+images narrow only that one.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class CompareConfig:
     """Paired differences of several runs on the same episodes or images."""
 
     runs: str
-    """Two or more finetune runs, or two or more train runs, separated by commas."""
+    """Two or more finetune runs, or as many train or classify runs, separated by commas."""
 
 
 def run(config: CompareConfig) -> str:
@@ -44,12 +45,14 @@ def run(config: CompareConfig) -> str:
     from pipelines.store.runs import KIND, tracked_run
 
     with tracked_run("compare", config, f"compare {len(run_ids(config.runs))} runs") as run_id:
-        found = [find_run(run_id, "finetune", "train") for run_id in run_ids(config.runs)]
+        found = [find_run(run_id, *COMPARED) for run_id in run_ids(config.runs)]
         ids, kinds = [run.info.run_id for run in found], {run.data.tags[KIND] for run in found}
         if len(kinds) > 1:
-            raise InputError("expected finetune runs or train runs, got both; their scores are not of the same images")
+            raise InputError(
+                f"expected runs of one kind, got {' and '.join(sorted(kinds))}; they are scored differently"
+            )
         log_params({"runs": ",".join(ids)})
-        lines = _compare_trainings(ids) if kinds == {"train"} else _compare_episodes(ids)
+        lines = _COMPARE[kinds.pop() if kinds else "finetune"](ids)
         mlflow.log_text("\n".join(lines), "comparison.txt")
         log_report(run_id)
         print("\n".join(lines))
@@ -97,6 +100,30 @@ def _compare_trainings(ids: list[str]) -> list[str]:
     mlflow.log_metric("n_images", len(trainings[0].hits))
     settings = _setting_lines({training.name: training.run for training in trainings})
     return [*table_of(trainings, results), "", *_pair_lines(pairs, []), *settings]
+
+
+def _compare_estimates(ids: list[str]) -> list[str]:
+    import mlflow
+
+    from pipelines.results.estimates import compare_estimates, load_estimates
+    from pipelines.results.figures import draw_intervals
+    from pipelines.store.logging import log_drawing
+
+    estimated = load_estimates(ids)
+    pairs = compare_estimates(estimated)
+    results = {one.name: one.estimate.headline for one in estimated}
+    _log_pairs(pairs, [{} for _ in pairs])
+    log_drawing(lambda: draw_intervals(results, title="Each on new images like its own"), "accuracies.png")
+    mlflow.log_metric("n_images", min(pair.difference.n for pair in pairs))
+    heading = ("file", "accuracy on new images like its own, 95 % interval")
+    lines = aligned([heading, *((name, result.percent()) for name, result in results.items())])
+    settings = _setting_lines({one.name: one.run for one in estimated})
+    return [*lines, "", *_pair_lines(pairs, []), *settings]
+
+
+_COMPARE = {"finetune": _compare_episodes, "train": _compare_trainings, "classify": _compare_estimates}
+COMPARED = tuple(_COMPARE)
+"""Kinds of runs that are compared, each with its own."""
 
 
 def _pair_lines(pairs: Sequence[PairComparison], over_episodes: Sequence[Estimate]) -> list[str]:

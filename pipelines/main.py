@@ -119,9 +119,9 @@ def run(config: MainConfig) -> str:
         exported = export.ExportConfig(run=fit_run, finetune_run=scored)
         export_run = steps.run("one file, compared with the classifier", export.run, exported)
         registered = register.RegisterConfig(run=export_run, finetune_run=scored, name=config.name)
-        steps.run("a version in the registry", register.run, registered)
+        register_run = steps.run("a version in the registry", register.run, registered)
         log_shots(of_shots)
-        log_summary(runs, export_run, config.name)
+        log_summary(runs, export_run, register_run, config.name)
         log_report(run_id)
     return run_id
 

@@ -72,6 +72,7 @@ def run(config: PredictConfig) -> str:
     from serving.model import OnnxClassifier
     from serving.pictures import SHEET, draw_album, make_folder
     from serving.sources import open_source
+    from serving.trust import say_trust
     from tl_core.errors import InputError
 
     name = f"predict {short_data(config.images)} with {short_model(config.model)}"
@@ -96,7 +97,11 @@ def run(config: PredictConfig) -> str:
             outcome = write_predictions(model, source, output, options, progress.update)
             speed = (outcome.files - outcome.resumed) / (time.perf_counter() - started)
             if config.pictures:
-                print(draw_album(source, output, model.class_names, Path(config.pictures), model.resize_rule))
+                print(
+                    draw_album(
+                        source, output, model.class_names, Path(config.pictures), model.resize_rule, say_trust(model)
+                    )
+                )
             known = score_known(source, output, model)
         mlflow.log_metrics({**_counts_of(outcome), **_scores_of(known), "images_per_second": speed})
         mlflow.log_artifact(str(output))

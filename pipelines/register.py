@@ -83,7 +83,7 @@ def run(config: RegisterConfig) -> str:
             for key, value in logged.items():
                 mlflow.MlflowClient().set_model_version_tag(config.name, version, key, value)
         mlflow.set_tags({**logged, "version": version})
-        mlflow.log_text(new.description, "card.md")
+        mlflow.log_text(new.card(version), "card.md")
         verdict = "is now @champion" if decision.promote else "stays @challenger"
         print(f"register {run_id}: {config.name} version {version} {verdict}: {decision.reason}")
     return run_id

@@ -66,8 +66,8 @@ class CardFacts:
     confusions: Confusions | None
 
 
-def write_card(facts: CardFacts) -> str:
-    """The card in Markdown, at most `MAX_CHARACTERS` long: the result in words, links to its evidence, and the rest."""
+def write_card(facts: CardFacts, version: str) -> str:
+    """The card of a version in Markdown, at most `MAX_CHARACTERS` long: the result in words, its evidence, the rest."""
     file = facts.file
     lines = [
         _plain(facts.headline),
@@ -88,7 +88,7 @@ def write_card(facts: CardFacts) -> str:
         f"{_unlike(file)}The interval speaks of {_SPEAKS_OF[facts.scored_on]}, not of images unlike them.",
         "## How to use",
         f"`python -m serving classifier.onnx photos/ out.csv` with `data/classifier.onnx` of this version, or "
-        f'`mlflow.pyfunc.load_model("models:/{facts.name}@champion").predict([open("photo.jpg", "rb").read()])`. '
+        f'`mlflow.pyfunc.load_model("models:/{facts.name}/{version}").predict([open("photo.jpg", "rb").read()])`. '
         f"Images are cropped to a square and scaled to {file['image_size']} pixels.",
     ]
     return "\n\n".join(lines)[:MAX_CHARACTERS]

@@ -190,13 +190,13 @@ def _compare(challenger: Evidence, champion: Champion, tolerance: float) -> tupl
     low = lower_bound(differences, _groups(challenger, shared))
     promote = low > -tolerance
     points = f"{100 * differences.mean():+.2f} points on {len(shared):,} shared images"
-    sign = "above" if promote else "not above"
-    reason = f"against champion version {champion.version} {points}, lower end {100 * low:+.2f} is {sign} "
-    return (
-        promote,
-        low,
-        Decision(promote, f"{reason}-{100 * tolerance:.2f}{_say_reach(len(shared), tolerance, promote)}"),
+    how = "is at least" if low > 0 else "is at most" if promote else "may be up to"
+    reason = (
+        f"against champion version {champion.version} {points}; it {how} {100 * abs(low):.2f} points "
+        f"{'better' if low > 0 else 'worse'} ({100 * tolerance:.2f} worse is allowed)"
+        f"{_say_reach(len(shared), tolerance, promote)}"
     )
+    return promote, low, Decision(promote, reason)
 
 
 def _say_reach(n: int, tolerance: float, promote: bool) -> str:

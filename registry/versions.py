@@ -6,7 +6,7 @@ MLflow's aliases keep no history. Each champion therefore remembers, in a tag, w
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,10 +38,10 @@ _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 @dataclass(frozen=True)
 class NewVersion:
-    """Parts of a version: the file, its description, and its evidence."""
+    """Parts of a version: the file, its card, which takes the number of the version, and its evidence."""
 
     onnx_path: Path
-    description: str
+    card: Callable[[str], str]
     tags: Mapping[str, str]
 
 
@@ -76,9 +76,11 @@ def register_challenger(name: str, new: NewVersion) -> ModelVersion:
     version = _unfinished_version(name, new.tags)
     if version is None:
         info = Model.log(artifact_path=None, name="classifier", flavor=saving, onnx_path=new.onnx_path)
-        version = create_version(name, info.model_uri, new.description, new.tags, _ABOUT)
-    mlflow.MlflowClient().set_registered_model_alias(name, CHALLENGER, version.version)
-    return version
+        version = create_version(name, info.model_uri, "", new.tags, _ABOUT)
+    client = mlflow.MlflowClient()
+    described = client.update_model_version(name, version.version, new.card(str(version.version)))
+    client.set_registered_model_alias(name, CHALLENGER, version.version)
+    return described
 
 
 def _unfinished_version(name: str, tags: Mapping[str, str]) -> ModelVersion | None:

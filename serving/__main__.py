@@ -21,6 +21,7 @@ from serving.job import Outcome, check_output, write_predictions
 from serving.model import OnnxClassifier
 from serving.pictures import draw_album, make_folder
 from serving.sources import open_source
+from serving.trust import say_trust
 from tl_core.errors import InputError
 
 RECOMMENDED = "recommended"
@@ -47,7 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             outcome = write_predictions(model, source, given.output, options, progress.add)
             drawn = ""
             if given.pictures:
-                drawn = draw_album(source, given.output, model.class_names, given.pictures, model.resize_rule)
+                drawn = draw_album(
+                    source, given.output, model.class_names, given.pictures, model.resize_rule, say_trust(model)
+                )
             known = score_known(source, given.output, model)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)

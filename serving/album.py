@@ -45,6 +45,7 @@ class Album:
         n_images: number of images that could be read.
         answers: those on the page.
         resize_rule: how an image becomes square for the classifier, and so on the page.
+        trust: how far the predictions are to be believed, in words.
     """
 
     root: str
@@ -52,6 +53,7 @@ class Album:
     n_images: int
     answers: Sequence[Answer]
     resize_rule: ResizeRule = "crop"
+    trust: str = ""
 
 
 class LeastSure:
@@ -148,6 +150,7 @@ def _describe(album: Album, folder: Path) -> dict[str, Any]:
     return {
         "key": hashlib.sha256(known.encode()).hexdigest()[:16],
         "folder": root,
+        "trust": album.trust,
         "archive": is_archive,
         "command": f"transfer-lab classify --data my_folder,{shlex.quote(os.path.join(root, LABELS))}",  # noqa: PTH118
         "total": album.n_images,

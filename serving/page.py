@@ -8,7 +8,6 @@ beside onnxruntime, numpy and Pillow. Exit code 2 if the input is at fault.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import sys
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from serving.batch import Options, predict_batches
 from serving.model import OnnxClassifier
 from serving.sources import ImageFile
-from serving.tables import Prediction
+from serving.trust import say_accuracy, say_belief
 from tl_core.errors import InputError
 from tl_core.images.files import read_image_file
 
@@ -83,43 +82,14 @@ def look_at(model: OnnxClassifier, image: Path) -> Seen:
     return Seen(dict(prediction.top), say_belief(model, prediction))
 
 
-def say_belief(model: OnnxClassifier, prediction: Prediction) -> str:
-    """Say whether to believe a prediction, by what the file recommends."""
-    if prediction.error:
-        return f"This file cannot be read: {prediction.error}."
-    if prediction.unlike:
-        return "No: it looks like none of the classes."
-    try:
-        bar = model.recommended_probability
-    except InputError:
-        return "Not known: the file was made from too few images to say. Have it checked."
-    wanted = f"{100 * float(model.metadata.get('wanted_precision', 'nan')):.0f} of 100 predictions are right"
-    probability = prediction.top[0][1]
-    if probability >= bar:
-        return f"Yes: {100 * probability:.0f} % is at least {100 * bar:.0f} %, from which on at least {wanted}."
-    return (
-        f"No: {100 * probability:.0f} % is below {100 * bar:.0f} %, from which on at least {wanted}. Have it checked."
-    )
-
-
 def describe_file(model: OnnxClassifier) -> list[list[str]]:
     """Rows of what a file says of itself: its classes, how often it is right, and where it comes from."""
     said = model.metadata
     rows = [["classes", ", ".join(model.class_names)]]
-    if accuracy := _say_accuracy(said.get("accuracy", "")):
+    if accuracy := say_accuracy(model):
         rows.append(["right on new images like those it was made from", accuracy])
     rows += [[words, said[name]] for name, words in _SAID.items() if said.get(name)]
     return [*rows, ["fingerprint of this file", model.fingerprint]]
-
-
-def _say_accuracy(text: str) -> str:
-    """Return an accuracy with its 95 % interval; nothing where the file has none, or one of another form."""
-    try:
-        found = json.loads(text)
-        value, low, high = (100 * float(found[end]) for end in ("mean", "low", "high"))
-    except (ValueError, TypeError, LookupError):
-        return ""
-    return f"{value:.1f} % ({low:.1f} to {high:.1f})"
 
 
 def build_page(model: OnnxClassifier, name: str) -> Blocks:

@@ -51,7 +51,12 @@ def make_folder(folder: Path, images: str) -> None:
 
 
 def draw_album(
-    source: ImageSource, table: Path, class_names: Sequence[str], folder: Path, rule: ResizeRule = "crop"
+    source: ImageSource,
+    table: Path,
+    class_names: Sequence[str],
+    folder: Path,
+    rule: ResizeRule = "crop",
+    trust: str = "",
 ) -> str:
     """Draw the first `MAX_PICTURES` predictions, a page of all and a sheet of mistakes; says what was drawn.
 
@@ -59,6 +64,7 @@ def draw_album(
         table: what `write_predictions` wrote for this source.
         class_names: an image's class is known where the folder that it lies in is called like one of them.
         rule: how an image becomes square for the classifier.
+        trust: how far the predictions are to be believed, in words; the page begins with it.
 
     Raises:
         InputError: the source has changed since, or the pictures cannot be written.
@@ -76,7 +82,7 @@ def draw_album(
             if n_images <= MAX_PICTURES:
                 stem = Path(answer.prediction.file).stem[:_MOST_STEM]
                 draw_answer(answer, rule).save(folder / f"{n_images:03d}-{stem}.png")
-        write_page(Album(source.root, class_names, n_images, least_sure.list(), rule), folder)
+        write_page(Album(source.root, class_names, n_images, least_sure.list(), rule, trust), folder)
         (folder / SHEET).unlink(missing_ok=True)  # of an earlier call
         if mistakes:
             draw_mistakes(mistakes, rule).save(folder / SHEET)

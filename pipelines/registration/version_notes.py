@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,8 @@ _SAMPLE_TAG = {"finetune": "episodes", "train": "test_images", "classify": "targ
 
 def describe_version(name: str, export_run: Run, scored_run: Run, onnx_path: Path) -> NewVersion:
     """Collect what goes into a version, from the runs that made and scored it."""
-    return NewVersion(onnx_path, _write_card(name, export_run, scored_run, onnx_path), _tags(export_run, scored_run))
+    facts = _facts(name, export_run, scored_run, onnx_path)
+    return NewVersion(onnx_path, partial(write_card, facts), _tags(export_run, scored_run))
 
 
 def scored_run_of(tags: Mapping[str, str]) -> str:
@@ -90,10 +92,10 @@ def _links(export_run: Run, scored_run: Run) -> dict[str, str]:
     return links | {"export": run_link(export_run)}
 
 
-def _write_card(name: str, export_run: Run, scored_run: Run, onnx_path: Path) -> str:
+def _facts(name: str, export_run: Run, scored_run: Run, onnx_path: Path) -> CardFacts:
     model = OnnxClassifier.load(onnx_path)
     kind = scored_run.data.tags[KIND]
-    facts = CardFacts(
+    return CardFacts(
         name=name,
         headline=headline_of(scored_run) or f"Accuracy {_accuracy(scored_run)}",
         links=_links(export_run, scored_run),
@@ -106,7 +108,6 @@ def _write_card(name: str, export_run: Run, scored_run: Run, onnx_path: Path) ->
         class_names=model.class_names,
         confusions=_confusions_of_images(scored_run, model) if kind == "train" else _kept_confusions(scored_run),
     )
-    return write_card(facts)
 
 
 def _accuracy(scored_run: Run) -> str:

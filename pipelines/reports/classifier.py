@@ -33,6 +33,7 @@ def classifier_section(steps: Mapping[str, Sequence[Run]], fitted: Run, text: st
     name, tags, metrics = used_params(registered)["name"], registered.data.tags, exported.data.metrics
     used = used_params(fitted)
     alias = CHAMPION if tags["promoted"] == "True" else CHALLENGER
+    version = f"models:/{name}/{tags['version']}"
     place = plain_place(f"{exported.info.artifact_uri}/{ONNX_ARTIFACT}")
     rows = [
         ["registered as", f"{name}, version {tags['version']}, @{alias}: {tags['gate']}"],
@@ -45,14 +46,15 @@ def classifier_section(steps: Mapping[str, Sequence[Run]], fitted: Run, text: st
     commands = [
         Command(
             "mlflow run . --env-manager local -e predict \\\n"
-            f"    -P model=models:/{name}@{alias} -P images=new_photos -P output=predictions.csv"
+            f"    -P model={version} -P images=new_photos -P output=predictions.csv"
         ),
         Command(f"python -m serving {shlex.quote(place)} new_photos predictions.csv"),
         Command(f"python -m serving.page {shlex.quote(place)}"),
     ]
     sentences = [
         text,
-        "The first command below runs where this project is installed, the second needs the file alone, and the third "
-        "opens a page to try single images, where Gradio is installed too.",
+        "The first command below runs where this project is installed. The second needs the file and this project's "
+        "folders serving and tl_core beside onnxruntime, numpy and Pillow, and the third, which opens a page to try "
+        "single images, Gradio too.",
     ]
     return Section("Classifier", sentences, [Table("The file to take away", [], rows), *commands])

@@ -19,7 +19,7 @@ from pipelines.inputs.names import short_data
 from pipelines.inputs.provenance import NORMALISATION
 from pipelines.reports.page import Command, Section, Table, link
 from pipelines.reports.words import say_seconds
-from pipelines.store.params import used_params
+from pipelines.store.params import given_params, used_params
 from pipelines.store.runs import KIND
 from pipelines.store.views import run_link, ui_address
 from tl_core.networks.weights_spec import credit_of
@@ -98,7 +98,7 @@ def _linked(value: str, here: Run) -> str:
 def command_of(run: Run) -> str:
     """The command that repeats a run: what differs from the defaults, quoted for a shell."""
     kind = run.data.tags[KIND]
-    params = used_params(run)
+    params = given_params(run)
     words = [
         f"-P {name}={shlex.quote(params[name])}"
         for name, _, default in parameters(config_type(kind))

@@ -8,17 +8,17 @@ import mlflow
 
 from pipelines.inputs.artifacts import ONNX_ARTIFACT
 from pipelines.reports.words import say_difference, say_over_episodes
-from pipelines.results.columns import aligned
+from pipelines.results.columns import aligned, wrapped
 from pipelines.results.scores import METHODS_ARTIFACT, accuracies, differences_of_methods
 from pipelines.store.artifacts import fetch_artifact, short_place
 from pipelines.store.logging import ACCURACY_METRICS
 from pipelines.store.views import runs_address
-from registry.versions import CHAMPION, champion_of
+from registry.versions import CHALLENGER, CHAMPION, champion_of
 from tl_core.scoring.episodes import Estimate, estimate, paired_difference
 from tl_core.scoring.paired import PairedDifference
 
 
-def log_summary(finetune_runs: Mapping[str, str], export_run: str, name: str) -> None:
+def log_summary(finetune_runs: Mapping[str, str], export_run: str, register_run: str, name: str) -> None:
     """Log and print the accuracies of the finetune runs, their paired differences, and where to look next."""
     mlflow.log_dict(dict(finetune_runs), METHODS_ARTIFACT)
     mlflow.log_metrics(_accuracy_of(list(finetune_runs.values())[-1]))
@@ -31,7 +31,7 @@ def log_summary(finetune_runs: Mapping[str, str], export_run: str, name: str) ->
     for (a, b), found in over_images.items():
         key = _key(f"{a} - {b}")
         mlflow.log_metrics({f"{key}_images_low": found.low, f"{key}_images_high": found.high})
-    text = "\n".join([*_table(results, differences, over_images), "", *where_lines(export_run, name)])
+    text = "\n".join([*_table(results, differences, over_images), "", *where_lines(export_run, register_run, name)])
     mlflow.log_text(text, "summary.txt")
     print(f"\n{text}")
 
@@ -60,20 +60,39 @@ def _table(
     return aligned(rows)
 
 
-def where_lines(export_run: str, name: str) -> list[str]:
-    """Say where the classifier lies, which version is the champion, and how to browse the runs."""
-    champion = champion_of(name)
+def where_lines(export_run: str, register_run: str, name: str) -> list[str]:
+    """Say how to sort images with the new classifier, where it lies, and how to browse the runs."""
     address = runs_address(mlflow.get_run(export_run).info.experiment_id)
-    standing = f"models:/{name}@{CHAMPION} (version {champion.version})" if champion else "none"
-    sort = [
-        "sort new images",
-        f"  transfer-lab predict --model models:/{name}@{CHAMPION} --images FOLDER --pictures album",
-    ]
     return [
-        *(sort if champion else []),
-        f"champion         {standing}",
+        *_version_lines(mlflow.get_run(register_run).data.tags, name),
         "browse the runs  mlflow ui, then open",
         f"  {address}",
         "the classifier",
         f"  {short_place(str(fetch_artifact(export_run, ONNX_ARTIFACT)))}",
+    ]
+
+
+def _version_lines(new: Mapping[str, str], name: str) -> list[str]:
+    """Say which version the new classifier is, which one is the champion, and how to sort images with either.
+
+    Args:
+        new: tags of the run that registered it.
+    """
+    champion = champion_of(name)
+    standing = "none" if champion is None else f"models:/{name}@{CHAMPION} (version {champion.version})"
+    in_use = [] if champion is None else _sort_lines("", f"models:/{name}@{CHAMPION}")
+    if champion is not None and str(champion.version) == new["version"]:
+        return [*in_use, f"champion         {standing}"]
+    sentence = f"The new classifier is version {new['version']} and waits as @{CHALLENGER}: {new['gate']}."
+    if champion is not None:
+        sentence += f" Version {champion.version} stays @{CHAMPION}."
+        in_use = _sort_lines(f" with version {champion.version}", f"models:/{name}@{CHAMPION}")
+    new_ones = _sort_lines(" with the new version", f"models:/{name}/{new['version']}")
+    return [*wrapped(sentence), "", *new_ones, *in_use, f"champion         {standing}"]
+
+
+def _sort_lines(which: str, model: str) -> list[str]:
+    return [
+        f"sort new images{which}",
+        f"  transfer-lab predict --model {model} --images FOLDER --pictures album",
     ]

@@ -26,14 +26,23 @@ def find_comparable_runs(run_ids: Sequence[str], kind: str, tag: str, scored_on:
     Raises:
         InputError: fewer than two runs, the same run twice, one that cannot be used, or another tag.
     """
-    if len(set(run_ids)) < 2 or len(set(run_ids)) < len(run_ids):
-        raise InputError(f"a comparison needs two or more different {kind} runs; given are {len(run_ids)}")
-    runs = [find_run(run_id, kind) for run_id in run_ids]
+    runs = find_different_runs(run_ids, kind)
     for run in runs[1:]:
         if run.data.tags[tag] != runs[0].data.tags[tag]:
             both = f"{runs[0].info.run_id} and {run.info.run_id}"
             raise InputError(f"{kind} runs {both} were scored on different {scored_on}; {advice}")
     return runs
+
+
+def find_different_runs(run_ids: Sequence[str], kind: str) -> list[Run]:
+    """Two or more different finished runs of one kind.
+
+    Raises:
+        InputError: fewer than two runs, the same run twice, or one that cannot be used.
+    """
+    if len(set(run_ids)) < 2 or len(set(run_ids)) < len(run_ids):
+        raise InputError(f"a comparison needs two or more different {kind} runs; given are {len(run_ids)}")
+    return [find_run(run_id, kind) for run_id in run_ids]
 
 
 def tell_apart(names: Sequence[str], runs: Sequence[Run]) -> list[str]:

@@ -30,7 +30,7 @@ def say_delivered(estimate: DeliveredEstimate) -> str:
             "new images, as many of each class" if estimate.priors == "balanced" else f"{like}, as often of each class"
         )
     guess = 100 / len(counts) if estimate.priors == "balanced" else 100 * max(counts) / sum(counts)
-    return f"{say_of_100(like, estimate.headline)} Guessing: {guess:.0f}."
+    return f"{say_of_100(like, estimate.headline)} By guessing it would be {guess:.0f}."
 
 
 def headline_of(scored: Run) -> str:
@@ -49,7 +49,7 @@ def _say_episodes(scored: Run) -> str:
     what = (
         f"images of {Path(used_params(scored)['target']).name} in {shape['n_way']}-way {shape['n_shot']}-shot episodes"
     )
-    return f"{say_of_100(what, _accuracy_of(scored))} Guessing: {100 / shape['n_way']:.0f}."
+    return f"{say_of_100(what, _accuracy_of(scored))} By guessing it would be {100 / shape['n_way']:.0f}."
 
 
 def _say_test_images(scored: Run) -> str:

@@ -1,4 +1,4 @@
-"""Scores of runs, read back: of finetune runs by episode, of finetune and train runs by image."""
+"""Scores of runs, read back: of finetune runs by episode, of other runs by image."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def paired_accuracies(runs: Mapping[str, Run]) -> dict[str, list[float]]:
 
 
 def image_accuracies(run_id: str) -> pd.DataFrame:
-    """Read the accuracy of a finetune or train run on each image, over the episodes that asked for it.
+    """Read the accuracy of a finetune, train or classify run on each image, over the episodes that asked for it.
 
     Returns:
         By content hash, sorted: accuracy, n_asked (times scored), group (equal for near-duplicates).

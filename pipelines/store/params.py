@@ -19,6 +19,7 @@ from mlflow.entities import Param, Run
 from pipelines.store.redaction import redact
 
 _USED = "used."
+_GIVEN = "given."
 
 
 def log_params(params: Mapping[str, Any]) -> None:
@@ -33,6 +34,17 @@ def log_params(params: Mapping[str, Any]) -> None:
     client.log_batch(run.info.run_id, params=[Param(key, value) for key, value in new.items()])
     if other:
         _replace(run.info.run_id, other)
+
+
+def log_given(params: Mapping[str, Any]) -> None:
+    """Keep what was given where the value that was used would not ask for the same again: a size that was chosen."""
+    mlflow.set_tags({_GIVEN + key: redact(str(value)) for key, value in params.items()})
+
+
+def given_params(run: Run) -> dict[str, str]:
+    """Return the params that ask for a run again."""
+    tags = run.data.tags.items()
+    return used_params(run) | {name.removeprefix(_GIVEN): value for name, value in tags if name.startswith(_GIVEN)}
 
 
 def used_params(run: Run) -> dict[str, str]:

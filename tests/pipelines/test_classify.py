@@ -79,6 +79,25 @@ def test_a_folder_becomes_a_champion_whose_file_is_as_good_as_estimated(colours:
     assert f'#/experiments/0/runs/{steps["export"]}?workflowType=machine_learning">{steps["export"]}</a>' in page
 
 
+def test_a_version_that_waits_is_the_one_whose_commands_are_printed(
+    colours: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`@champion` alone would sort new images with the older file, and not say so."""
+    classify(config_of(colours, name="colours"))
+    first = capsys.readouterr().out
+    assert "sort new images\n  transfer-lab predict --model models:/colours@champion --images" in first
+    assert "waits as" not in first
+    run_id = classify(config_of(colours, name="colours"))
+    second = " ".join(capsys.readouterr().out.split())
+    assert "The new classifier is version 2 and waits as @challenger: against champion version 1 +0.00 points" in second
+    assert "Version 1 stays @champion." in second
+    assert "sort new images with the new version transfer-lab predict --model models:/colours/2 --images" in second
+    assert "sort new images with version 1 transfer-lab predict --model models:/colours@champion --images" in second
+    assert "models:/colours/2" in fetch_artifact(run_id, "report.html").read_text()
+    card = str(mlflow.MlflowClient().get_model_version("colours", "2").description)
+    assert 'load_model("models:/colours/2")' in card
+
+
 def test_every_image_is_predicted_once_a_repeat_by_folds_without_it(colours: Path) -> None:
     run_id = classify(config_of(colours))
     table = pd.read_parquet(fetch_artifact(run_id, OUT_OF_FOLD_ARTIFACT))
@@ -95,7 +114,7 @@ def test_an_estimate_is_read_back_as_it_was_kept(colours: Path) -> None:
     assert estimate.counts == (20, 20, 20)
     assert estimate.bar == 0.0
     assert len(estimate.curve) > 1
-    assert "Guessing: 33." in say_delivered(estimate)
+    assert "By guessing it would be 33." in say_delivered(estimate)
     assert "Every prediction can be believed" in " ".join(advise(estimate))
 
 

@@ -1,9 +1,11 @@
-"""compare on train runs: the same images, or none at all."""
+"""compare on train and classify runs: the same images, or none at all."""
 
 from __future__ import annotations
 
 import html
 import itertools
+import re
+import shutil
 from pathlib import Path
 
 import mlflow
@@ -11,13 +13,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipelines import compare, train
+from pipelines import classify, compare, train
+from pipelines.classify import ClassifyConfig
 from pipelines.compare import CompareConfig
 from pipelines.configs.fields import make_config
 from pipelines.inputs.names import network_name, short_network, short_weights
 from pipelines.reports.kinds.compare import _say_standing
 from pipelines.reports.words import say_interval
 from pipelines.results.columns import WIDTH, aligned
+from pipelines.results.scores import image_accuracies
 from pipelines.store.artifacts import fetch_artifact
 from pipelines.train import TrainConfig
 from tests.conftest import write_colour_images
@@ -66,6 +70,50 @@ def test_train_runs_are_compared_on_the_same_images(data: Path, store: str, caps
     assert "random" in text.splitlines()[1]  # the table says what the network started from
     for artifact in ("accuracies.png", "curves.png"):
         assert fetch_artifact(run_id, artifact).stat().st_size > 1000
+
+
+def classified(data: Path, **values: object) -> str:
+    return classify.run(make_config(ClassifyConfig, data=str(data), image_size=16, **values))
+
+
+def test_classify_runs_are_compared_on_the_images_that_both_have(
+    data: Path, tmp_path: Path, store: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The second has fewer images, and wrong labels for half of those of one class."""
+    other = shutil.copytree(data, tmp_path / "other")
+    for image in sorted((other / "red").iterdir())[:10]:
+        image.rename(other / "green" / f"red{image.name}")
+    for image in sorted((other / "blue").iterdir())[:5]:
+        image.unlink()
+    runs = [classified(data, weights="pixels"), classified(other, weights="pixels")]
+    run_id = compare.run(CompareConfig(runs=",".join(runs)))
+    (row,) = pd.read_csv(fetch_artifact(run_id, "differences.csv")).to_dict("records")
+    first, second = (image_accuracies(run)["accuracy"] for run in runs)
+    shared = first.index.intersection(second.index)
+    assert row["n_images"] == len(shared) == 55
+    assert row["difference"] == pytest.approx((first[shared] - second[shared]).mean())
+    assert row["difference"] > 0
+    accuracy = mlflow.get_run(runs[0]).data.metrics["accuracy"]
+    text = capsys.readouterr().out
+    assert re.search(rf"^data +{100 * accuracy:.2f} ", text, re.MULTILINE)
+    report = html.unescape(fetch_artifact(run_id, "report.html").read_text())
+    assert re.search(r"data: 100\.0 % \([\d.]+ to 100\.0\); significantly better than all others", report)
+
+
+def test_classify_runs_of_other_classes_or_other_images_are_refused(data: Path, tmp_path: Path, store: str) -> None:
+    fewer, others = shutil.copytree(data, tmp_path / "fewer"), write_colour_images(tmp_path / "others", 5, 16, seed=9)
+    shutil.rmtree(fewer / "red")
+    run, other_classes, other_images = (classified(folder, weights="pixels") for folder in (data, fewer, others))
+    with pytest.raises(InputError, match=r"expected the same classes in classify runs .*, got red in one of them"):
+        compare.run(CompareConfig(runs=f"{run},{other_classes}"))
+    with pytest.raises(InputError, match="expected 10 or more images that data and others share, got 0; score both"):
+        compare.run(CompareConfig(runs=f"{run},{other_images}"))
+
+
+def test_runs_of_two_kinds_are_refused(data: Path, store: str) -> None:
+    runs = [trained(data, "learned"), classified(data, weights="pixels")]
+    with pytest.raises(InputError, match="expected runs of one kind, got classify and train"):
+        compare.run(CompareConfig(runs=",".join(runs)))
 
 
 def test_what_is_not_significantly_different_is_not_called_best(data: Path, store: str) -> None:

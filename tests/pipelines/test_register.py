@@ -148,8 +148,8 @@ def champion() -> int:
 
 
 REFUSALS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
-    ({"accuracies": GOOD}, {"tolerance": 0.0}, "is not above -0.00"),
-    ({"accuracies": WORSE}, {}, "is not above -1.00"),
+    ({"accuracies": GOOD}, {"tolerance": 0.0}, " points worse (0.00 worse is allowed)"),
+    ({"accuracies": WORSE}, {}, " points worse (1.00 worse is allowed)"),
     ({"accuracies": None}, {}, "the challenger's scores cannot be read"),
     ({"accuracies": BETTER, "images": "other"}, {}, "challenger and champion version 1 share no image"),
     (
@@ -182,8 +182,8 @@ def test_every_refusal_is_logged_with_its_reason_and_the_champion_stays() -> Non
 @pytest.mark.parametrize(
     ("accuracies", "reason"),
     [
-        (BETTER, "against champion version 1 +10.50 points on 400 shared images, lower end +"),
-        (GOOD, "+0.00 points on 400 shared images, lower end -0."),
+        (BETTER, "against champion version 1 +10.50 points on 400 shared images; it is at least "),
+        (GOOD, "+0.00 points on 400 shared images; it is at most 0."),
     ],
 )
 def test_a_promotion_is_logged_with_its_reason(accuracies: tuple[float, ...], reason: str) -> None:
@@ -249,9 +249,9 @@ def test_a_version_carries_its_evidence_and_its_card() -> None:
 
 RIGHT = "0111111110" * 40
 OF_TRAIN_RUNS: list[tuple[dict[str, Any], bool, str]] = [
-    ({"right": "0111111100" * 40}, False, "-10.00 points on 400 shared images, lower end -1"),
-    ({"right": RIGHT}, True, "+0.00 points on 400 shared images, lower end -0.9"),
-    ({"right": "0111111111" * 40}, True, "+10.00 points on 400 shared images, lower end +"),
+    ({"right": "0111111100" * 40}, False, "-10.00 points on 400 shared images; it may be up to 1"),
+    ({"right": RIGHT}, True, "+0.00 points on 400 shared images; it is at most 0.9"),
+    ({"right": "0111111111" * 40}, True, "+10.00 points on 400 shared images; it is at least "),
     ({"right": RIGHT[:100]}, False, "100 images cannot rule out a loss below 3.62 points"),
     ({"right": None}, False, "the challenger's scores cannot be read"),
     ({"right": "1" * 100, "images": "other"}, False, "share no image"),

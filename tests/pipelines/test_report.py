@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from pipelines.classify import ClassifyConfig
 from pipelines.command_line.command import parse_config
-from pipelines.configs.fields import make_config
+from pipelines.configs.fields import flat_params, make_config, with_values
 from pipelines.finetune import FinetuneConfig
 from pipelines.report import ReportConfig
 from pipelines.report import run as write_report
@@ -43,6 +44,7 @@ from pipelines.reports.words import (
 from pipelines.results.figures import _COLOURS
 from pipelines.results.predictions import CONFUSIONS_ARTIFACT, N_EXAMPLES, log_answers, read_answers, read_confusions
 from pipelines.store.artifacts import fetch_artifact
+from pipelines.store.params import log_given, log_params, used_params
 from pipelines.store.runs import tracked_run
 from tl_core.data.dataset import ImageDataset
 from tl_core.errors import InputError
@@ -192,6 +194,17 @@ def test_the_command_of_a_run_gives_its_config_again(store: str) -> None:
     assert "seed" not in dict(given)  # only what differs from the defaults
     arguments = [part for name, value in given for part in (f"--{name}", value)]
     assert parse_config(FinetuneConfig, arguments) == config
+
+
+def test_a_value_that_was_chosen_is_chosen_again_by_the_command(store: str) -> None:
+    """With the chosen size alone, the estimate would be another one."""
+    config = make_config(ClassifyConfig, data="photos")
+    with tracked_run("classify", config) as run_id:
+        log_given({"image_size": 0})
+        log_params(flat_params(with_values(config, image_size=128)))
+    run = mlflow.MlflowClient().get_run(run_id)
+    assert used_params(run)["image_size"] == "128"
+    assert "image_size" not in command_of(run)
 
 
 def test_values_that_mlflow_run_has_quoted_are_quoted_once(store: str) -> None:

@@ -23,7 +23,7 @@ def register_colours(folder: Path, wary: bool = False, **tags: str) -> ModelVers
     else:
         write_model(path, METADATA)
     with mlflow.start_run():
-        return register_challenger(NAME, NewVersion(path, "a card", tags))
+        return register_challenger(NAME, NewVersion(path, "card of version {}".format, tags))
 
 
 @pytest.fixture

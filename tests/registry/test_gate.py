@@ -31,16 +31,17 @@ def against(*champions: Evidence | Missing) -> list[Champion]:
 
 def lower_end(reason: str) -> float:
     """The bound that a reason gives, in points."""
-    found = re.search(r"lower end ([+-][\d.]+)", reason)
+    found = re.search(r"([\d.]+) points (better|worse) \(", reason)
     assert found is not None
-    return float(found[1])
+    return float(found[1]) * (1 if found[2] == "better" else -1)
 
 
 def test_a_better_challenger_is_promoted_with_its_difference_in_one_sentence() -> None:
     decision = decide(on_images("1" * 40), against(on_images("1100" * 10)), tolerance=0.01)
     assert decision.promote
     assert re.fullmatch(
-        r"against champion version 1 \+50\.00 points on 40 shared images, lower end \+\d\d\.\d\d is above -1\.00",
+        r"against champion version 1 \+50\.00 points on 40 shared images; "
+        r"it is at least \d\d\.\d\d points better \(1\.00 worse is allowed\)",
         decision.reason,
     )
 

@@ -23,7 +23,7 @@ def test_a_version_carries_card_tags_and_run(version: ModelVersion) -> None:
     import mlflow
 
     found = mlflow.MlflowClient().get_model_version_by_alias(NAME, "challenger")
-    assert (found.version, found.description, found.tags["accuracy"]) == (version.version, "a card", "0.9")
+    assert (found.version, found.description, found.tags["accuracy"]) == (version.version, "card of version 1", "0.9")
     assert found.run_id
     assert "`@champion` is the version to use" in mlflow.MlflowClient().get_registered_model(NAME).description
 

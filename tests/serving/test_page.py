@@ -16,9 +16,10 @@ import pytest
 
 from serving.batch import Options, predict_batches
 from serving.model import OnnxClassifier
-from serving.page import describe_file, look_at, say_belief
+from serving.page import describe_file, look_at
 from serving.sources import open_source
 from serving.tables import Prediction
+from serving.trust import say_belief, say_trust
 from tests.browser import Tab, needs_chromium
 from tests.conftest import ROOT, free_port
 from tests.serving.conftest import CLASS_NAMES, METADATA, write_model
@@ -55,6 +56,17 @@ def test_a_prediction_is_believed_by_what_the_file_recommends(
     barred: OnnxClassifier, prediction: Prediction, sentence: str
 ) -> None:
     assert say_belief(barred, prediction) == sentence
+
+
+def test_an_album_says_how_far_to_believe_its_file(
+    barred: OnnxClassifier, model: OnnxClassifier, tmp_path: Path
+) -> None:
+    said = METADATA | {"accuracy": json.dumps({"mean": 0.714, "low": 0.52, "high": 0.84})}
+    few = OnnxClassifier.load(write_model(tmp_path / "few.onnx", said), n_threads=1)
+    assert "From a probability of 80 % on, at least 95 of 100 are right." in say_trust(barred)
+    assert "about 71 are named rightly (52 to 84). For no probability is it known" in say_trust(few)
+    for classifier in (barred, few, model):
+        assert say_trust(classifier).endswith("leave it without a label.")
 
 
 def test_a_file_that_recommends_nothing_vouches_for_nothing(model: OnnxClassifier) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tl_core.data.cache import UnreadableFile, load_images
 from tl_core.data.halves import keep_halves
-from tl_core.data.notices import say_contradictions, say_notices
+from tl_core.data.notices import say_contradictions, say_misspelled, say_notices
 from tl_core.data.specs import list_images
 from tl_core.errors import DataWarning, InputError
 from tl_core.images.decoding import ONE_COLOUR, ResizeRule
@@ -120,7 +120,8 @@ def load_dataset(
     class_names, labels = np.unique(np.array(cached.index.class_names, dtype=object), return_inverse=True)
     if len(class_names) < 2:
         raise InputError(_say_too_few(spec, list(class_names), cached.index.unreadable, listing.other_files))
-    notices = (*listing.notices, *say_notices(cached.index), *say_contradictions(cached.index))
+    index = cached.index
+    notices = (*listing.notices, *say_misspelled(index), *say_notices(index), *say_contradictions(index))
     for notice in notices:
         warnings.warn(notice, DataWarning, stacklevel=2)
     entries = {entry.name: entry for entry in listing.entries}
@@ -171,5 +172,6 @@ def refuse_unreadable(spec: str, files: Sequence[UnreadableFile], n_files: int) 
     if files:
         raise InputError(
             f"{len(files)} of {n_files} images in {spec} cannot be read, the first is {files[0].name} "
-            f"({files[0].reason}); remove them or give unreadable=skip"
+            f"({files[0].reason}); remove them, or leave them out: --unreadable skip (-P unreadable=skip, or with make "
+            "UNREADABLE=skip)"
         )

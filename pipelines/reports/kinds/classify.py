@@ -99,8 +99,9 @@ def _say_more_images(estimate: DeliveredEstimate) -> str:
         return f"So few images cannot say what more of them would bring; label more of every class, of {hardest} first."
     before, after = estimate.curve[-2:]
     gain = after.accuracy.value - before.accuracy.value
-    gained = f"{100 * abs(gain):.1f} {'more' if gain >= 0 else 'fewer'} of 100 images were named rightly"
-    step = f"with {after.n_images:.0f} images instead of {before.n_images:.0f}, {gained}"
+    gained = f"{100 * abs(gain):.1f} {'more' if gain >= 0 else 'fewer'} of 100 rightly"
+    step = f"classifiers made of {after.n_images:.0f} of these images name {gained} than those made of "
+    step += f"{before.n_images:.0f}"
     if gain >= _WORTH_IT:
         return f"More images will probably help ({step}): photograph {hardest} first."
     if estimate.headline.value >= 1 - _WORTH_IT:
@@ -137,9 +138,11 @@ def _overview_section(run_id: str, estimate: DeliveredEstimate) -> Section:
     accuracies = [["accuracy", as_here]]
     if as_here != balanced:
         accuracies = [
-            ["accuracy, classes as frequent as here", as_here],
             ["accuracy, every class as frequent", balanced],
+            ["accuracy, classes as frequent as here", as_here],
         ]
+        if estimate.priors != "balanced":
+            accuracies.reverse()
     rows = [
         *accuracies,
         [
@@ -149,7 +152,10 @@ def _overview_section(run_id: str, estimate: DeliveredEstimate) -> Section:
         [f"probability from which on {100 * estimate.wanted_precision:.0f} % are right", bar],
         ["labelled images", f"{sum(estimate.counts):,} of {len(estimate.counts)} classes"],
     ]
-    sentences = ["In brackets: 95 % confidence intervals for this file on new images of the same kind."]
+    sentences = [
+        "In brackets: 95 % confidence intervals for this file on new images of the same kind. The first accuracy is "
+        "the one above. Those further down are of other classifiers, or of some of the images, as is said there.",
+    ]
     return Section("At a glance", sentences, [*_strip(run_id), Table("In a few lines", [], rows)])
 
 
@@ -189,9 +195,19 @@ def _belief_section(estimate: DeliveredEstimate) -> Section:
     sentences = [
         _say_bar(estimate),
         "Each probability is of a classifier that had not seen the image.",
+        *_say_repeats(estimate.n_repeats),
         "The share of few images is uncertain: look at its interval.",
     ]
     return Section("When to believe it", sentences, [Table("Predictions by their probability", columns, rows)])
+
+
+def _say_repeats(n_repeats: int) -> list[str]:
+    if n_repeats == 1:
+        return []
+    return [
+        f"Each image was predicted by {n_repeats} classifiers; where one of them is above a probability, the image "
+        f"counts as 1/{n_repeats}."
+    ]
 
 
 def _suspects_sections(run_id: str, accuracy: float) -> list[Section]:
@@ -210,12 +226,12 @@ def _suspects_sections(run_id: str, accuracy: float) -> list[Section]:
         )
         for row in table.to_dict("records")
     ]
+    whose = "Most of them are" if accuracy < _OFTEN_RIGHT else "Many of them may be"
     text = (
         "Classifiers that had not seen these images take them for another class than their label says. "
-        "Look at them first: a wrong label is cheaper to mend than a new image is to find."
+        f"{whose} mistakes of the classifier, not of the labels; but a wrong label is cheaper to mend than a new image "
+        "is to find, so look at these first."
     )
-    if accuracy < _OFTEN_RIGHT:
-        text += " With an accuracy as low as here, most of them are mistakes of the classifier."
     return [Section("Suspect labels", [text], galleries)]
 
 
@@ -226,7 +242,12 @@ def _curve_section(estimate: DeliveredEstimate) -> Section:
         chart = make_chart(draw_learning_curve([(one.n_images, one.accuracy) for one in curve]), "curve", text, 3)
     rows = [[f"{one.n_images:.0f}", say_interval(one.accuracy)] for one in curve]
     table = Table("Accuracy by number of labelled images", ["images", "accuracy"], rows)
-    return Section("Learning curve", [_say_more_images(estimate)], [chart, table])
+    sentences = [
+        _say_more_images(estimate),
+        "Each of these classifiers is made of a part of the images, with the settings that were chosen at the end. The "
+        "estimate of the file is of all images, and of the choice too.",
+    ]
+    return Section("Learning curve", sentences, [chart, table])
 
 
 def _networks_section(estimate: DeliveredEstimate) -> Section:
@@ -243,9 +264,10 @@ def _networks_section(estimate: DeliveredEstimate) -> Section:
     ]
     columns = ["network", "accuracy with it alone", f"difference to {taken.network}, points", "milliseconds per image"]
     text = (
-        f"{taken.network} was taken: its probabilities were the best (least log loss). The same procedure was run with "
-        "each network alone; where an interval of a difference holds 0, it may be chance. The time is that of the "
-        "features on this machine."
+        f"{taken.network} was taken: its probabilities were the best (least log loss), which tells networks apart with "
+        "fewer images than accuracy does; another one may therefore stand here with a higher accuracy. The same "
+        "procedure was run with each network alone, where the estimate of the file chooses anew in every fold. Where "
+        "an interval of a difference holds 0, it may be chance. The time is that of the features on this machine."
     )
     return Section(
         "Networks",

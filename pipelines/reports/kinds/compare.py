@@ -1,4 +1,4 @@
-"""The report of a comparison: of finetune runs on the same episodes, or of train runs on the same images."""
+"""The report of a comparison: of finetune runs on the same episodes, or of others on the same images."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pipelines.reports.page import Page, Row, Section, Table
 from pipelines.reports.sections import curves_section
 from pipelines.reports.words import say_difference, say_estimate, say_interval, say_over_episodes, sentence
 from pipelines.results.comparable import settings_that_differ
+from pipelines.results.estimates import compare_estimates, load_estimates
 from pipelines.results.scores import (
     compare_over_images,
     image_accuracies,
@@ -33,8 +34,10 @@ _ACCURACIES = "Accuracy of each in %, with its interval."
 def report(run: Run) -> Page:
     """Report a compare run: the best, and the differences that are more than luck."""
     ids = run_ids(used_params(run)["runs"])
-    if find_run(ids[0], "finetune", "train").data.tags[KIND] == "train":
-        return _compare_trainings(run, ids)
+    others = {"train": _compare_trainings, "classify": _compare_estimates}
+    kind = find_run(ids[0], "finetune", *others).data.tags[KIND]
+    if kind in others:
+        return others[kind](run, ids)
     runs = named_runs(ids)
     scores = paired_accuracies(runs)
     results = {name: estimate(values) for name, values in scores.items()}
@@ -77,6 +80,33 @@ def _compare_trainings(run: Run, ids: Sequence[str]) -> Page:
             origin_section(run),
         ],
     )
+
+
+def _compare_estimates(run: Run, ids: Sequence[str]) -> Page:
+    estimated = load_estimates(ids)
+    pairs = compare_estimates(estimated)
+    results = {one.name: one.estimate.headline for one in estimated}
+    best = max(results, key=lambda name: _lead(name, pairs))
+    return Page(
+        title_of(run),
+        sentence(f"{best}: {say_interval(results[best])}", _say_standing(best, pairs)),
+        [
+            "Each accuracy is of a file on new images like those that it was made from. Where these are not the same, "
+            "as after corrections, it may be harder or easier to be right. The differences are on the images that both "
+            "have."
+        ],
+        [
+            _images_section(results, difference_table(pair_rows(pairs, []))),
+            _settings_section({one.name: one.run for one in estimated}),
+            cost_section(run),
+            origin_section(run),
+        ],
+    )
+
+
+def _lead(name: str, pairs: Sequence[PairComparison]) -> float:
+    """Sum of the differences of one to all others."""
+    return sum(pair.difference.value * ((pair.first == name) - (pair.second == name)) for pair in pairs)
 
 
 def differences_over_episodes(scores: Mapping[str, Sequence[float]], pairs: Sequence[PairComparison]) -> list[Estimate]:

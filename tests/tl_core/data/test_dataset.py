@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 import time
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -198,7 +199,7 @@ def test_unreadable_files_are_refused_with_name_reason_and_the_way_out(two_broke
     message = str(raised.value)
     assert f"2 of 62 images in {two_broken} cannot be read, the first is red/note.jpg" in message
     assert "not a png, jpg, webp, bmp, tif, gif or avif image" in message
-    assert "unreadable=skip" in message
+    assert "--unreadable skip" in message
 
 
 def test_skipped_files_are_left_out_and_listed(two_broken: Path) -> None:
@@ -375,3 +376,31 @@ def test_no_digit_is_in_source_and_target(digits: dict[str, ImageDataset]) -> No
 def test_another_set_of_digits_is_refused_with_those_that_exist(spec: str) -> None:
     with pytest.raises(InputError, match="expected digits:source or digits:target"):
         load(spec)
+
+
+@pytest.mark.parametrize(
+    ("name", "n_images", "is_said"),
+    [
+        ("dandelon", 1, True),
+        ("dandelions", 2, True),
+        ("dandelon", 5, False),
+        ("daisy", 1, False),
+        ("dandelion2", 1, False),
+    ],
+)
+def test_a_class_of_hardly_an_image_that_is_called_nearly_as_another_is_said(
+    tmp_path: Path, name: str, n_images: int, is_said: bool
+) -> None:
+    for position, (of, count) in enumerate([("dandelion", 10), ("tulip", 10), (name, n_images)]):
+        (tmp_path / of).mkdir()
+        for number in range(count):
+            pixels = np.random.default_rng(100 * position + number).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / of / f"{number}.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)
+        dataset = load_dataset(str(tmp_path), 8)
+    said = [notice for notice in dataset.notices if "is called nearly as" in notice]
+    assert bool(said) == is_said
+    if is_said:
+        assert said[0].startswith(f"the class '{name}' ({name}/0.png")
+        assert "as 'dandelion', which has 10 images; if it is the same, rename it" in said[0]
