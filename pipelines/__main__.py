@@ -1,8 +1,8 @@
-"""List the commands: `python -m pipelines`."""
+"""Every command by its name: `python -m pipelines NAME ...`, as `transfer-lab NAME ...`."""
 
 from __future__ import annotations
 
-from pipelines.command_line.console import list_commands
+from pipelines.command_line.console import main
 
 if __name__ == "__main__":
-    print(list_commands("python -m pipelines.NAME"))
+    main()

@@ -105,6 +105,7 @@ def _compare_trainings(ids: list[str]) -> list[str]:
 def _compare_estimates(ids: list[str]) -> list[str]:
     import mlflow
 
+    from pipelines.reports.words import say_interval
     from pipelines.results.estimates import compare_estimates, load_estimates
     from pipelines.results.figures import draw_intervals
     from pipelines.store.logging import log_drawing
@@ -116,7 +117,7 @@ def _compare_estimates(ids: list[str]) -> list[str]:
     log_drawing(lambda: draw_intervals(results, title="Each on new images like its own"), "accuracies.png")
     mlflow.log_metric("n_images", min(pair.difference.n for pair in pairs))
     heading = ("file", "accuracy on new images like its own, 95 % interval")
-    lines = aligned([heading, *((name, result.percent()) for name, result in results.items())])
+    lines = aligned([heading, *((name, say_interval(result)) for name, result in results.items())])
     settings = _setting_lines({one.name: one.run for one in estimated})
     return [*lines, "", *_pair_lines(pairs, []), *settings]
 

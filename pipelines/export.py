@@ -136,15 +136,13 @@ def _source_fingerprint(weights: str) -> str:
 def _score(finetune_run: str, fit_run: Run) -> dict[str, str]:
     """Return the accuracy that is written into the file: that of its recipe, measured on episodes."""
     from pipelines.inputs.provenance import check_same_origin
-    from pipelines.results.scores import SCORED_THEMSELVES, accuracy_of
+    from pipelines.results.scores import SCORED_THEMSELVES, accuracy_metrics, accuracy_of
     from pipelines.store.find import find_run
     from pipelines.store.runs import KIND
 
     metrics, kind = fit_run.data.metrics, fit_run.data.tags[KIND]
     if not finetune_run and kind in SCORED_THEMSELVES:
-        name, n_images = SCORED_THEMSELVES[kind]
-        names = {"mean": name, "low": f"{name}_low", "high": f"{name}_high", "n_images": n_images}
-        return {"accuracy": json.dumps({key: metrics[name] for key, name in names.items()})}
+        return {"accuracy": json.dumps({key: metrics[name] for key, name in accuracy_metrics(fit_run).items()})}
     if not finetune_run:
         return {"accuracy": "not measured"}
     scored = find_run(finetune_run, "finetune")

@@ -17,7 +17,7 @@ from pipelines.registration.evidence import SCORED_ON
 from pipelines.results.delivered import read_estimate
 from pipelines.results.headline import headline_of
 from pipelines.results.predictions import CONFUSIONS_ARTIFACT, read_confusions
-from pipelines.results.scores import SCORED_THEMSELVES, accuracy_of
+from pipelines.results.scores import SCORED_THEMSELVES, accuracy_metrics, accuracy_of
 from pipelines.results.trainings import hits_in, predictions_of
 from pipelines.store.artifacts import fetch_artifact
 from pipelines.store.find import find_run
@@ -34,18 +34,7 @@ from tl_core.recipes.train import TrainRecipe
 from tl_core.scoring.classification import count_confusions
 from tl_core.scoring.images import wilson
 
-_SCORES = {
-    "finetune": {name: name for name in (*ACCURACY_METRICS, "n_episodes")},
-    "train": {
-        "accuracy": "test/accuracy",
-        "accuracy_low": "test/accuracy_low",
-        "accuracy_high": "test/accuracy_high",
-        "n_images": "n_test",
-    },
-    "classify": {name: name for name in ("accuracy", "accuracy_low", "accuracy_high", "n_images")},
-}
-"""Tags of a version, and the metrics of the run that scored it, by its kind."""
-
+_TAGS = {"mean": "accuracy", "low": "accuracy_low", "high": "accuracy_high"}
 _SAMPLE_TAG = {"finetune": "episodes", "train": "test_images", "classify": "target_fingerprint"}
 
 
@@ -62,7 +51,11 @@ def scored_run_of(tags: Mapping[str, str]) -> str:
 
 def _tags(export_run: Run, scored_run: Run) -> dict[str, str]:
     kind = scored_run.data.tags[KIND]
-    scores = {tag: scored_run.data.metrics.get(metric) for tag, metric in _SCORES[kind].items()}
+    if kind == "finetune":
+        names = {name: name for name in (*ACCURACY_METRICS, "n_episodes")}
+    else:
+        names = {_TAGS.get(name, name): metric for name, metric in accuracy_metrics(scored_run).items()}
+    scores = {tag: scored_run.data.metrics.get(metric) for tag, metric in names.items()}
     export_metrics = export_run.data.metrics
     measured = {name: export_metrics.get(name) for name in ("parity/max_difference", SIZE_METRIC, LATENCY_METRIC)}
     return {
@@ -76,7 +69,7 @@ def _tags(export_run: Run, scored_run: Run) -> dict[str, str]:
 def _lineage(export_run: Run, scored_run: Run) -> dict[str, str]:
     """Run ids by the step that they are of."""
     scored = {scored_run.data.tags[KIND]: scored_run.info.run_id}
-    fit = {} if scored.keys() <= SCORED_THEMSELVES.keys() else {"fit": used_params(export_run)["run"]}
+    fit = {} if scored.keys() <= set(SCORED_THEMSELVES) else {"fit": used_params(export_run)["run"]}
     return {**fit, **scored, "export": export_run.info.run_id}
 
 

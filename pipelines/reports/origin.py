@@ -64,7 +64,12 @@ def origin_section(run: Run, *others: tuple[str, str]) -> Section:
     """The runs and the data that a run came from, and the command that repeats it; `others` are further rows."""
     rows = [[f"this {run.data.tags[KIND]} run", _linked(run.info.run_id, run)]]
     given = {name: used_params(run).get(name, "") for name in _RUNS}
-    rows += [[name.replace("_", " "), _linked(value, run)] for name, value in given.items() if value]
+    rows += [
+        [name.replace("_", " "), _linked(one, run)]
+        for name, value in given.items()
+        if value
+        for one in value.split(",")
+    ]
     rows += [[f"{name} weights", credit] for name in given["weights"].split(",") if (credit := credit_of(name))]
     if normalisation := run.data.tags.get(NORMALISATION):
         rows.append(["pixels are normalised by", normalisation])

@@ -13,6 +13,8 @@ from pipelines.inputs.names import short_network
 from pipelines.results.comparable import find_comparable_runs, tell_apart
 from pipelines.results.predictions import IMAGES_ARTIFACT
 from pipelines.store.artifacts import fetch_artifact
+from pipelines.store.params import used_params
+from pipelines.store.runs import KIND
 from tl_core.errors import InputError
 from tl_core.scoring.episodes import Estimate, estimate
 from tl_core.scoring.paired import PairComparison, PairedDifference, compare_pairs, paired_over_images
@@ -24,8 +26,8 @@ METHODS_ARTIFACT = "methods.json"
 SHOTS_ARTIFACT = "shots.json"
 """Of a main run: its finetune runs by number of support images per class."""
 
-SCORED_THEMSELVES = {"train": ("test/accuracy", "n_test"), "classify": ("accuracy", "n_images")}
-"""Kinds of runs that scored the classifier they made: the metrics of its accuracy, and of the number of images."""
+SCORED_THEMSELVES = ("train", "classify")
+"""Kinds of runs that scored the classifier they made."""
 
 COMPARED = (
     ("pretrained", "untrained"),
@@ -34,6 +36,16 @@ COMPARED = (
     ("pretrained + searched", "raw pixels"),
 )
 """Methods whose difference `main` reports, first - second."""
+
+
+def accuracy_metrics(run: Run) -> dict[str, str]:
+    """Name the metrics of a train or classify run that its headline says: mean, low and high, and n_images."""
+    if run.data.tags[KIND] == "train":
+        name, n_images = "test/accuracy", "n_test"
+    else:
+        balanced = used_params(run).get("priors") == "balanced"
+        name, n_images = "balanced_accuracy" if balanced else "accuracy", "n_images"
+    return {"mean": name, "low": f"{name}_low", "high": f"{name}_high", "n_images": n_images}
 
 
 class NoContentHashesError(InputError):

@@ -161,7 +161,13 @@ def test_uneven_classes_are_said_with_what_counts(tmp_path: Path, capsys: pytest
         image.unlink()
     run_id = classify(config_of(folder))
     assert "blue has 20 images and red 5" in capsys.readouterr().err
-    assert "as many of each class" in say_delivered(read_estimate(run_id))
+    estimate = read_estimate(run_id)
+    assert "as many of each class" in say_delivered(estimate)
+    assert estimate.scores.accuracy.low != estimate.headline.low
+    model = OnnxClassifier.load(fetch_artifact(steps_of(run_id)["export"], ONNX_ARTIFACT))
+    assert json.loads(model.metadata["accuracy"])["low"] == pytest.approx(estimate.headline.low), (
+        "the file says the same"
+    )
 
 
 def test_images_before_one_background_are_classified_and_the_page_says_so(tmp_path: Path) -> None:

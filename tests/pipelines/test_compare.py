@@ -95,7 +95,7 @@ def test_classify_runs_are_compared_on_the_images_that_both_have(
     assert row["difference"] > 0
     accuracy = mlflow.get_run(runs[0]).data.metrics["accuracy"]
     text = capsys.readouterr().out
-    assert re.search(rf"^data +{100 * accuracy:.2f} ", text, re.MULTILINE)
+    assert re.search(rf"^data +{100 * accuracy:.1f} %", text, re.MULTILINE)
     report = html.unescape(fetch_artifact(run_id, "report.html").read_text())
     assert re.search(r"data: 100\.0 % \([\d.]+ to 100\.0\); significantly better than all others", report)
 

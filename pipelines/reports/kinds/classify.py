@@ -99,9 +99,13 @@ def _say_more_images(estimate: DeliveredEstimate) -> str:
         return f"So few images cannot say what more of them would bring; label more of every class, of {hardest} first."
     before, after = estimate.curve[-2:]
     gain = after.accuracy.value - before.accuracy.value
-    gained = f"{100 * abs(gain):.1f} {'more' if gain >= 0 else 'fewer'} of 100 rightly"
-    step = f"classifiers made of {after.n_images:.0f} of these images name {gained} than those made of "
-    step += f"{before.n_images:.0f}"
+    points = round(100 * gain, 1)
+    gained = (
+        f"{abs(points):.1f} {'more' if points > 0 else 'fewer'} of 100 rightly than"
+        if points
+        else "no more rightly than"
+    )
+    step = f"classifiers made of {after.n_images:.0f} of these images name {gained} those made of {before.n_images:.0f}"
     if gain >= _WORTH_IT:
         return f"More images will probably help ({step}): photograph {hardest} first."
     if estimate.headline.value >= 1 - _WORTH_IT:
