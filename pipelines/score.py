@@ -43,7 +43,7 @@ def run(config: ScoreConfig) -> str:
     from pipelines.inputs.names import short_data, short_model
     from pipelines.reports.log import log_report
     from pipelines.results.nearest import features_in_file
-    from pipelines.results.new_images import check_new, log_new_images
+    from pipelines.results.new_images import keep_new, log_new_images
     from pipelines.store.logging import dataset_of, interval_metrics, log_dataset, log_model_metrics
     from pipelines.store.runs import tracked_run
     from registry.versions import find_version, logged_model_of, resolve_onnx
@@ -66,8 +66,11 @@ def run(config: ScoreConfig) -> str:
             class_level=config.data.class_level,
         )
         log_dataset(dataset, "target")
-        check_new(model, dataset)
-        rows, dataset = _known_images(model, dataset)
+        known, dataset = _known_images(model, dataset)
+        rows = keep_new(model, dataset, known)
+        if len(rows) < len(known):
+            n_learned = len(known) - len(rows)
+            print(f"warning: {n_learned:,} images are left out, as the classifier was made from them", file=sys.stderr)
         probabilities, similarities = _predict(model, dataset, rows)
         unlike = None if similarities is None else np.array(model.look_unlike(similarities, len(rows)), dtype=object)
         fit_run = model.metadata.get("fit_run", "")

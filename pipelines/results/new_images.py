@@ -17,7 +17,7 @@ from pipelines.results.predictions import log_answers
 from pipelines.results.scores import image_accuracies
 from pipelines.store.find import find_run
 from pipelines.store.logging import interval_metrics
-from serving.model import OnnxClassifier
+from serving.model import HASH_BYTES, OnnxClassifier
 from tl_core.data.dataset import ImageDataset
 from tl_core.data.splits import Indices
 from tl_core.errors import InputError
@@ -35,20 +35,25 @@ class NewImageScores:
     balanced_accuracy: Interval
 
 
-def check_new(model: OnnxClassifier, dataset: ImageDataset) -> None:
-    """Raise `InputError` if the classifier was made from some of the images, as far as the records know."""
-    images = set(dataset.content_hashes)
-    made_from = images if model.metadata.get("target_fingerprint") == dataset.fingerprint else set()
-    # Where the records of the run that made the file are not here, its fingerprint is all that is known.
+def keep_new(model: OnnxClassifier, dataset: ImageDataset, rows: Indices) -> Indices:
+    """Keep the rows of images that the classifier was not made from, as far as the file and the records know.
+
+    Raises:
+        InputError: it was made from all of them.
+    """
+    hashes = [dataset.content_hashes[row] for row in rows]
+    made_from = {content for content in hashes if bytes.fromhex(content)[:HASH_BYTES] in model.learned_from}
+    if model.metadata.get("target_fingerprint") == dataset.fingerprint:
+        made_from.update(hashes)
+    # The records of the run that made the file need not be here.
     with suppress(InputError, MlflowException):
         run = find_run(model.metadata.get("fit_run", ""), "classify")
-        made_from = made_from | set(image_accuracies(run.info.run_id).index)
-    n_shared = len(made_from & images)
-    if n_shared:
-        raise InputError(
-            f"expected images that the classifier was not made from, got {n_shared:,} of {len(images):,} that it was; "
-            "leave them out"
-        )
+        made_from |= set(image_accuracies(run.info.run_id).index)
+    new = rows[[content not in made_from for content in hashes]]
+    if not len(new):
+        raise InputError(f"expected images that the classifier was not made from, got {len(rows):,} that it was")
+    mlflow.log_metric("n_learned", len(rows) - len(new))
+    return new
 
 
 def log_new_images(

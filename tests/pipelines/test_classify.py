@@ -245,13 +245,22 @@ def test_score_notices_images_of_another_camera(colours: Path, tmp_path: Path) -
     assert "another camera" in fetch_artifact(run_id, "report.html").read_text()
 
 
-def test_score_of_images_that_were_learned_is_refused(colours: Path, tmp_path: Path) -> None:
-    classify(config_of(colours, name="known"))
+@pytest.mark.parametrize("has_records", [True, False], ids=["records", "file alone"])
+def test_images_that_were_learned_are_left_out_of_a_score(
+    colours: Path, tmp_path: Path, has_records: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_id = classify(config_of(colours, name="known"))
     new = write_colour_images(tmp_path / "new", n_per_class=4, seed=9)
     shutil.copy(colours / "red" / "000.png", new / "red" / "copy.png")
-    for data, sentence in ((colours, "got 60 of 60"), (new, "got 1 of 13")):
-        with pytest.raises(InputError, match=sentence):
-            score(make_config(ScoreConfig, model="models:/known@champion", data=str(data)))
+    model = fetch_artifact(steps_of(run_id)["export"], ONNX_ARTIFACT)
+    if not has_records:
+        mlflow.delete_run(run_id)
+    scored = score(make_config(ScoreConfig, model=str(model), data=str(new)))
+    assert "warning: 1 images are left out, as the classifier was made from them" in capsys.readouterr().err
+    assert mlflow.get_run(scored).data.metrics["n_images"] == 12
+    assert "Left out: 1 image that the file was made from." in fetch_artifact(scored, "report.html").read_text()
+    with pytest.raises(InputError, match="expected images that the classifier was not made from, got 60 that it was"):
+        score(make_config(ScoreConfig, model=str(model), data=str(colours)))
 
 
 def test_score_of_foreign_classes_is_refused(colours: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from mlflow.entities import Run
 from pipelines.reports.origin import cost_section, origin_section, title_of
 from pipelines.reports.page import Page
 from pipelines.reports.predictions import answers_sections
-from pipelines.reports.words import say_interval
+from pipelines.reports.words import say_count, say_interval
 from tl_core.scoring.images import Interval
 from tl_core.scoring.unlike import REFUSED
 
@@ -30,9 +30,13 @@ def report(run: Run) -> Page:
     return Page(
         title_of(run),
         f"{say_interval(accuracy)} of {n_images:,} new images are named rightly",
-        [*sentences, *_say_drift(metrics)],
+        [*sentences, *_say_learned(int(metrics.get("n_learned", 0))), *_say_drift(metrics)],
         [*answers_sections(run), cost_section(run), origin_section(run)],
     )
+
+
+def _say_learned(n_learned: int) -> list[str]:
+    return [f"Left out: {say_count(n_learned, 'image')} that the file was made from."] if n_learned else []
 
 
 def _say_drift(metrics: dict[str, float]) -> list[str]:
