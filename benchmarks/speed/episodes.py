@@ -65,10 +65,11 @@ class Bench:
         self.network, self.spec = load_backbone(Path(backbone)) if backbone else (build_backbone(spec, seed=0), spec)
         self.dataset: ImageDataset = load_dataset(data, self.spec.image_size, cache_dir=cache)
         self.pool: EpisodePool = build_pool(self.dataset, "all")
+        self.shape = EpisodeShape(n_way=min(EpisodeShape().n_way, len(self.dataset.class_names)))
 
     def episodes(self, n: int) -> list[Episode]:
         """The first n episodes."""
-        return [sample_episode(self.pool, EpisodeShape(), 0, index) for index in range(n)]
+        return [sample_episode(self.pool, self.shape, 0, index) for index in range(n)]
 
     def ours(self, recipe: FinetuneRecipe, episodes: Sequence[Episode]) -> tuple[list[float], float]:
         """Accuracies and seconds of our engine, with nothing computed before."""
@@ -80,7 +81,7 @@ class Bench:
     def with_rate(self, recipe: FinetuneRecipe) -> FinetuneRecipe:
         """The recipe with the rate that range tests suggest, on episodes that nothing is scored on."""
         finetuner = Finetuner(self.network, self.spec, self.dataset, pick_device("auto"))
-        others = [sample_episode(self.pool, EpisodeShape(), RATE_SEED, index) for index in range(N_RATE_TESTS)]
+        others = [sample_episode(self.pool, self.shape, RATE_SEED, index) for index in range(N_RATE_TESTS)]
         supports = [(e.support_rows, e.support_labels, e.seed) for e in others]
         return finetuner.settle_max_lr(supports, replace(recipe, max_lr="auto"))
 
@@ -149,7 +150,10 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         bench = Bench(options.data, options.backbone, Path(scratch))
-        print(f"{bench.spec.architecture}, {bench.spec.image_size} px, {options.data}, {cpu_count()} cores\n")
+        print(
+            f"{bench.spec.architecture}, {bench.spec.image_size} px, {options.data}, {bench.shape.n_way}-way, "
+            f"{cpu_count()} cores\n"
+        )
         _probing(bench)
         _scaling(bench, options.scale)
         few = bench.episodes(max(2, options.episodes // 5))
