@@ -9,8 +9,9 @@ from pathlib import Path
 
 from serving.model import OnnxClassifier
 from serving.sources import ImageFile, ImageSource
-from serving.tables import Prediction, name_in_table, read_table
+from serving.tables import Prediction, read_table
 from tl_core.errors import InputError
+from tl_core.images.files import as_utf8
 
 _Z = 1.959964
 """Quantile 0.975 of the normal distribution."""
@@ -115,7 +116,7 @@ def read_answers(source: ImageSource, table: Path, class_names: frozenset[str]) 
         InputError: the source has changed since.
     """
     for file, prediction in zip(source.files(), read_table(table), strict=False):
-        if name_in_table(file.name) != prediction.file:
+        if as_utf8(file.name) != prediction.file:
             raise InputError(f"the images have changed since {table} was written; give the same command again")
         if not prediction.error:
             yield Answer(prediction, file, _class_of(file, class_names))

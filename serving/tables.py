@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tl_core.errors import InputError
+from tl_core.images.files import as_utf8
 from tl_core.images.tables import import_parquet
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
@@ -59,17 +60,12 @@ class Prediction:
         """
         ranks: list[tuple[str, float | None]] = [(name, round(value, _DIGITS)) for name, value in self.top]
         ranks += [("", None)] * (max(1, top_k) - len(ranks))
-        row: dict[str, Value] = {"file": name_in_table(self.file), "label": self.label}
+        row: dict[str, Value] = {"file": as_utf8(self.file), "label": self.label}
         row |= {"probability": ranks[0][1], "unlike": self.unlike, "error": self.error}
         row |= {"label_1": ranks[0][0]} if abstains else {}
         for rank, (name, value) in enumerate(ranks[1:top_k], start=2):
             row |= {f"label_{rank}": name, f"probability_{rank}": value}
         return row
-
-
-def name_in_table(file: str) -> str:
-    """Return a file's name for a table: in one that is no UTF-8, the strange bytes are written out in digits."""
-    return file.encode("utf-8", "backslashreplace").decode()
 
 
 def check_kind(output: Path) -> None:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tl_core.data.dataset import ImageDataset
+from tl_core.images.files import as_utf8
 
 THUMBNAIL = 160
 """Longest side of a kept picture in pixels."""
@@ -16,7 +17,7 @@ THUMBNAIL = 160
 
 def readable_name(dataset: ImageDataset, row: int) -> str:
     """An image's file name as text: file names need not be any."""
-    return dataset.file_names[row].encode("utf-8", "replace").decode()
+    return as_utf8(dataset.file_names[row])
 
 
 def thumbnail(pixels: NDArray[np.uint8]) -> bytes:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from tl_core.images.files import as_utf8
+
 # Between the user's name and the last @: whoever forgets to quote a / or an @ has a password all the same. The port of
 # a host that cannot be a user's name is none.
 _PASSWORD = re.compile(
@@ -19,4 +21,4 @@ def redact(text: str) -> str:
     Bytes that are no UTF-8, which names of files may hold, are written out in digits.
     """
     shown = _SECRET.sub(r"\g<before>***", _PASSWORD.sub(r"\g<before>***", text))
-    return shown.encode("utf-8", "backslashreplace").decode()
+    return as_utf8(shown)

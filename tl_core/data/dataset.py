@@ -19,6 +19,7 @@ from tl_core.data.notices import say_contradictions, say_misspelled, say_notices
 from tl_core.data.specs import list_images
 from tl_core.errors import DataWarning, InputError
 from tl_core.images.decoding import ONE_COLOUR, ResizeRule
+from tl_core.images.files import as_utf8
 from tl_core.images.tables import is_table
 from tl_core.recipes.checks import check_range
 from tl_core.recipes.choices import Unreadable
@@ -163,8 +164,7 @@ def copy_files(
     listing = list_images(spec, (cache_dir or default_cache_dir()) / "data", class_level)
     with listing.open() as read, zipfile.ZipFile(target, "w") as archive:
         for name in names:
-            # A zip's names are text; bytes that are none are written out.
-            archive.writestr(name.encode("utf-8", "backslashreplace").decode(), read(name))
+            archive.writestr(as_utf8(name), read(name))
 
 
 def refuse_unreadable(spec: str, files: Sequence[UnreadableFile], n_files: int) -> None:

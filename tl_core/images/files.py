@@ -34,6 +34,11 @@ class LeftOut:
     files: list[str] = field(default_factory=list)
 
 
+def as_utf8(text: str) -> str:
+    """Return text, such as a file's name, that UTF-8 can hold: bytes that are no text are written out in digits."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def say_left_out(spec: str, folders: Sequence[str]) -> list[str]:
     """Say which hidden and generated folders with images were left out, if any."""
     return [f"{spec}: hidden and generated folders, left out: {name_some(sorted(folders))}"] if folders else []

@@ -8,6 +8,7 @@ from collections.abc import Collection
 from itertools import chain
 
 from tl_core.errors import InputError
+from tl_core.images.files import as_utf8
 
 MISSING_LABELS = frozenset(
     {"", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA"}
@@ -28,7 +29,7 @@ def tidy_class_names(spec: str, names: Collection[str]) -> tuple[dict[str, str],
     Raises:
         InputError: names that may be one class or several, or a name that stands for a missing label.
     """
-    tidy = {name: unicodedata.normalize("NFC", _as_text(name.strip())) for name in names}
+    tidy = {name: unicodedata.normalize("NFC", as_utf8(name.strip())) for name in names}
     if absent := sorted(name for name in tidy if tidy[name] in _NOT_A_NUMBER):
         raise InputError(
             f"{spec} has a class named {absent[0]!r}, which is how programs write a missing label; expected another "
@@ -55,7 +56,3 @@ def tidy_class_names(spec: str, names: Collection[str]) -> tuple[dict[str, str],
         )
     said = f"{spec} writes {', '.join(sorted(joined))} in two Unicode forms, which are one class"
     return tidy, (said,) if joined else ()
-
-
-def _as_text(name: str) -> str:
-    return name.encode("utf-8", "backslashreplace").decode()
