@@ -96,13 +96,10 @@ def run(config: PredictConfig) -> str:
             print("".join(f"note: {notice}\n" for notice in source.notices), end="")
             outcome = write_predictions(model, source, output, options, progress.update)
             speed = (outcome.files - outcome.resumed) / (time.perf_counter() - started)
-            if config.pictures:
-                print(
-                    draw_album(
-                        source, output, model.class_names, Path(config.pictures), model.resize_rule, say_trust(model)
-                    )
-                )
             known = score_known(source, output, model)
+            if config.pictures:
+                trust, folder = say_trust(model, known.n_learned), Path(config.pictures)
+                print(draw_album(source, output, model.class_names, folder, model.resize_rule, trust))
         mlflow.log_metrics({**_counts_of(outcome), **_scores_of(known), "images_per_second": speed})
         mlflow.log_artifact(str(output))
         # The page and its thousands of thumbnails stay where they were asked for.

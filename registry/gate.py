@@ -205,8 +205,8 @@ def _say_reach(n: int, tolerance: float, promote: bool) -> str:
     if promote or reach < tolerance:
         return ""
     return (
-        f"; {n:,} images cannot rule out a loss below {100 * reach:.2f} points even where all predictions are equal: "
-        "score more images, or give a larger tolerance"
+        f"; with {n:,} images even a version that predicts exactly alike may be {100 * reach:.2f} points worse: label "
+        "more images, or give register a larger tolerance"
     )
 
 

@@ -46,12 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(f"note: {notice}", file=sys.stderr)
             progress = _Progress(source.count)
             outcome = write_predictions(model, source, given.output, options, progress.add)
-            drawn = ""
+            known, drawn = score_known(source, given.output, model), ""
             if given.pictures:
-                drawn = draw_album(
-                    source, given.output, model.class_names, given.pictures, model.resize_rule, say_trust(model)
-                )
-            known = score_known(source, given.output, model)
+                trust = say_trust(model, known.n_learned)
+                drawn = draw_album(source, given.output, model.class_names, given.pictures, model.resize_rule, trust)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

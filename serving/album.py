@@ -77,7 +77,7 @@ class LeastSure:
 
 def has_other_page(folder: Path) -> bool:
     """Return whether a folder has an `index.html` that is no album, and must not be written over."""
-    return (folder / PAGE).exists() and not _has_album(folder)
+    return (folder / PAGE).exists() and not has_album(folder)
 
 
 def write_page(album: Album, folder: Path) -> None:
@@ -86,7 +86,7 @@ def write_page(album: Album, folder: Path) -> None:
     Raises:
         OSError: they cannot be written.
     """
-    if _has_album(folder):
+    if has_album(folder):
         for old in (folder / THUMBNAILS).glob(5 * "[0-9]" + ".jpg"):
             old.unlink()
     _write_thumbnails(album, folder / THUMBNAILS)
@@ -94,7 +94,8 @@ def write_page(album: Album, folder: Path) -> None:
     (folder / PAGE).write_text(page, "utf-8")
 
 
-def _has_album(folder: Path) -> bool:
+def has_album(folder: Path) -> bool:
+    """Return whether the page of a folder is an album."""
     if not (folder / PAGE).is_file():
         return False
     with (folder / PAGE).open("rb") as file:

@@ -133,7 +133,8 @@ def _import_gradio() -> Any:
         import gradio
     except ModuleNotFoundError as error:
         raise InputError(
-            "expected the package gradio, got none; install 'transfer-lab[page]' in an environment of its own"
+            "expected the package gradio, got none; in a checkout: make page MODEL=classifier.onnx; elsewhere "
+            "install 'transfer-lab[page]' in an environment of its own"
         ) from error
     return gradio
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from serving.album import PAGE, Album, LeastSure, has_other_page, write_page
+from serving.album import PAGE, Album, LeastSure, has_album, has_other_page, write_page
 from serving.answers import Answer, read_answers
 from serving.sources import ImageSource
 from tl_core.errors import InputError
@@ -69,13 +69,14 @@ def draw_album(
     Raises:
         InputError: the source has changed since, or the pictures cannot be written.
     """
-    n_images = n_labelled = 0
+    n_images = 0
     mistakes: list[Answer] = []
     least_sure = LeastSure()
     try:
+        for old in folder.glob("[0-9][0-9][0-9]-*.png") if has_album(folder) else ():
+            old.unlink()
         for answer in read_answers(source, table, frozenset(class_names)):
             n_images += 1
-            n_labelled += bool(answer.label)
             least_sure.add(answer)
             if answer.is_mistake:
                 mistakes = heapq.nsmallest(_SHEET_COLUMNS * _SHEET_ROWS, [*mistakes, answer], key=_confidence_then_name)
@@ -89,13 +90,7 @@ def draw_album(
     except OSError as error:
         raise InputError(f"pictures cannot be written to {folder} ({error.strerror or error})") from error
     drawn = f"{min(n_images, MAX_PICTURES)} pictures in {folder}; to look through and correct: {folder / PAGE}"
-    return drawn + _say_mistakes(n_labelled, len(mistakes), folder)
-
-
-def _say_mistakes(n_labelled: int, n_mistakes: int, folder: Path) -> str:
-    if n_mistakes:
-        return f"; the most confident mistakes are in {folder / SHEET}"
-    return f"; none of {n_labelled:,} labelled images is a mistake" if n_labelled else ""
+    return drawn + (f"; the most confident mistakes are in {folder / SHEET}" if mistakes else "")
 
 
 def _confidence_then_name(answer: Answer) -> tuple[float, str]:

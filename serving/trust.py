@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 from serving.model import OnnxClassifier
 from serving.tables import Prediction
@@ -33,20 +34,26 @@ def say_belief(model: OnnxClassifier, prediction: Prediction) -> str:
     )
 
 
-def say_trust(model: OnnxClassifier) -> str:
-    """Say how far to believe the predictions for many images, to those who look through them."""
+def say_trust(model: OnnxClassifier, n_learned: int = 0) -> str:
+    """Say how far to believe the predictions for many images, to those who look through them.
+
+    Args:
+        n_learned: number of these images that the classifier was made from.
+    """
     found, bar = _accuracy_of(model), _bar_of(model)
     parts = []
     if found:
         value, low, high = found
         parts.append(
             f"Of 100 images like those that the classifier learned from, about {value:.0f} are named rightly "
-            f"({low:.0f} to {high:.0f})."
+            f"({math.floor(low)} to {math.ceil(high)})."
         )
     if bar is not None:
         parts.append(f"From a probability of {100 * bar:.0f} % on, at least {_wanted(model)} of 100 are right.")
     elif found:
-        parts.append("For no probability is it known that nearly all are right: check each prediction that matters.")
+        parts.append("Even those with a high probability may be wrong: check each prediction that matters.")
+    if n_learned:
+        parts.append(f"It learned from {n_learned:,} of these images, and is too sure of them.")
     return " ".join([*parts, "An image of something else gets one of these names too: leave it without a label."])
 
 

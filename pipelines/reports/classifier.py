@@ -49,12 +49,13 @@ def classifier_section(steps: Mapping[str, Sequence[Run]], fitted: Run, text: st
             f"    -P model={version} -P images=new_photos -P output=predictions.csv"
         ),
         Command(f"python -m serving {shlex.quote(place)} new_photos predictions.csv"),
-        Command(f"python -m serving.page {shlex.quote(place)}"),
+        Command(f"make page MODEL={shlex.quote(place)}"),
     ]
     sentences = [
         text,
         "The first command below runs where this project is installed. The second needs the file and this project's "
-        "folders serving and tl_core beside onnxruntime, numpy and Pillow, and the third, which opens a page to try "
-        "single images, Gradio too.",
+        "folders serving and tl_core beside onnxruntime, numpy and Pillow. The third, in the checkout, opens a page to "
+        "try single images.",
+        *([] if alias == CHAMPION else ["This version is not the one in use: the gate says below why."]),
     ]
     return Section("Classifier", sentences, [Table("The file to take away", [], rows), *commands])

@@ -79,16 +79,22 @@ def _version_lines(new: Mapping[str, str], name: str) -> list[str]:
         new: tags of the run that registered it.
     """
     champion = champion_of(name)
-    standing = "none" if champion is None else f"models:/{name}@{CHAMPION} (version {champion.version})"
-    in_use = [] if champion is None else _sort_lines("", f"models:/{name}@{CHAMPION}")
-    if champion is not None and str(champion.version) == new["version"]:
-        return [*in_use, f"champion         {standing}"]
-    sentence = f"The new classifier is version {new['version']} and waits as @{CHALLENGER}: {new['gate']}."
-    if champion is not None:
-        sentence += f" Version {champion.version} stays @{CHAMPION}."
-        in_use = _sort_lines(f" with version {champion.version}", f"models:/{name}@{CHAMPION}")
-    new_ones = _sort_lines(" with the new version", f"models:/{name}/{new['version']}")
-    return [*wrapped(sentence), "", *new_ones, *in_use, f"champion         {standing}"]
+    mine = _sort_lines(" with the new version", f"models:/{name}/{new['version']}")
+    if champion is None:
+        waits = f"The new classifier is version {new['version']} and waits as @{CHALLENGER}: {new['gate']}."
+        return [*wrapped(waits), "", *mine, "champion         none"]
+    is_new = str(champion.version) == new["version"]
+    which = "" if is_new else f" with version {champion.version}, the one in use"
+    in_use = _sort_lines(which, f"models:/{name}@{CHAMPION}")
+    standing = f"champion         models:/{name}@{CHAMPION} (version {champion.version})"
+    if is_new:
+        return [*in_use, standing]
+    waits = (
+        f"The new classifier is version {new['version']} and waits as @{CHALLENGER}: {new['gate']}. Version "
+        f"{champion.version} stays in use as @{CHAMPION}. Mind that the accuracies of two versions are of different "
+        "images, if they were made from different ones; the difference here is on the images that both have."
+    )
+    return [*wrapped(waits), "", *in_use, *mine, standing]
 
 
 def _sort_lines(which: str, model: str) -> list[str]:

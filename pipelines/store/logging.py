@@ -99,7 +99,7 @@ def log_dataset(dataset: ImageDataset, context: str) -> None:
     run = mlflow.active_run()
     assert run is not None
     entity = Dataset(
-        name=redact(Path(dataset.name).name),
+        name=redact(" + ".join(Path(part.strip()).name for part in dataset.name.split(","))),
         digest=dataset.fingerprint[:_DIGEST_LENGTH],
         source_type="local",
         source=json.dumps({"spec": dataset.name}),

@@ -90,9 +90,12 @@ def test_a_version_that_waits_is_the_one_whose_commands_are_printed(
     run_id = classify(config_of(colours, name="colours"))
     second = " ".join(capsys.readouterr().out.split())
     assert "The new classifier is version 2 and waits as @challenger: against champion version 1 +0.00 points" in second
-    assert "Version 1 stays @champion." in second
+    assert "Version 1 stays in use as @champion." in second
     assert "sort new images with the new version transfer-lab predict --model models:/colours/2 --images" in second
-    assert "sort new images with version 1 transfer-lab predict --model models:/colours@champion --images" in second
+    assert (
+        "sort new images with version 1, the one in use transfer-lab predict --model models:/colours@champion --images"
+        in second
+    )
     assert "models:/colours/2" in fetch_artifact(run_id, "report.html").read_text()
     card = str(mlflow.MlflowClient().get_model_version("colours", "2").description)
     assert 'load_model("models:/colours/2")' in card

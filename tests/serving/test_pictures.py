@@ -148,10 +148,21 @@ def test_without_labels_there_is_no_sheet_and_only_so_many_pictures(
     assert len(list(album.glob("*.png"))) == 2
 
 
-def test_where_every_label_is_right_that_is_said(pictures: Path, tmp_path: Path) -> None:
+def test_where_every_label_is_right_there_is_no_sheet_of_mistakes(pictures: Path, tmp_path: Path) -> None:
     rows = [predicted(file, Path(file).parent.name, 0.9) for file in below(pictures)]
-    assert drawn_of(pictures, rows, tmp_path).endswith("none of 12 labelled images is a mistake")
+    assert drawn_of(pictures, rows, tmp_path).endswith("index.html")
     assert not (tmp_path / "album" / "mistakes.png").exists()
+
+
+def test_pictures_of_an_earlier_album_are_gone_and_other_files_stay(pictures: Path, tmp_path: Path) -> None:
+    rows = [predicted(file, Path(file).parent.name, 0.9) for file in below(pictures)]
+    drawn_of(pictures, rows, tmp_path)
+    (tmp_path / "album" / "012-old.png").write_bytes(b"of an earlier album")
+    (tmp_path / "album" / "mine.png").write_bytes(b"of somebody else")
+    drawn_of(pictures, rows, tmp_path)
+    assert not (tmp_path / "album" / "012-old.png").exists()
+    assert (tmp_path / "album" / "mine.png").exists()
+    assert len(list((tmp_path / "album").glob("*-*.png"))) == len(rows)
 
 
 def test_an_image_that_is_gone_has_the_reason_in_its_place(pictures: Path) -> None:

@@ -27,7 +27,7 @@ from pipelines.results.predictions import EXAMPLES_ARTIFACT
 from pipelines.store.artifacts import fetch_artifact
 from tl_core.errors import InputError
 
-_STRIP = 4
+_STRIP, _MOST_SUSPECTS = 4, 8
 _MOST_NAMED = 5  # of classes that are equally hard
 _OFTEN_RIGHT = 0.8
 """Accuracy below which a label that a classifier disagrees with is seldom a wrong one."""
@@ -236,7 +236,11 @@ def _suspects_sections(run_id: str, accuracy: float) -> list[Section]:
         f"{whose} mistakes of the classifier, not of the labels; but a wrong label is cheaper to mend than a new image "
         "is to find, so look at these first."
     )
-    return [Section("Suspect labels", [text], galleries)]
+    more = len(galleries) - _MOST_SUSPECTS
+    others = (
+        [f"Shown are the {_MOST_SUSPECTS} most suspect; {more} more are in {SUSPECTS_ARTIFACT}."] if more > 0 else []
+    )
+    return [Section("Suspect labels", [text, *others], galleries[:_MOST_SUSPECTS])]
 
 
 def _curve_section(estimate: DeliveredEstimate) -> Section:

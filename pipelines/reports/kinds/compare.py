@@ -89,7 +89,7 @@ def _compare_estimates(run: Run, ids: Sequence[str]) -> Page:
     best = max(results, key=lambda name: _lead(name, pairs))
     return Page(
         title_of(run),
-        sentence(f"{best}: {say_interval(results[best])}", _say_standing(best, pairs)),
+        f"{best}: {_say_standing(best, pairs)}, on the images that both have",
         [
             "Each accuracy is of a file on new images like those that it was made from. Where these are not the same, "
             "as after corrections, it may be harder or easier to be right. The differences are on the images that both "
