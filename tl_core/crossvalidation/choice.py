@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from tl_core.heads.shares import image_weights
-from tl_core.heads.temperature import PRIOR_SPREAD, TEMPERATURES, log_posteriors
+from tl_core.heads.temperature import PRIOR_SPREAD, log_likelihoods, most_probable
 from tl_core.recipes.choices import Priors
 
 
@@ -55,5 +55,5 @@ def fit_temperature(logits: Tensor, labels: Tensor, weights: Tensor, spread: flo
         labels: int64 (n,).
         weights: float (n,), sum 1; with unequal ones the images count as 1 / sum(weights^2) of them.
     """
-    of_repeats = log_posteriors(logits, labels.expand(len(logits), -1), weights[None], spread)
-    return TEMPERATURES[int(of_repeats.mean(0).argmax())]
+    of_repeats = log_likelihoods(logits, labels.expand(len(logits), -1), weights[None])
+    return float(most_probable(of_repeats.mean(0, keepdim=True), spread))

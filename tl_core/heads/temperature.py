@@ -15,8 +15,11 @@ from tl_core.recipes.choices import Priors
 
 TEMPERATURES = tuple(2 ** (i / 8) for i in range(-40, 41))
 """What is tried, from 1/32 to 32."""
-PRIOR_SPREAD = 0.35
+_NO_CHANGE = TEMPERATURES.index(1.0)
+PRIOR_SPREAD = 0.25
 """Standard deviation of the prior on a temperature's logarithm; its mean is 0, no change."""
+EVIDENCE = 0.5
+"""Logarithm of the ratio of likelihoods that a temperature needs against none: less is the luck of a few images."""
 MAX_FOLDS = 5
 
 
@@ -60,25 +63,40 @@ def solved_temperatures(
 
 
 def best_temperatures(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Of each episode the most probable temperature: (b, n, n_classes) and int64 (b, n) to (b,).
-
-    Its logarithm is normal around 0 a priori, so that images that are all named rightly do not ask for the lowest.
+    """Of each episode the `most_probable` temperature: (b, n, n_classes) and int64 (b, n) to (b,).
 
     Args:
         weights: float (n,) of the images, sum 1; all alike by default.
     """
     n = labels.shape[1]
     given = logits.new_full((n,), 1 / n) if weights is None else weights.to(logits)
-    return logits.new_tensor(TEMPERATURES)[log_posteriors(logits, labels, given[None]).argmax(1)]
+    return most_probable(log_likelihoods(logits, labels, given[None]))
 
 
-def log_posteriors(logits: Tensor, labels: Tensor, weights: Tensor, spread: float = PRIOR_SPREAD) -> Tensor:
-    """Logarithm of the posterior density of `TEMPERATURES`, up to a constant: (b, n_temperatures).
+def most_probable(likelihoods: Tensor, spread: float = PRIOR_SPREAD) -> Tensor:
+    """Of each row of log likelihoods the most probable temperature; 1 where the images do not clearly ask for another.
+
+    Its logarithm is normal around 0 a priori, so that images that are all named rightly do not ask for the lowest.
+
+    Args:
+        likelihoods: float (b, n_temperatures), as of `log_likelihoods`.
+        spread: standard deviation of the temperature's logarithm a priori.
+
+    Returns:
+        Temperatures (b,).
+    """
+    logarithms = likelihoods.new_tensor(TEMPERATURES).log()
+    best = (likelihoods - 0.5 * (logarithms / spread).square()).argmax(1, keepdim=True)
+    gain = likelihoods.gather(1, best)[:, 0] - likelihoods[:, _NO_CHANGE]
+    return torch.where(gain > EVIDENCE, likelihoods.new_tensor(TEMPERATURES)[best[:, 0]], 1.0)
+
+
+def log_likelihoods(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    """Logarithm of the likelihood of each of `TEMPERATURES`: (b, n_temperatures).
 
     Args:
         logits: float (b, n, n_classes); labels: int64 (b, n).
         weights: float (b, n) or (1, n), sum 1; with unequal ones the images count as 1 / sum(weights^2) of them.
-        spread: standard deviation of the temperature's logarithm a priori.
     """
     right = labels[..., None]
     means = [  # one after the other: of all at once the logarithms of large tables would not fit in memory
@@ -86,8 +104,7 @@ def log_posteriors(logits: Tensor, labels: Tensor, weights: Tensor, spread: floa
         for temperature in TEMPERATURES
     ]
     n_images = 1 / weights.square().sum(1, keepdim=True)
-    logarithms = logits.new_tensor(TEMPERATURES).log()
-    return n_images * torch.stack(means, dim=1) - 0.5 * (logarithms / spread).square()
+    return n_images * torch.stack(means, dim=1)
 
 
 def split_folds(labels: Tensor) -> list[tuple[Tensor, Tensor]]:
