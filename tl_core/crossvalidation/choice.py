@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from tl_core.heads.shares import image_weights
-from tl_core.heads.temperature import PRIOR_SPREAD, log_likelihoods, most_probable
+from tl_core.heads.temperature import log_likelihoods, most_probable
 from tl_core.recipes.choices import Priors
+
+PRIOR_SPREAD = 0.25
+"""Standard deviation of the prior on a temperature's logarithm: a penalty that was chosen leaves it little to do."""
 
 
 @dataclass(frozen=True)

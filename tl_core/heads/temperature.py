@@ -16,7 +16,7 @@ from tl_core.recipes.choices import Priors
 TEMPERATURES = tuple(2 ** (i / 8) for i in range(-40, 41))
 """What is tried, from 1/32 to 32."""
 _NO_CHANGE = TEMPERATURES.index(1.0)
-PRIOR_SPREAD = 0.25
+PRIOR_SPREAD = 0.35
 """Standard deviation of the prior on a temperature's logarithm; its mean is 0, no change."""
 EVIDENCE = 0.5
 """Logarithm of the ratio of likelihoods that a temperature needs against none: less is the luck of a few images."""

@@ -100,8 +100,8 @@ def test_few_images_that_are_all_right_do_not_ask_for_the_lowest_temperature() -
     labels = torch.arange(2).repeat_interleave(5)[None]
     right = nn.functional.one_hot(labels, 2).float()
     (few,), (many,) = best_temperatures(right, labels), best_temperatures(right.repeat(1, 50, 1), labels.repeat(1, 50))
-    assert TEMPERATURES[0] < float(many) < 0.7
-    assert float(few) == 1
+    assert TEMPERATURES[0] < float(many) < float(few) < 1
+    assert float(few) > 0.4
 
 
 @pytest.mark.parametrize(("gain", "is_taken"), [(EVIDENCE - 0.01, False), (EVIDENCE + 0.01, True)])
