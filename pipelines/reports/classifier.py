@@ -56,6 +56,6 @@ def classifier_section(steps: Mapping[str, Sequence[Run]], fitted: Run, text: st
         "The first command below runs where this project is installed. The second needs the file and this project's "
         "folders serving and tl_core beside onnxruntime, numpy and Pillow. The third, in the checkout, opens a page to "
         "try single images.",
-        *([] if alias == CHAMPION else ["This version is not the one in use: the gate says below why."]),
+        *([] if alias == CHAMPION else ["The gate left the version before it in use, and says below why."]),
     ]
     return Section("Classifier", sentences, [Table("The file to take away", [], rows), *commands])
