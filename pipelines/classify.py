@@ -244,7 +244,7 @@ def _log_classifier(chosen: NetworkOnImages, features: Tensor, folds: Folds, pro
 
 
 def _conclude(estimate: DeliveredEstimate, export_run: str, register_run: str, name: str) -> None:
-    from pipelines.reports.kinds.classify import advise
+    from pipelines.reports.advice import advise
     from pipelines.reports.summary import where_lines
     from pipelines.results.columns import wrapped
     from pipelines.results.headline import say_delivered

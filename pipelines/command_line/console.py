@@ -14,16 +14,16 @@ from pipelines.configs.entry_points import ENTRY_POINTS, config_type
 from pipelines.results.columns import WIDTH
 
 
-def main() -> None:
+def main(program: str = "transfer-lab") -> None:
     """Run the command that the first argument names with the remaining ones; without one, list the commands."""
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in ("-h", "--help"):
-        print(list_commands("transfer-lab NAME"))
+        print(list_commands(f"{program} NAME"))
         return
     if name not in ENTRY_POINTS:
         _refuse(name)
     sys.argv = [name, *arguments]
-    run_command_line(config_type(name), import_module(f"pipelines.{name}").run, f"transfer-lab {name}")
+    run_command_line(config_type(name), import_module(f"pipelines.{name}").run, f"{program} {name}")
 
 
 def list_commands(program: str) -> str:

@@ -19,7 +19,7 @@ from pipelines.configs.fields import make_config
 from pipelines.inputs.artifacts import ONNX_ARTIFACT
 from pipelines.predict import PredictConfig
 from pipelines.predict import run as predict
-from pipelines.reports.kinds.classify import advise
+from pipelines.reports.advice import advise
 from pipelines.results.delivered import OUT_OF_FOLD_ARTIFACT, read_estimate
 from pipelines.results.headline import say_delivered
 from pipelines.score import ScoreConfig

@@ -12,6 +12,8 @@ from tl_core.recipes.choices import Priors
 
 PRIOR_SPREAD = 0.25
 """Standard deviation of the prior on a temperature's logarithm: a penalty that was chosen leaves it little to do."""
+EVIDENCE = 0.5
+"""Logarithm of the ratio of likelihoods that a temperature needs against none: less is the luck of a few images."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def log_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
 
 
 def fit_temperature(logits: Tensor, labels: Tensor, weights: Tensor, spread: float = PRIOR_SPREAD) -> float:
-    """Temperature (Guo et al., 2017) of greatest posterior probability; its logarithm is normal around 0 a priori.
+    """Temperature (Guo et al., 2017) of greatest posterior probability, where the images clearly ask for one; else 1.
 
     Args:
         logits: float (n_repeats, n, n_classes); repeats of an image are averaged, not counted as images.
@@ -59,4 +61,4 @@ def fit_temperature(logits: Tensor, labels: Tensor, weights: Tensor, spread: flo
         weights: float (n,), sum 1; with unequal ones the images count as 1 / sum(weights^2) of them.
     """
     of_repeats = log_likelihoods(logits, labels.expand(len(logits), -1), weights[None])
-    return float(most_probable(of_repeats.mean(0, keepdim=True), spread))
+    return float(most_probable(of_repeats.mean(0, keepdim=True), spread, EVIDENCE))

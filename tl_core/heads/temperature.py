@@ -18,8 +18,6 @@ TEMPERATURES = tuple(2 ** (i / 8) for i in range(-40, 41))
 _NO_CHANGE = TEMPERATURES.index(1.0)
 PRIOR_SPREAD = 0.35
 """Standard deviation of the prior on a temperature's logarithm; its mean is 0, no change."""
-EVIDENCE = 0.5
-"""Logarithm of the ratio of likelihoods that a temperature needs against none: less is the luck of a few images."""
 MAX_FOLDS = 5
 
 
@@ -73,7 +71,7 @@ def best_temperatures(logits: Tensor, labels: Tensor, weights: Tensor | None = N
     return most_probable(log_likelihoods(logits, labels, given[None]))
 
 
-def most_probable(likelihoods: Tensor, spread: float = PRIOR_SPREAD) -> Tensor:
+def most_probable(likelihoods: Tensor, spread: float = PRIOR_SPREAD, evidence: float = 0.0) -> Tensor:
     """Of each row of log likelihoods the most probable temperature; 1 where the images do not clearly ask for another.
 
     Its logarithm is normal around 0 a priori, so that images that are all named rightly do not ask for the lowest.
@@ -81,6 +79,7 @@ def most_probable(likelihoods: Tensor, spread: float = PRIOR_SPREAD) -> Tensor:
     Args:
         likelihoods: float (b, n_temperatures), as of `log_likelihoods`.
         spread: standard deviation of the temperature's logarithm a priori.
+        evidence: logarithm of the ratio of likelihoods that a temperature needs against none.
 
     Returns:
         Temperatures (b,).
@@ -88,7 +87,7 @@ def most_probable(likelihoods: Tensor, spread: float = PRIOR_SPREAD) -> Tensor:
     logarithms = likelihoods.new_tensor(TEMPERATURES).log()
     best = (likelihoods - 0.5 * (logarithms / spread).square()).argmax(1, keepdim=True)
     gain = likelihoods.gather(1, best)[:, 0] - likelihoods[:, _NO_CHANGE]
-    return torch.where(gain > EVIDENCE, likelihoods.new_tensor(TEMPERATURES)[best[:, 0]], 1.0)
+    return torch.where(gain > evidence, likelihoods.new_tensor(TEMPERATURES)[best[:, 0]], 1.0)
 
 
 def log_likelihoods(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 from mlflow.entities import Run
 
+from pipelines.reports.advice import MOST_NAMED, advise, hardest_classes, say_bar, say_more_images
 from pipelines.reports.charts import chart_style, make_chart
 from pipelines.reports.classifier import classifier_section, steps_of
 from pipelines.reports.origin import cost_section, origin_section, title_of
@@ -28,11 +28,8 @@ from pipelines.store.artifacts import fetch_artifact
 from tl_core.errors import InputError
 
 _STRIP, _MOST_SUSPECTS = 4, 8
-_MOST_NAMED = 5  # of classes that are equally hard
 _OFTEN_RIGHT = 0.8
 """Accuracy below which a label that a classifier disagrees with is seldom a wrong one."""
-_WORTH_IT = 0.02
-"""Gain in accuracy by the last doubling of the images from which on more of them are advised."""
 _CLEARLY = 1.5
 """Ratio of two times from which on one of two networks is called faster."""
 _STAGES = ("images", "features", "folds", "records", "export")
@@ -68,75 +65,9 @@ def report(run: Run) -> Page:
     )
 
 
-def advise(estimate: DeliveredEstimate) -> list[str]:
-    """Say which class is the hardest, what would help, and from which probability on to believe a prediction."""
-    return [_say_hardest(estimate), _say_more_images(estimate), _say_bar(estimate)]
-
-
-def _hardest(estimate: DeliveredEstimate) -> list[int]:
-    """Return the classes that are named rightly least often; several if they are so equally often."""
-    recalls = [found.value for found in estimate.scores.recalls]
-    return [label for label, recall in enumerate(recalls) if recall == min(recalls)]
-
-
-def _say_hardest(estimate: DeliveredEstimate) -> str:
-    recalls, labels = estimate.scores.recalls, _hardest(estimate)
-    how_often = say_interval(recalls[labels[0]])
-    if len(labels) == len(recalls):
-        return f"All classes are named rightly equally often: {how_often}."
-    names = join_words([estimate.class_names[label] for label in labels], _MOST_NAMED)
-    if len(labels) > 1:
-        return f"Hardest are {names}: {how_often} of the images of each are named rightly."
-    other = estimate.scores.taken_for[labels[0]]
-    taken = f", most often taken for {estimate.class_names[other]}" if other >= 0 else ""
-    return f"Hardest is {names}: {how_often} of its images are named rightly{taken}."
-
-
-def _say_more_images(estimate: DeliveredEstimate) -> str:
-    counts, names = estimate.counts, estimate.class_names
-    hardest = join_words([names[label] for label in _hardest(estimate)], _MOST_NAMED)
-    if len(estimate.curve) < 2:
-        return f"So few images cannot say what more of them would bring; label more of every class, of {hardest} first."
-    before, after = estimate.curve[-2:]
-    gain = after.accuracy.value - before.accuracy.value
-    points = round(100 * gain, 1)
-    gained = (
-        f"{abs(points):.1f} {'more' if points > 0 else 'fewer'} of 100 rightly than"
-        if points
-        else "no more rightly than"
-    )
-    step = f"classifiers made of {after.n_images:.0f} of these images name {gained} those made of {before.n_images:.0f}"
-    if gain >= _WORTH_IT:
-        return f"More images will probably help ({step}): photograph {hardest} first."
-    if estimate.headline.value >= 1 - _WORTH_IT:
-        return f"There are enough images ({step})."
-    fewest = names[int(np.argmin(counts))]
-    return (
-        f"More images of every class may help little ({step}): try other weights, and check the labels of {hardest}"
-        + (f" and the few images of {fewest}." if fewest not in hardest and min(counts) * 3 < max(counts) else ".")
-    )
-
-
-def _say_bar(estimate: DeliveredEstimate) -> str:
-    wanted = f"{100 * estimate.wanted_precision:.0f} of 100"
-    if estimate.bar is None:
-        return (
-            f"These images are too few, or too hard, to say from which probability on {wanted} predictions are right: "
-            "have every prediction checked that matters."
-        )
-    found = next(one for one in estimate.believed if one.bar == estimate.bar)
-    if estimate.bar == 0:
-        return f"Every prediction can be believed: at least {wanted} are right."
-    return (
-        f"Believe a prediction from a probability of {100 * estimate.bar:.0f} % on: about "
-        f"{100 * found.answered.value:.0f} of 100 images get one, and at least {wanted} of these are right. "
-        "Have the others checked."
-    )
-
-
 def _overview_section(run_id: str, estimate: DeliveredEstimate) -> Section:
     scores = estimate.scores
-    hardest = _hardest(estimate)
+    hardest = hardest_classes(estimate)
     bar = "not known" if estimate.bar is None else f"{100 * estimate.bar:.0f} %"
     as_here, balanced = say_interval(scores.accuracy), say_interval(scores.balanced_accuracy)
     accuracies = [["accuracy", as_here]]
@@ -150,7 +81,7 @@ def _overview_section(run_id: str, estimate: DeliveredEstimate) -> Section:
     rows = [
         *accuracies,
         [
-            f"hardest: {join_words([estimate.class_names[label] for label in hardest], _MOST_NAMED)}",
+            f"hardest: {join_words([estimate.class_names[label] for label in hardest], MOST_NAMED)}",
             say_interval(scores.recalls[hardest[0]]),
         ],
         [f"probability from which on {100 * estimate.wanted_precision:.0f} % are right", bar],
@@ -197,7 +128,7 @@ def _belief_section(estimate: DeliveredEstimate) -> Section:
     ]
     columns = ["probability at least", "images", "of all images", "of these right"]
     sentences = [
-        _say_bar(estimate),
+        say_bar(estimate),
         "Each probability is of a classifier that had not seen the image.",
         *_say_repeats(estimate.n_repeats),
         "The share of few images is uncertain: look at its interval.",
@@ -251,7 +182,7 @@ def _curve_section(estimate: DeliveredEstimate) -> Section:
     rows = [[f"{one.n_images:.0f}", say_interval(one.accuracy)] for one in curve]
     table = Table("Accuracy by number of labelled images", ["images", "accuracy"], rows)
     sentences = [
-        _say_more_images(estimate),
+        say_more_images(estimate),
         "Each of these classifiers is made of a part of the images, with the settings that were chosen at the end. The "
         "estimate of the file is of all images, and of the choice too.",
     ]

@@ -41,7 +41,7 @@ def test_without_a_name_every_entry_point_is_listed_with_a_line(arguments: tuple
 
 def test_python_m_pipelines_lists_the_same() -> None:
     done = subprocess.run([sys.executable, "-m", "pipelines"], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.rstrip("\n") == console.list_commands("python -m pipelines.NAME")
+    assert done.stdout.rstrip("\n") == console.list_commands("python -m pipelines NAME")
 
 
 def test_listing_imports_nothing_heavy() -> None:
