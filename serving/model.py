@@ -112,7 +112,11 @@ class OnnxClassifier:
 
     def has_learned_from(self, content: bytes) -> bool:
         """Return whether a file is one of those that the classifier was fitted to, as far as it says."""
-        return hashlib.sha256(content).digest()[:HASH_BYTES] in self.learned_from
+        return self.has_learned_digest(hashlib.sha256(content).digest())
+
+    def has_learned_digest(self, digest: bytes) -> bool:
+        """Return the same of a file's SHA-256."""
+        return digest[:HASH_BYTES] in self.learned_from
 
     @property
     def metadata(self) -> dict[str, str]:

@@ -17,7 +17,7 @@ from pipelines.results.predictions import log_answers
 from pipelines.results.scores import image_accuracies
 from pipelines.store.find import find_run
 from pipelines.store.logging import interval_metrics
-from serving.model import HASH_BYTES, OnnxClassifier
+from serving.model import OnnxClassifier
 from tl_core.data.dataset import ImageDataset
 from tl_core.data.splits import Indices
 from tl_core.errors import InputError
@@ -42,7 +42,7 @@ def keep_new(model: OnnxClassifier, dataset: ImageDataset, rows: Indices) -> Ind
         InputError: it was made from all of them.
     """
     hashes = [dataset.content_hashes[row] for row in rows]
-    made_from = {content for content in hashes if bytes.fromhex(content)[:HASH_BYTES] in model.learned_from}
+    made_from = {content for content in hashes if model.has_learned_digest(bytes.fromhex(content))}
     if model.metadata.get("target_fingerprint") == dataset.fingerprint:
         made_from.update(hashes)
     # The records of the run that made the file need not be here.

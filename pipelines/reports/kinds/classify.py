@@ -159,7 +159,7 @@ def _suspects_sections(run_id: str, accuracy: float) -> list[Section]:
                 Picture(row["nearest_likely"], f"nearest of {row['likely']}", ["nearest image of", row["likely"]]),
             ],
         )
-        for row in table.to_dict("records")
+        for row in table[:_MOST_SUSPECTS].to_dict("records")
     ]
     whose = "Most of them are" if accuracy < _OFTEN_RIGHT else "Many of them may be"
     text = (
@@ -167,11 +167,11 @@ def _suspects_sections(run_id: str, accuracy: float) -> list[Section]:
         f"{whose} mistakes of the classifier, not of the labels; but a wrong label is cheaper to mend than a new image "
         "is to find, so look at these first."
     )
-    more = len(galleries) - _MOST_SUSPECTS
+    more = len(table) - _MOST_SUSPECTS
     others = (
         [f"Shown are the {_MOST_SUSPECTS} most suspect; {more} more are in {SUSPECTS_ARTIFACT}."] if more > 0 else []
     )
-    return [Section("Suspect labels", [text, *others], galleries[:_MOST_SUSPECTS])]
+    return [Section("Suspect labels", [text, *others], galleries)]
 
 
 def _curve_section(estimate: DeliveredEstimate) -> Section:
